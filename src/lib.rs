@@ -1,0 +1,21 @@
+//! weir, the edge concentrator agent: the map of its rooms, floor by floor.
+//!
+//! A room imports only from floors below its own; rooms on one floor are strangers to each
+//! other. `tests/architecture.rs` holds the table and fails on a breach.
+
+// Floor 0: pure values and codecs. No operating system, no clock, no async, no logging.
+pub mod model;
+pub mod setting;
+pub mod wire;
+
+// Floor 1: the only room that touches serial lines, files, the clock and random numbers.
+pub mod os;
+
+// Floor 2: rooms that do one thing each and never meet.
+pub mod meter;
+#[cfg(feature = "demo")]
+pub mod sim;
+pub mod store;
+
+// Floor 6: the commands a person types.
+pub mod cli;

@@ -1,0 +1,77 @@
+//! Asks wired meters: one owner task per port, one session per meter, one file per protocol.
+//!
+//! Invariants: nobody but [`bus`] touches a port; a silent meter holds the bus no longer than its
+//! own time limit; a value is never taken from an answer that was not checked against its
+//! request. A refusal by the meter is a value ([`Quality::Refused`]), not an error. To add a
+//! protocol: write its session in a file of its own and add one row to [`PROTOCOLS`].
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::model::{Quality, Value};
+use crate::os::line::{Line, LineError};
+
+mod settings;
+
+pub use settings::{Address, MeterSettings, PortSettings, RegisterSettings, Rs485Settings};
+
+/// What a read gives: the values, also those that were refused.
+pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, MeterError>> + Send + 'a>>;
+
+/// A dialogue with one meter; owns what must be remembered between reads.
+pub trait Session: Send {
+    /// Reads the meter once over `line`, which is open and belongs to the caller; leaves the
+    /// line's speed as it likes (the bus restores it).
+    fn read<'a>(&'a mut self, line: &'a mut Line) -> Reply<'a>;
+
+    /// The values a reading has when the meter gave none, each null with `quality`.
+    fn absent(&self, quality: Quality) -> Vec<Value>;
+}
+
+/// One row of the table of protocols.
+pub struct Protocol {
+    /// The word in `protocol = "..."`.
+    pub name: &'static str,
+    /// Makes a session, or says in one sentence what is wrong with the settings.
+    pub session: fn(&MeterSettings) -> Result<Box<dyn Session>, String>,
+}
+
+impl fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// Every protocol this build can speak.
+pub const PROTOCOLS: &[Protocol] = &[];
+
+/// Finds a protocol by its name.
+pub fn protocol(name: &str) -> Option<&'static Protocol> {
+    PROTOCOLS.iter().find(|p| p.name == name)
+}
+
+/// Why a meter could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum MeterError {
+    /// The line failed or stayed silent.
+    #[error(transparent)]
+    Line(#[from] LineError),
+    /// What came was damaged: wrong checksum, wrong length, wrong meter.
+    #[error("damaged answer: {0}")]
+    Damaged(String),
+    /// The meter refused.
+    #[error("the meter refused: {0}")]
+    Refused(String),
+}
+
+impl MeterError {
+    /// The quality of the values that this error left unread.
+    pub const fn quality(&self) -> Quality {
+        match self {
+            Self::Line(_) => Quality::NoAnswer,
+            Self::Damaged(_) => Quality::Invalid,
+            Self::Refused(_) => Quality::Refused,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `[[port]]` and `[[meter]]` of weir.toml.
+
+use std::fmt;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::model::Decimal;
+use crate::os::line::Framing;
+use crate::setting::{At, Count, Node, Printed, Problems, Setting, Shape};
+use crate::{choices, settings};
+
+settings! {
+    /// A serial port or serial server that meters hang on.
+    pub struct PortSettings {
+        /// The name that meters refer to.
+        pub name: At<String>,
+        /// A device such as `/dev/ttyS1`, or `tcp://host:port` for a serial server or a
+        /// Modbus TCP meter. Unset: what the board calls this name.
+        pub device: Option<At<String>>,
+        /// Bits per second.
+        pub baud: Count<50, 4_000_000> = 9600,
+        /// Data bits, parity, stop bits.
+        pub framing: Framing = "8N1",
+        /// Who turns an RS485 transceiver around.
+        pub rs485: Rs485Settings = {},
+    }
+}
+
+settings! {
+    /// RS485 direction control.
+    pub struct Rs485Settings {
+        /// Who switches between sending and receiving.
+        pub direction: Rs485Direction = "none",
+    }
+}
+
+choices! {
+    /// Who turns an RS485 transceiver around.
+    pub enum Rs485Direction {
+        /// The kernel's driver (TIOCSRS485).
+        Kernel = "kernel",
+        /// The transceiver by itself.
+        Auto = "auto",
+        /// Nobody: RS232 or optical head.
+        None = "none",
+    }
+}
+
+settings! {
+    /// A wired meter.
+    pub struct MeterSettings {
+        /// The name its readings carry.
+        pub name: At<String>,
+        /// The port it hangs on.
+        pub port: At<String>,
+        /// How it speaks: modbus-rtu, modbus-tcp or iec62056-21.
+        pub protocol: At<String>,
+        /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21. Unset:
+        /// 1 for Modbus, any meter for IEC 62056-21.
+        pub address: Option<At<Address>>,
+        /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45.
+        pub every: At<Duration> = "15m",
+        /// The longest wait for an answer.
+        pub timeout: Duration = "1s",
+        /// How often a failed request is repeated before the reading is given up.
+        pub retries: Count<0, 10> = 1,
+        /// The silence kept on the line before a request; Modbus never goes below 3.5 characters.
+        pub pause: Duration = "0ms",
+        /// Modbus: a register map, by name or as a path of a file.
+        pub profile: Option<At<String>>,
+        /// Modbus: registers to read, besides those of the profile.
+        pub register: Vec<RegisterSettings> = [],
+        /// IEC 62056-21: the ids to keep from a readout, e.g. "1.8.0"; empty keeps all.
+        pub values: Vec<String> = [],
+        /// IEC 62056-21: the highest rate to accept from the meter.
+        pub max_baud: Count<300, 19_200> = 19200,
+        /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
+        pub baud_change_delay: Duration = "0ms",
+    }
+}
+
+settings! {
+    /// One Modbus register or group of registers that make one value.
+    pub struct RegisterSettings {
+        /// The name of the value.
+        pub name: At<String>,
+        /// Which: "input:0", "holding:100", "coil:3", "discrete:7"; addresses count from 0 as on
+        /// the wire.
+        pub register: At<String>,
+        /// How it is coded: u16 i16 u32 i32 u64 i64 f32 f64 bool bcd16 bcd32 string:N; words of
+        /// more than one register come high word first, with "-swapped" low word first.
+        pub r#type: At<String> = "u16",
+        /// The unit of the value.
+        pub unit: String = "",
+        /// An exact factor.
+        pub scale: Decimal = 1,
+        /// An exact summand, added after the factor.
+        pub offset: Decimal = 0,
+    }
+}
+
+impl Setting for Framing {
+    fn shape() -> Shape {
+        Shape::Value("data bits, parity and stop bits, e.g. \"8N1\" or \"7E1\"")
+    }
+
+    fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
+        let what = "data bits, parity and stop bits such as \"8N1\", \"8E1\" or \"7E1\"";
+        let text = node.text(what, problems)?;
+        Self::parse(text).or_else(|| node.refused(&format!("is \"{text}\", but must be {what}"), problems))
+    }
+
+    fn printed(&self) -> Printed {
+        Printed::text(&self.to_string())
+    }
+}
+
+/// A meter's address: a number, or a text where the protocol has texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Address {
+    /// A number, as Modbus and M-Bus have it.
+    Number(u32),
+    /// A text, as IEC 62056-21 has it.
+    Text(String),
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+impl Setting for Address {
+    fn shape() -> Shape {
+        Shape::Value("whole number, or text in quotes")
+    }
+
+    fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
+        match node.value() {
+            DeValue::String(text) => Some(Self::Text(text.as_ref().to_owned())),
+            DeValue::Integer(number) => match u32::from_str_radix(number.as_str(), number.radix()) {
+                Ok(value) => Some(Self::Number(value)),
+                Err(_) => node.refused(&format!("is {}, which is no meter address", number.as_str()), problems),
+            },
+            _ => node.expected("a number, or a text in quotes", problems),
+        }
+    }
+
+    fn printed(&self) -> Printed {
+        match self {
+            Self::Number(number) => Printed::Value(number.to_string()),
+            Self::Text(text) => Printed::text(text),
+        }
+    }
+}

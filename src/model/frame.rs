@@ -1,0 +1,125 @@
+//! Frames: one telegram heard or one meter read, the unit that is stored, published and counted.
+
+use serde::{Deserialize, Serialize};
+
+use super::Timestamp;
+
+/// The gateway-wide number of a frame, given by the store, counting from 1, never reused.
+pub type Sequence = u64;
+
+/// What the store keeps and the uplink publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// When the telegram was received or the meter answered.
+    pub time: Timestamp,
+    /// Which queue it waits in.
+    pub lane: Lane,
+    /// What it carries.
+    pub body: Body,
+}
+
+/// The two queues of the cache: priority frames are stored and published first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Lane {
+    /// Alarms and events: durable at once, sent first, evicted last.
+    Priority,
+    /// Everything else.
+    Ordinary,
+}
+
+/// What a frame carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// A radio telegram, byte for byte.
+    Telegram(Telegram),
+    /// The values of a wired meter.
+    Reading(Reading),
+}
+
+/// A radio telegram as it was received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telegram {
+    /// Which link layer the bytes belong to.
+    pub kind: TelegramKind,
+    /// The bytes: an MBAL frame, or `L C M A CI ...` without link CRCs.
+    pub bytes: Vec<u8>,
+    /// The strength of the signal, when the receiver tells it.
+    pub rssi: Option<Rssi>,
+    /// Bits mended by forward error correction (`noofcorrectedbits`).
+    pub corrected_bits: u16,
+}
+
+/// The link layer of a telegram; decides `frametype` in the frames JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum TelegramKind {
+    /// OpenlinkIQ: `bytes` is an MBAL frame (reference radio.md 1.4).
+    OpenlinkIq,
+    /// Wireless M-Bus (EN 13757-4): `bytes` starts with the L field, CRCs removed.
+    WirelessMbus,
+}
+
+/// Signal strength as the receiver gives it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rssi {
+    /// Decibels over one milliwatt.
+    Dbm(i16),
+    /// A positive figure on the receiver's own scale (rtl_wmbus), not comparable between receivers.
+    Relative(i16),
+}
+
+/// One reading of one wired meter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The meter's name from the configuration.
+    pub meter: String,
+    /// Its values in the order they were read; a value that could not be read is there, as null.
+    pub values: Vec<Value>,
+}
+
+/// One value of a reading.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Value {
+    /// The name from the configuration or the meter's own code (OBIS).
+    pub name: String,
+    /// The exact text: a decimal number, or what the meter sent; `None` when there is none.
+    pub value: Option<String>,
+    /// The unit as the meter or the map spells it; empty when there is none.
+    pub unit: String,
+    /// Whether the value can be used, and why not.
+    pub quality: Quality,
+}
+
+/// Whether a value can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Quality {
+    /// As the meter sent it.
+    Good,
+    /// The meter did not answer in time.
+    NoAnswer,
+    /// The meter answered with a refusal (Modbus exception, NAK).
+    Refused,
+    /// What came was damaged or could not be understood (checksum, length, not a number).
+    Invalid,
+}
+
+impl Quality {
+    /// The word used in the frames JSON.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::NoAnswer => "no-answer",
+            Self::Refused => "refused",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
+/// A frame as it comes back from the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its gateway-wide number.
+    pub sequence: Sequence,
+    /// The frame itself.
+    pub frame: Frame,
+}

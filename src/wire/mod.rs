@@ -1,0 +1,34 @@
+//! Bytes to types and back: one codec per room, all with the same verbs.
+//!
+//! A codec of whole messages has `decode(&[u8]) -> Result<T, DecodeError>` and
+//! `encode(&T, &mut Vec<u8>)`; a codec of a byte stream has a `Decoder` with `push(&[u8])` and
+//! `next()`, where noise is a value and never an error. Invariants: no codec panics, waits,
+//! logs or allocates without bound, whatever the bytes are.
+
+use std::fmt;
+
+/// Why bytes are not what they should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecodeError {
+    /// Where in the bytes.
+    pub offset: usize,
+    /// What should be there.
+    pub expected: &'static str,
+    /// What is there.
+    pub found: String,
+}
+
+impl DecodeError {
+    /// Describes a mismatch at `offset`.
+    pub fn new(offset: usize, expected: &'static str, found: impl Into<String>) -> Self {
+        Self { offset, expected, found: found.into() }
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at byte {}: expected {}, found {}", self.offset, self.expected, self.found)
+    }
+}
+
+impl std::error::Error for DecodeError {}
