@@ -8,5 +8,6 @@
 pub mod clock;
 pub mod file;
 pub mod line;
+pub mod notify;
 pub mod random;
 mod rs485;
