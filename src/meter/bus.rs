@@ -76,7 +76,7 @@ impl Meter {
         let row = protocol(&settings.protocol).ok_or_else(|| {
             format!("protocol \"{}\" of meter \"{}\" is not known to this build", *settings.protocol, *settings.name)
         })?;
-        let address = settings.address.as_ref().map(|a| a.to_string()).unwrap_or_default();
+        let address = settings.address.as_ref().map_or_else(|| "1".to_owned(), |a| a.to_string());
         Ok(Self {
             name: settings.name.to_string(),
             every: *settings.every,
