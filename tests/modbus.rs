@@ -12,8 +12,10 @@
 
 mod peers;
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use peers::Peer;
@@ -267,6 +269,43 @@ async fn a_connection_closed_while_idle_costs_no_reading() {
         assert_eq!(bus.texts("m").await, [value]);
     }
     server.abort();
+}
+
+/// Where a test's log goes.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_repeats_is_logged_once_and_its_end_with_the_count() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let (meters, _served, bus) = Bus::with_simulator("timeout = \"100ms\"\nretries = 0", TWO);
+    meters.set_fault(1, Some(Fault::Silent));
+    for _ in 0..3 {
+        bus.read("m").await.unwrap_err();
+    }
+    meters.set_fault(1, None);
+    for _ in 0..2 {
+        bus.read("m").await.unwrap();
+    }
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    assert!(lines[0].contains("WARN") && lines[0].contains("no answer within 100 ms"), "{text}");
+    assert!(lines[1].contains("INFO") && lines[1].contains("failed_readings=3"), "{text}");
 }
 
 #[tokio::test]

@@ -270,6 +270,7 @@ impl Bus {
     async fn read(&mut self, index: usize) -> Option<Result<Vec<Value>, MeterError>> {
         let mut result = self.attempt(index).await?;
         if matches!(&result, Err(e) if e.must_reopen()) && self.line.failures == 0 {
+            debug!(port = %self.port.name, "the line had gone; it is opened again");
             self.line.close();
             result = self.attempt(index).await?;
             if matches!(&result, Err(e) if e.must_reopen()) {

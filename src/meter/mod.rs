@@ -78,6 +78,11 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if settings.every.is_zero() {
         problems.error(settings.every.span(), "every is zero; write how often to read, such as \"15m\"");
     }
+    if settings.timeout.is_zero() {
+        let message =
+            format!("timeout of meter \"{}\" is zero; write how long to wait, such as \"1s\"", *settings.name);
+        problems.error(settings.name.span(), message);
+    }
 }
 
 /// Why a meter could not be read.

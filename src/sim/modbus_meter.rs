@@ -81,6 +81,14 @@ impl Drop for Served {
     }
 }
 
+/// The length of a read request over RTU.
+const REQUEST_LENGTH: usize = 8;
+
+/// What so many characters of 10 bits need on the wire.
+fn time_of(characters: usize, baud: u32) -> Duration {
+    Duration::from_secs(10 * characters as u64) / baud.max(1)
+}
+
 /// How many requests are remembered.
 const MOST_SEEN: usize = 10_000;
 
@@ -153,7 +161,11 @@ impl ModbusMeters {
                     for (unit, request) in decoder.push(buffer.get(..count).unwrap_or_default()) {
                         first_byte = None;
                         self.remember(Seen { unit, request: request.clone(), start, gap });
-                        pending.extend(self.rtu_answer(unit, &request));
+                        let Some((at, bytes)) = self.rtu_answer(unit, &request) else { continue };
+                        // A pseudo-terminal has no speed of its own: what request and answer
+                        // would need on the wire passes before the answer is whole.
+                        let wire_time = time_of(REQUEST_LENGTH + bytes.len(), pty.baud().unwrap_or(9600));
+                        pending.push((at + wire_time, bytes));
                     }
                 }
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {
@@ -210,7 +222,10 @@ impl ModbusMeters {
         let (delay, pdu) = self.answer(unit, request, fault)?;
         let mut bytes = Vec::new();
         match fault {
-            Some(Fault::OtherUnitFirst) => rtu::encode(unit.wrapping_add(1), &pdu, &mut bytes),
+            Some(Fault::OtherUnitFirst) => {
+                let other = unit.wrapping_add(1);
+                rtu::encode(other, &self.answer(other, request, None)?.1, &mut bytes);
+            }
             Some(Fault::Noise) => bytes.extend([0xFF, 0x00, 0x55]),
             Some(Fault::Echo) => {
                 let mut echo = Vec::new();
@@ -234,7 +249,7 @@ impl ModbusMeters {
         let mut bytes = Vec::new();
         if fault == Some(Fault::OtherUnitFirst) {
             let old = tcp::Header { transaction: header.transaction.wrapping_sub(1), ..header };
-            tcp::encode(old, &pdu, &mut bytes);
+            tcp::encode(old, &self.answer(header.unit.wrapping_add(1), request, None)?.1, &mut bytes);
         }
         tcp::encode(header, &pdu, &mut bytes);
         if fault == Some(Fault::Flip)

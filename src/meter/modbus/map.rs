@@ -249,6 +249,9 @@ pub(super) mod tests {
         let twice = "name = \"m\"\nport = \"p\"\nprotocol = \"modbus-tcp\"\naddress = 255\n\
             register = [{ name = \"a\", register = \"input:0\" }, { name = \"a\", register = \"input:1\" }]\n";
         assert!(mistakes(twice)[0].contains("two registers named \"a\""));
+        let zero = "name = \"m\"\nport = \"p\"\nprotocol = \"modbus-rtu\"\nprofile = \"eastron-sdm120\"\n\
+            timeout = \"0s\"\nevery = \"0s\"\n";
+        assert_eq!(mistakes(zero).len(), 2);
     }
 
     #[test]

@@ -84,7 +84,8 @@ impl Modbus {
                         mark(&mut values, &request, error.quality());
                         let silent = matches!(error, MeterError::Line(LineError::Silent(_)));
                         failure = Some(error);
-                        if silent {
+                        // Nor does a line full of noise hold the others up for every block.
+                        if silent || !answered {
                             at = self.blocks.len();
                             break;
                         }
