@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+pub mod iec62056;
+
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
