@@ -12,6 +12,7 @@ use std::pin::Pin;
 use crate::model::{Quality, Value};
 use crate::os::line::{Line, LineError};
 
+pub mod iec62056;
 mod settings;
 
 pub use settings::{Address, MeterSettings, PortSettings, RegisterSettings, Rs485Settings};
@@ -44,7 +45,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[];
+pub const PROTOCOLS: &[Protocol] = &[iec62056::ROW];
 
 /// Finds a protocol by its name.
 pub fn protocol(name: &str) -> Option<&'static Protocol> {

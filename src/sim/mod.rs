@@ -3,4 +3,5 @@
 //! Invariants: only behind feature `demo`, never in a firmware build; each simulator is checked
 //! by a client nobody here wrote (tests/). They listen on loopback and pseudo-terminals only.
 
+pub mod iec_meter;
 pub mod pty;
