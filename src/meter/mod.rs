@@ -18,6 +18,7 @@ use crate::setting::Problems;
 pub mod bus;
 mod health;
 mod modbus;
+pub mod iec62056;
 mod settings;
 
 pub use health::{Health, MeterHealth};
@@ -59,7 +60,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
 
 /// Finds a protocol by its name.
 pub fn protocol(name: &str) -> Option<&'static Protocol> {

@@ -4,4 +4,5 @@
 //! by a client nobody here wrote (tests/). They listen on loopback and pseudo-terminals only.
 
 pub mod modbus_meter;
+pub mod iec_meter;
 pub mod pty;

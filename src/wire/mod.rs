@@ -8,6 +8,7 @@
 use std::fmt;
 
 pub mod modbus;
+pub mod iec62056;
 
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
