@@ -7,6 +7,13 @@
 
 use std::fmt;
 
+pub mod explain;
+pub mod hex_line;
+pub mod mbal;
+pub mod radio_line;
+pub mod rtl_wmbus;
+pub mod wmbus;
+
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {
