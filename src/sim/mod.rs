@@ -4,3 +4,4 @@
 //! by a client nobody here wrote (tests/). They listen on loopback and pseudo-terminals only.
 
 pub mod pty;
+pub mod radio_replay;
