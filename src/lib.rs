@@ -13,6 +13,7 @@ pub mod os;
 
 // Floor 2: rooms that do one thing each and never meet.
 pub mod meter;
+pub mod radio;
 #[cfg(feature = "demo")]
 pub mod sim;
 pub mod store;

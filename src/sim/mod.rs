@@ -6,3 +6,4 @@
 pub mod modbus_meter;
 pub mod iec_meter;
 pub mod pty;
+pub mod radio_replay;

@@ -9,6 +9,12 @@ use std::fmt;
 
 pub mod modbus;
 pub mod iec62056;
+pub mod explain;
+pub mod hex_line;
+pub mod mbal;
+pub mod radio_line;
+pub mod rtl_wmbus;
+pub mod wmbus;
 
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
