@@ -3,4 +3,6 @@
 //! Invariants: only behind feature `demo`, never in a firmware build; each simulator is checked
 //! by a client nobody here wrote (tests/). They listen on loopback and pseudo-terminals only.
 
+pub mod authority;
+pub mod broker;
 pub mod pty;
