@@ -18,5 +18,8 @@ pub mod radio;
 pub mod sim;
 pub mod store;
 
+// Floor 3: the session with the platform.
+pub mod uplink;
+
 // Floor 6: the commands a person types.
 pub mod cli;

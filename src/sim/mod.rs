@@ -5,5 +5,7 @@
 
 pub mod modbus_meter;
 pub mod iec_meter;
+pub mod authority;
+pub mod broker;
 pub mod pty;
 pub mod radio_replay;
