@@ -56,7 +56,8 @@ impl Row {
             generation.done = generation.frames;
             return Ok(());
         }
-        let touched = generation.first < low || self.partial.range(generation.first..=generation.last).next().is_some();
+        let mut touching = self.partial.range(generation.first..).take_while(|(first, _)| **first <= generation.last);
+        let touched = generation.first < low || touching.next().is_some();
         if generation.is_sealed() && !touched {
             return Ok(());
         }

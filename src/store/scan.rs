@@ -45,12 +45,14 @@ pub(super) fn blocks(file: &File, nonce: u64) -> io::Result<Vec<Entry>> {
         let filled = fill(file, &mut buffer, base)?;
         let window = buffer.get(..filled).unwrap_or_default();
         let mut at = 0;
-        // A value that starts in the last MAX_VALUE bytes is whole in the next window.
-        while at < window.len().min(WINDOW) {
+        let last = filled < buffer.len();
+        // What starts behind the window proper is whole in the next one.
+        let end = if last { filled } else { WINDOW };
+        while at < end {
             let rest = window.get(at..).unwrap_or_default();
             let Some(skip) = rest.windows(MAGIC.len()).position(|w| w == MAGIC) else { break };
             at += skip;
-            if at >= WINDOW {
+            if at >= end {
                 break;
             }
             let Some(value) = block::decode_value(nonce, rest.get(skip..).unwrap_or_default()) else {
@@ -68,7 +70,7 @@ pub(super) fn blocks(file: &File, nonce: u64) -> io::Result<Vec<Entry>> {
             }
             at += length;
         }
-        if filled < buffer.len() {
+        if last {
             break;
         }
         // A value may reach beyond the window: go on behind it.

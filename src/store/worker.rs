@@ -180,7 +180,10 @@ impl Worker {
         match request {
             Request::Append { .. } => self.append(request),
             Request::Peek { lane, after, limit, reply } => {
-                let _ = reply.send(self.peek(lane, after, limit));
+                let found = self.peek(lane, after, limit);
+                self.refresh();
+                self.publish();
+                let _ = reply.send(found);
             }
             Request::Commit { lane, sequences, reply } => {
                 let count = self.commit(lane, sequences);
