@@ -12,6 +12,7 @@ pub mod wire;
 pub mod os;
 
 // Floor 2: rooms that do one thing each and never meet.
+pub mod board;
 pub mod meter;
 pub mod radio;
 #[cfg(feature = "demo")]
