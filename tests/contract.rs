@@ -47,10 +47,8 @@ fn default_of(key: &str) -> Json {
 
 #[test]
 fn every_json_block_of_the_contract_is_what_the_code_produces() {
-    let values = vec![
-        value("voltage_l1", Some("230.5"), "V", Quality::Good),
-        value("energy", None, "kWh", Quality::NoAnswer),
-    ];
+    let values =
+        vec![value("voltage_l1", Some("230.5"), "V", Quality::Good), value("energy", None, "kWh", Quality::NoAnswer)];
     let reading = Body::Reading(Reading { meter: "incomer".into(), values });
     let (then, later) = ("2021-11-13T21:54:01Z", "2021-11-13T22:00:00Z");
     let made: BTreeMap<String, Json> = [

@@ -17,8 +17,8 @@ use crate::setting::Problems;
 
 pub mod bus;
 mod health;
-mod modbus;
 pub mod iec62056;
+mod modbus;
 mod settings;
 
 pub use health::{Health, MeterHealth};

@@ -34,14 +34,20 @@ pub fn check(broker: &BrokerSettings, uplink: &UplinkSettings, problems: &mut Pr
         && **status == *uplink.data_topic
         && **will == *uplink.data_topic
     {
-        problems.warning(status.span(), "uplink.status_topic and will_topic are the data_topic: consumers must tell frames and states apart");
+        problems.warning(
+            status.span(),
+            "uplink.status_topic and will_topic are the data_topic: consumers must tell frames and states apart",
+        );
     }
 }
 
 fn credentials(broker: &BrokerSettings, problems: &mut Problems) {
     let Some(file) = &broker.password_file else { return };
     if broker.username.is_none() {
-        problems.error(file.span(), "broker.password_file needs broker.username: MQTT 3.1.1 has no password without a user name");
+        problems.error(
+            file.span(),
+            "broker.password_file needs broker.username: MQTT 3.1.1 has no password without a user name",
+        );
     }
     if !file.path().exists() {
         problems.warning(file.span(), format!("broker.password_file {} does not exist yet", file.path().display()));
@@ -111,7 +117,10 @@ fn present(path: Option<&Path>, name: &str, span: &std::ops::Range<usize>, probl
 fn backoff(uplink: &UplinkSettings, problems: &mut Problems) {
     let (span, wait) = (uplink.backoff.span(), &*uplink.backoff);
     if wait.first.is_zero() {
-        problems.error(span.clone(), "uplink.backoff.first must not be zero: a broker that refuses would be asked without a pause");
+        problems.error(
+            span.clone(),
+            "uplink.backoff.first must not be zero: a broker that refuses would be asked without a pause",
+        );
     }
     if wait.max < wait.first {
         problems.error(span.clone(), "uplink.backoff.max must not be shorter than first");

@@ -32,13 +32,13 @@ pub use self::check::check;
 pub use self::failure::{Failure, Kind};
 pub use self::frames::{Added, Message};
 pub use self::health::Health;
-pub use self::settings::{BackoffSettings, BrokerSettings, Connect, Profile, UplinkSettings};
-pub use self::tls::{TlsError, TlsFiles};
-pub use self::value::{BrokerUrl, Identity, KeepAlive, PayloadLimit, Text, Topic};
 use self::health::Report;
 use self::link::{Link, LinkEvent};
 use self::plan::Plan;
 use self::session::{End, Session};
+pub use self::settings::{BackoffSettings, BrokerSettings, Connect, Profile, UplinkSettings};
+pub use self::tls::{TlsError, TlsFiles};
+pub use self::value::{BrokerUrl, Identity, KeepAlive, PayloadLimit, Text, Topic};
 use crate::os::clock;
 use crate::store::{Store, StoreError};
 

@@ -7,11 +7,11 @@
 
 use std::fmt;
 
-pub mod modbus;
-pub mod iec62056;
 pub mod explain;
 pub mod hex_line;
+pub mod iec62056;
 pub mod mbal;
+pub mod modbus;
 pub mod radio_line;
 pub mod rtl_wmbus;
 pub mod wmbus;

@@ -246,7 +246,8 @@ pub fn new_store() -> Store {
 impl Agent {
     pub fn start(broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
-        let (broker, uplink) = (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
+        let (broker, uplink) =
+            (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };
         let random = repeatable(5);
         let (uplink, health) = Uplink::new(&broker, &uplink, &identity, store.clone(), random).unwrap();
