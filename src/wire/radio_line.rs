@@ -149,8 +149,7 @@ mod tests {
         let longest = vec![b'x'; LONGEST_LINE];
         assert_eq!(pieces(&[&longest, b"\nok\n"]), [Piece::Line(longest.clone()), Piece::Line(b"ok".into())]);
         let found = pieces(&[&longest, b"y\nok\n"]);
-        let expected =
-            [Piece::Skipped { bytes: LONGEST_LINE }, Piece::Skipped { bytes: 1 }, Piece::Line(b"ok".into())];
+        let expected = [Piece::Skipped { bytes: LONGEST_LINE }, Piece::Skipped { bytes: 1 }, Piece::Line(b"ok".into())];
         assert_eq!(found, expected);
     }
 

@@ -104,7 +104,8 @@ pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, Deco
         // it starts with fits no MBAL control field: the stricter reading goes first.
         None if format::decode(FrameFormat::A, bytes).is_ok() => explain_wmbus(bytes),
         None => explain_mbal(bytes).or_else(|_| explain_wmbus(bytes)).map_err(|fault| {
-            let found = format!("{} bytes whose lengths and CRCs fit neither (as wireless M-Bus: {fault})", bytes.len());
+            let found =
+                format!("{} bytes whose lengths and CRCs fit neither (as wireless M-Bus: {fault})", bytes.len());
             DecodeError::new(0, "a wireless M-Bus telegram or an MBAL frame", found)
         }),
     }
@@ -164,7 +165,8 @@ mod tests {
     fn frame() -> Vec<u8> {
         let meter = wmbus::Meter::from_wire([0x37, 0x2C, 0x34, 0x12, 0x34, 0x12, 0x1B, 0x16]);
         let mut bytes = Vec::new();
-        mbal::encode(&mbal::Mbal { control: 1, meter, command: 0x60, mbus: &[0x7A, 1, 0, 0, 5, 9] }, &mut bytes).unwrap();
+        mbal::encode(&mbal::Mbal { control: 1, meter, command: 0x60, mbus: &[0x7A, 1, 0, 0, 5, 9] }, &mut bytes)
+            .unwrap();
         bytes
     }
 
@@ -189,7 +191,10 @@ mod tests {
     fn an_mbal_frame_is_recognised_and_its_layers_are_named() {
         let explanation = explain(&frame(), None).unwrap();
         let json = explanation.to_json();
-        assert_eq!((&json["format"], &json["priority"], &json["control"]), (&json!("mbal"), &json!(true), &json!("01")));
+        assert_eq!(
+            (&json["format"], &json["priority"], &json["control"]),
+            (&json!("mbal"), &json!(true), &json!("01"))
+        );
         assert_eq!((&json["manufacturer"], &json["function"]), (&json!("KAW"), &json!("SND-IR")));
         assert_eq!((&json["mbus"], &json["security_mode"]), (&json!("7a0100000509"), &json!(5)));
         let text = explanation.to_string();

@@ -57,9 +57,8 @@ pub fn encode(format: FrameFormat, telegram: &[u8], frame: &mut Vec<u8>) -> Resu
         }
         FrameFormat::B => {
             let crcs = if telegram.len() <= FIRST_PART_B { 1 } else { 2 };
-            let total = u8::try_from(rest.len() + crcs * CRC_LENGTH).map_err(|_| {
-                DecodeError::new(0, "at most 251 bytes after L for format B", rest.len().to_string())
-            })?;
+            let total = u8::try_from(rest.len() + crcs * CRC_LENGTH)
+                .map_err(|_| DecodeError::new(0, "at most 251 bytes after L for format B", rest.len().to_string()))?;
             let with_length = std::iter::once(total).chain(rest.iter().copied()).collect::<Vec<_>>();
             for part in with_length.chunks(FIRST_PART_B) {
                 append_with_crc(part, frame);

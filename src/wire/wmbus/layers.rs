@@ -277,7 +277,10 @@ mod tests {
         bytes.extend(CRC.checksum(&payload).to_le_bytes());
         bytes.extend(payload);
         let clear = upper(&bytes, 10);
-        assert_eq!(clear.ell.map(|e| (e.is_priority(), e.encryption(), e.payload_crc_fits)), Some((true, 1, Some(true))));
+        assert_eq!(
+            clear.ell.map(|e| (e.is_priority(), e.encryption(), e.payload_crc_fits)),
+            Some((true, 1, Some(true)))
+        );
         assert_eq!(clear.tpl.unwrap().ci, 0x78);
         *bytes.last_mut().unwrap() ^= 1;
         let encrypted = upper(&bytes, 10);

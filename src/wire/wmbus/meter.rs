@@ -24,12 +24,7 @@ impl Meter {
     /// Reads M(2) id(4) version(1) type(1), multi-byte fields little endian.
     pub const fn from_wire(bytes: [u8; Self::LENGTH]) -> Self {
         let [m0, m1, i0, i1, i2, i3, version, device] = bytes;
-        Self {
-            manufacturer: u16::from_le_bytes([m0, m1]),
-            id: u32::from_le_bytes([i0, i1, i2, i3]),
-            version,
-            device,
-        }
+        Self { manufacturer: u16::from_le_bytes([m0, m1]), id: u32::from_le_bytes([i0, i1, i2, i3]), version, device }
     }
 
     /// Writes what [`Self::from_wire`] reads.
