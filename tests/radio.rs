@@ -9,6 +9,9 @@
     reason = "a test may fail loudly"
 )]
 
+use std::io::Write;
+use std::os::unix::fs::symlink;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -62,6 +65,38 @@ impl Running {
     async fn status(&self, wanted: impl FnMut(&Status) -> bool) -> Status {
         let mut watch = self.health.watch();
         timeout(LIMIT, watch.wait_for(wanted)).await.expect("the status within the limit").unwrap().clone()
+    }
+}
+
+/// Everything logged at DEBUG and above by this thread while the guard lives.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl Logged {
+    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logged = Self::default();
+        let writer = logged.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        (logged, tracing::subscriber::set_default(subscriber))
+    }
+
+    fn lines_with(&self, text: &str) -> usize {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).lines().filter(|line| line.contains(text)).count()
+    }
+}
+
+impl Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -152,6 +187,7 @@ async fn a_program_that_is_missing_is_counted_and_tried_again() {
 
 #[tokio::test]
 async fn a_source_that_vanishes_is_opened_again_and_a_cut_telegram_is_not_forwarded() {
+    let (logged, _guard) = Logged::start();
     let (listener, device) = listener().await;
     let mut running = start(settings("hex-lines", device, None), 4);
     let mut replay = RadioReplay::new(Lines::HexLines);
@@ -166,10 +202,32 @@ async fn a_source_that_vanishes_is_opened_again_and_a_cut_telegram_is_not_forwar
         let status = running.status(|s| s.failures == round).await;
         assert_eq!((status.damaged, status.forwarded, status.source), (round, round, SourceState::Waiting));
     }
+    assert_eq!((logged.lines_with("WARN"), logged.lines_with("receiver is gone")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_stick_that_is_pulled_and_plugged_in_again_is_heard_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("by-id");
+    let device = Some(path.to_string_lossy().into_owned());
+    let mut running = start(settings("hex-lines", device, None), 4);
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    for round in 1..=2u64 {
+        let mut pty = Pty::open().unwrap();
+        symlink(pty.path(), &path).unwrap();
+        running.status(|s| s.opened == round && s.source == SourceState::Open).await;
+        let step = replay.next(clock::now());
+        pty.send(step.text.as_bytes()).await.unwrap();
+        assert_eq!(running.telegram().await.1.bytes, step.telegram);
+        std::fs::remove_file(&path).unwrap();
+        drop(pty);
+        running.status(|s| s.source == SourceState::Waiting).await;
+    }
 }
 
 #[tokio::test]
 async fn a_flood_of_garbage_is_counted_and_the_next_telegram_is_heard() {
+    let (logged, _guard) = Logged::start();
     let (listener, device) = listener().await;
     let mut running = start(settings("rtl-wmbus", device, None), 4);
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -182,6 +240,8 @@ async fn a_flood_of_garbage_is_counted_and_the_next_telegram_is_heard() {
     let status = running.health.status();
     // The flood's line ends with the first of the short ones.
     assert_eq!((status.skipped_bytes, status.noise), (300_005, 4_999), "{status:?}");
+    assert_eq!((logged.lines_with("nothing but noise"), logged.lines_with("telegrams again")), (1, 1));
+    assert!(logged.lines_with("") < 10, "the log must not be flooded");
 }
 
 #[tokio::test]
@@ -228,4 +288,45 @@ async fn settings_that_cannot_be_used_are_an_error_that_names_them() {
     assert!(error.to_string().contains("im871a"), "{error}");
     let error = run(settings("rtl-wmbus", None, None)).await.unwrap_err();
     assert!(error.to_string().contains("roof"), "{error}");
+}
+
+#[tokio::test]
+async fn what_the_demo_plays_arrives_complete_and_once() {
+    for (receiver, lines) in
+        [("rtl-wmbus", Lines::RtlWmbus), ("hex-lines", Lines::HexLines), ("openlinkiq", Lines::OpenlinkIq)]
+    {
+        let (listener, device) = listener().await;
+        let mut running = start(settings(receiver, device, None), 8);
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let player = tokio::spawn(async move {
+            let mut replay = RadioReplay::new(lines);
+            replay.play(&mut stream, 300, Duration::ZERO, clock::now).await.unwrap();
+            (replay.tally(), stream)
+        });
+        let mut priority = 0;
+        for _ in 0..300 {
+            priority += u64::from(running.telegram().await.0.lane == Lane::Priority);
+        }
+        let (tally, _stream) = player.await.unwrap();
+        let status = running.status(|s| s.heard == tally.telegrams + tally.duplicates).await;
+        assert_eq!((status.forwarded, priority), (tally.telegrams, tally.priority), "{receiver}");
+        assert_eq!((status.damaged, status.noise, status.duplicates), (tally.damaged, tally.noise, tally.duplicates));
+    }
+}
+
+#[tokio::test]
+async fn what_the_demo_plays_over_a_serial_line_arrives_too() {
+    let mut pty = Pty::open().unwrap();
+    let device = Some(pty.path().to_string_lossy().into_owned());
+    let mut running = start(settings("openlinkiq", device, None), 8);
+    running.status(|s| s.source == SourceState::Open).await;
+    let player = tokio::spawn(async move {
+        let mut replay = RadioReplay::new(Lines::OpenlinkIq);
+        replay.play_serial(&mut pty, 100, Duration::ZERO, clock::now).await.unwrap();
+        pty
+    });
+    for _ in 0..100 {
+        running.telegram().await;
+    }
+    drop(player.await.unwrap());
 }

@@ -2,7 +2,7 @@
 //!
 //! [`decode`] decides whether a telegram's link layer is sound (L, C, shortest length); what lies
 //! above is read as far as it goes without keys and never makes a telegram invalid. Frames that
-//! still hold their link CRCs go through [`format`] first. Start with [`Telegram`].
+//! still hold their link CRCs go through [`mod@format`] first. Start with [`Telegram`].
 
 mod ci;
 mod control;
