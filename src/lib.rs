@@ -14,9 +14,13 @@ pub mod os;
 // Floor 2: rooms that do one thing each and never meet.
 pub mod board;
 pub mod meter;
+pub mod radio;
 #[cfg(feature = "demo")]
 pub mod sim;
 pub mod store;
+
+// Floor 3: the session with the platform.
+pub mod uplink;
 
 // Floor 6: the commands a person types.
 pub mod cli;

@@ -9,12 +9,20 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
+use tokio::time::Instant;
+
 use crate::model::{Quality, Value};
 use crate::os::line::{Line, LineError};
+use crate::setting::Problems;
 
+pub mod bus;
+mod health;
+pub mod iec62056;
+mod modbus;
 mod settings;
 
-pub use settings::{Address, MeterSettings, PortSettings, RegisterSettings, Rs485Settings};
+pub use health::{Health, MeterHealth};
+pub use settings::{Address, MeterSettings, PortSettings, RegisterSettings, Rs485Direction, Rs485Settings};
 
 /// What a read gives: the values, also those that were refused.
 pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, MeterError>> + Send + 'a>>;
@@ -27,6 +35,12 @@ pub trait Session: Send {
 
     /// The values a reading has when the meter gave none, each null with `quality`.
     fn absent(&self, quality: Quality) -> Vec<Value>;
+
+    /// Until when an answer to an abandoned request may still come that could be taken for the
+    /// answer of another session with the same address; `None` when there is no such danger.
+    fn late_until(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// One row of the table of protocols.
@@ -35,6 +49,8 @@ pub struct Protocol {
     pub name: &'static str,
     /// Makes a session, or says in one sentence what is wrong with the settings.
     pub session: fn(&MeterSettings) -> Result<Box<dyn Session>, String>,
+    /// Tells every mistake in the settings of one meter, for `weir check`.
+    pub check: fn(&MeterSettings, &mut Problems),
 }
 
 impl fmt::Debug for Protocol {
@@ -44,11 +60,30 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
 
 /// Finds a protocol by its name.
 pub fn protocol(name: &str) -> Option<&'static Protocol> {
     PROTOCOLS.iter().find(|p| p.name == name)
+}
+
+/// Tells every mistake in one `[[meter]]` that its own table shows.
+pub fn check(settings: &MeterSettings, problems: &mut Problems) {
+    if let Some(protocol) = protocol(&settings.protocol) {
+        (protocol.check)(settings, problems);
+    } else {
+        let known = PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
+        let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
+        problems.error(settings.protocol.span(), message);
+    }
+    if settings.every.is_zero() {
+        problems.error(settings.every.span(), "every is zero; write how often to read, such as \"15m\"");
+    }
+    if settings.timeout.is_zero() {
+        let message =
+            format!("timeout of meter \"{}\" is zero; write how long to wait, such as \"1s\"", *settings.name);
+        problems.error(settings.name.span(), message);
+    }
 }
 
 /// Why a meter could not be read.
@@ -60,6 +95,9 @@ pub enum MeterError {
     /// What came was damaged: wrong checksum, wrong length, wrong meter.
     #[error("damaged answer: {0}")]
     Damaged(String),
+    /// What came can't be cut into answers any more; the connection must be opened again.
+    #[error("damaged answer: {0}; the connection is closed and opened again")]
+    OutOfStep(String),
     /// The meter refused.
     #[error("the meter refused: {0}")]
     Refused(String),
@@ -70,8 +108,17 @@ impl MeterError {
     pub const fn quality(&self) -> Quality {
         match self {
             Self::Line(_) => Quality::NoAnswer,
-            Self::Damaged(_) => Quality::Invalid,
+            Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
             Self::Refused(_) => Quality::Refused,
+        }
+    }
+
+    /// Whether the line must be closed and opened again.
+    pub const fn must_reopen(&self) -> bool {
+        match self {
+            Self::Line(error) => error.must_reopen(),
+            Self::OutOfStep(_) => true,
+            Self::Damaged(_) | Self::Refused(_) => false,
         }
     }
 }

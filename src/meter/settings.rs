@@ -88,8 +88,9 @@ settings! {
         /// Which: "input:0", "holding:100", "coil:3", "discrete:7"; addresses count from 0 as on
         /// the wire.
         pub register: At<String>,
-        /// How it is coded: u16 i16 u32 i32 u64 i64 f32 f64 bool bcd16 bcd32 string:N; words of
-        /// more than one register come high word first, with "-swapped" low word first.
+        /// How it is coded: u16 i16 u32 i32 u64 i64 f32 f64 bool bcd16 bcd32 string:N (N
+        /// characters); values of more than one register come high word first, with "-swapped"
+        /// low word first. A truth value is published as 0 or 1.
         pub r#type: At<String> = "u16",
         /// The unit of the value.
         pub unit: String = "",

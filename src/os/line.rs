@@ -226,6 +226,7 @@ impl Line {
                     .map_err(|_| failed("no connection within 5 s; check the address and the cable".to_owned()))?
                     .map_err(|e| failed(format!("{e}; check the address and that the serial server is on")))?;
                 stream.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
+                watch_peer(&stream).map_err(|e| failed(e.to_string()))?;
                 Io::Tcp(stream)
             }
         };
@@ -384,6 +385,16 @@ impl AsyncWrite for Line {
             Io::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+/// Lets the kernel find out within a minute that the other side vanished without a word; who only
+/// listens would wait for ever.
+fn watch_peer(stream: &TcpStream) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(10))?;
+    sockopt::set_tcp_keepcnt(stream, 3)
 }
 
 fn explain_open(error: &tokio_serial::Error) -> String {

@@ -5,8 +5,10 @@
 //! than a system call on local memory does (serial transmission is awaited by time, files are
 //! small or handled on the store's own thread). Start with [`line::Line`].
 
+pub mod child;
 pub mod clock;
 pub mod file;
 pub mod line;
+pub mod notify;
 pub mod random;
 mod rs485;

@@ -46,6 +46,10 @@ impl<T: Setting> Setting for At<T> {
         Some(Self { value: T::read(node, problems)?, span: node.span() })
     }
 
+    fn stand_in() -> Option<Self> {
+        T::stand_in().map(Self::nowhere)
+    }
+
     fn printed(&self) -> Printed {
         self.value.printed()
     }
@@ -76,8 +80,11 @@ impl<T: Setting> Setting for Vec<T> {
 
     fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
         let elements = node.elements(problems)?;
-        let read: Vec<_> = elements.iter().map(|e| T::read(e, problems)).collect();
-        read.into_iter().collect()
+        Some(elements.iter().filter_map(|e| T::read(e, problems)).collect())
+    }
+
+    fn stand_in() -> Option<Self> {
+        Some(Self::new())
     }
 
     fn printed(&self) -> Printed {
@@ -92,6 +99,10 @@ impl Setting for String {
 
     fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
         node.text("a text in quotes", problems).map(str::to_owned)
+    }
+
+    fn stand_in() -> Option<Self> {
+        Some(Self::new())
     }
 
     fn printed(&self) -> Printed {
@@ -123,6 +134,10 @@ impl Setting for PathBuf {
 
     fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
         node.text("a path in quotes", problems).map(Self::from)
+    }
+
+    fn stand_in() -> Option<Self> {
+        Some(Self::new())
     }
 
     fn printed(&self) -> Printed {

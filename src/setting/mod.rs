@@ -12,7 +12,7 @@ mod printed;
 mod problem;
 
 pub use kind::{At, Count, Later, SecretFile, Size};
-pub use node::{Field, Node, Shape, Table};
+pub use node::{Field, Node, Shape, Table, stand_in};
 pub use printed::Printed;
 pub use problem::{Problem, Problems, Severity};
 
@@ -27,6 +27,12 @@ pub trait Setting: Sized {
     /// What stands in for a key that is not there and has no default; `None` makes it required.
     fn absent() -> Option<Self> {
         None
+    }
+
+    /// What stands in for a value that could not be read, so that the rest of the file is still
+    /// checked; settings with an error are never used.
+    fn stand_in() -> Option<Self> {
+        Self::absent()
     }
 
     /// The effective value, for `weir check --print`.
@@ -73,6 +79,12 @@ macro_rules! settings {
                 ); )*
                 table.finish(problems);
                 Some(Self { $( $field: $field?, )* })
+            }
+
+            fn stand_in() -> Option<Self> {
+                Some(Self { $( $field: $crate::setting::stand_in::<$ty>(
+                    $crate::settings!(@default $($default)?),
+                )?, )* })
             }
 
             fn printed(&self) -> $crate::setting::Printed {

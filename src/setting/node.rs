@@ -154,14 +154,15 @@ impl Table<'_> {
         self.known.push(key);
         let path = if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) };
         if let Some(value) = self.entries.get(key) {
-            return T::read(&Node::new(value.get_ref(), value.span(), path), problems);
+            let read = T::read(&Node::new(value.get_ref(), value.span(), path), problems);
+            return read.or_else(|| stand_in(default));
         }
         if let Some(default) = default {
-            return read_default(default, &path, self.span.clone(), problems);
+            return read_default(default, &path, self.span.clone(), problems).or_else(T::stand_in);
         }
         T::absent().or_else(|| {
             problems.missing(self.span.clone(), format!("{path} is missing; it is required"));
-            None
+            T::stand_in()
         })
     }
 
@@ -195,6 +196,12 @@ fn read_default<T: Setting>(default: &str, path: &str, span: Range<usize>, probl
         problems.missing(span.clone(), problem.message);
     }
     value
+}
+
+/// What stands in for a value that could not be read: its default, or what its type offers.
+pub fn stand_in<T: Setting>(default: Option<&'static str>) -> Option<T> {
+    let from_default = |default| read_default(default, "", 0..0, &mut Problems::new());
+    default.and_then(from_default).or_else(T::stand_in)
 }
 
 /// The word most like `text`, if any is near enough to be meant.

@@ -3,4 +3,9 @@
 //! Invariants: only behind feature `demo`, never in a firmware build; each simulator is checked
 //! by a client nobody here wrote (tests/). They listen on loopback and pseudo-terminals only.
 
+pub mod authority;
+pub mod broker;
+pub mod iec_meter;
+pub mod modbus_meter;
 pub mod pty;
+pub mod radio_replay;

@@ -7,6 +7,15 @@
 
 use std::fmt;
 
+pub mod explain;
+pub mod hex_line;
+pub mod iec62056;
+pub mod mbal;
+pub mod modbus;
+pub mod radio_line;
+pub mod rtl_wmbus;
+pub mod wmbus;
+
 /// Why bytes are not what they should be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodeError {

@@ -1,0 +1,275 @@
+//! One guarded exchange on a line: silence, request, checked answer.
+//!
+//! Invariants: an answer that comes late is never taken for the answer of another request.
+//! Over TCP the transaction id sees to that. RTU has none, and an answer names neither address
+//! nor table, so this rule stands in for it: a request that got no answer is *open*; while one
+//! is open, the next *different* request to that meter waits until [`LATE`] time limits after
+//! the last open request was sent, and reads away what comes. Repeating the *same* request
+//! needs no wait: a late answer to it is an answer to what is asked. The limit of the rule: a
+//! meter that answers later than that is not told apart; its `timeout` must be raised.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{debug, trace, warn};
+
+use crate::meter::{MeterError, MeterSettings};
+use crate::os::line::{Line, LineError, Speed};
+use crate::wire::modbus::{Damage, Progress, Request, rtu, tcp};
+
+/// How many time limits after its request an answer may still come.
+const LATE: u32 = 2;
+/// Serial adapters hand over bytes in pieces up to 16 ms apart; a pause of this length inside
+/// an answer that is being thrown away is its end.
+const PIECES: Duration = Duration::from_millis(50);
+/// The silence before a request above 19,200 bits per second ("MODBUS over Serial Line V1.02",
+/// clause 2.5.1.1).
+const SHORTEST_GAP: Duration = Duration::from_micros(1750);
+
+/// How requests are framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Unit and CRC.
+    Rtu,
+    /// MBAP header.
+    Tcp,
+}
+
+/// Does exchanges and remembers which requests are still open.
+#[derive(Debug)]
+pub(super) struct Guard {
+    framing: Framing,
+    name: String,
+    timeout: Duration,
+    pause: Duration,
+    /// The transaction id of the last request; never used twice in a row of 65,536.
+    transaction: u16,
+    /// Until when an answer to an open request may come, and to which request.
+    open: Option<(Instant, Request)>,
+    /// A late answer was told about; once is enough.
+    late_told: bool,
+}
+
+impl Guard {
+    pub(super) fn new(framing: Framing, settings: &MeterSettings) -> Self {
+        Self {
+            framing,
+            name: settings.name.to_string(),
+            timeout: settings.timeout,
+            pause: settings.pause,
+            transaction: 0,
+            open: None,
+            late_told: false,
+        }
+    }
+
+    pub(super) const fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Until when an answer to an abandoned request may still come.
+    pub(super) fn late_until(&self) -> Option<Instant> {
+        self.open.as_ref().map(|(until, _)| *until).filter(|_| self.framing == Framing::Rtu)
+    }
+
+    /// The length of the ADU in which the client sends `request`.
+    pub(super) fn request_length(&self, request: &Request) -> usize {
+        let mut pdu = Vec::new();
+        request.encode(&mut pdu);
+        pdu.len() + if self.framing == Framing::Rtu { 3 } else { 7 }
+    }
+
+    /// Sends the client's `adu` and returns the checked ADU of the answer.
+    pub(super) async fn exchange(
+        &mut self,
+        line: &mut Line,
+        unit: u8,
+        request: &Request,
+        adu: &[u8],
+    ) -> Result<Vec<u8>, MeterError> {
+        match self.framing {
+            Framing::Rtu => self.rtu(line, unit, request, adu).await,
+            Framing::Tcp => self.tcp(line, unit, request, adu).await,
+        }
+    }
+
+    async fn rtu(&mut self, line: &mut Line, unit: u8, request: &Request, adu: &[u8]) -> Result<Vec<u8>, MeterError> {
+        self.settle(line, request).await?;
+        self.keep_silence(line).await?;
+        let repeated = self.open.is_some();
+        // Noted before the first await, so that an abandoned exchange leaves it noted.
+        self.open = Some((Instant::now() + self.timeout * LATE, request.clone()));
+        trace!(meter = %self.name, bytes = ?adu, "request");
+        line.send(adu).await?;
+        self.open = Some((line.last_byte() + self.timeout * LATE, request.clone()));
+        let mut decoder = rtu::AnswerDecoder::new(unit, request.clone());
+        let wire_time = line.speed().time_of(request.answer_length() + 3);
+        let result = collect(line, self.timeout, wire_time, |bytes| decoder.push(bytes)).await;
+        if decoder.echo {
+            debug!(meter = %self.name, "the adapter echoed the request; the echo was skipped");
+        }
+        if let Some(other) = decoder.other_unit {
+            debug!(meter = %self.name, unit = other, "an answer of another unit was skipped");
+        }
+        match result {
+            Ok(Collected::Answer(pdu)) => {
+                // After a repeat, the answer to one of the two requests is still out.
+                if !repeated {
+                    self.open = None;
+                }
+                let mut answer = Vec::new();
+                rtu::encode(unit, &pdu, &mut answer);
+                trace!(meter = %self.name, bytes = ?answer, "answer");
+                Ok(answer)
+            }
+            Ok(Collected::Damaged(damage)) => {
+                if damage.whole && !repeated {
+                    self.open = None;
+                }
+                line.wait_for_silence(PIECES, self.timeout).await?;
+                Err(MeterError::Damaged(damage.error.to_string()))
+            }
+            Err(error) => Err(silent_or_strange(error, decoder.unused())),
+        }
+    }
+
+    /// Waits until no answer to an open request can be taken for the answer to this one.
+    async fn settle(&mut self, line: &mut Line, request: &Request) -> Result<(), MeterError> {
+        let Some((until, asked)) = self.open.take() else { return Ok(()) };
+        if asked == *request && Instant::now() < until {
+            self.open = Some((until, asked));
+            return Ok(());
+        }
+        let mut dropped = 0;
+        let mut scratch = [0; 256];
+        while Instant::now() < until {
+            match line.receive(&mut scratch, until).await {
+                Ok(count) => dropped += count,
+                Err(LineError::Silent(_)) => break,
+                Err(error) => {
+                    self.open = Some((until, asked));
+                    return Err(error.into());
+                }
+            }
+        }
+        if dropped > 0 && !self.late_told {
+            self.late_told = true;
+            warn!(meter = %self.name, bytes = dropped, "an answer came after its time limit and was dropped; raise the meter's timeout");
+        }
+        Ok(())
+    }
+
+    /// Waits for the silence a request needs before it, and empties the line.
+    async fn keep_silence(&self, line: &mut Line) -> Result<(), MeterError> {
+        let gap = gap(line.speed()).max(self.pause);
+        sleep_until(line.last_byte() + gap).await;
+        // Lets the runtime look at the port once, so that bytes already here are seen.
+        tokio::task::yield_now().await;
+        let mut dropped = line.discard_waiting().await?;
+        let give_up = Instant::now() + self.timeout + gap;
+        while dropped > 0 {
+            debug!(meter = %self.name, bytes = dropped, "bytes nobody asked for were dropped before a request");
+            if Instant::now() >= give_up {
+                return Err(MeterError::Damaged(
+                    "the line does not fall silent; look for a second master or a wiring fault".to_owned(),
+                ));
+            }
+            dropped = line.wait_for_silence(gap, gap).await?;
+        }
+        Ok(())
+    }
+
+    async fn tcp(&mut self, line: &mut Line, unit: u8, request: &Request, adu: &[u8]) -> Result<Vec<u8>, MeterError> {
+        sleep_until(line.last_byte() + self.pause).await;
+        self.transaction = self.transaction.wrapping_add(1);
+        let ours = tcp::Header { transaction: self.transaction, unit };
+        let (mut pdu, mut sent) = (Vec::new(), Vec::new());
+        request.encode(&mut pdu);
+        tcp::encode(ours, &pdu, &mut sent);
+        trace!(meter = %self.name, bytes = ?sent, "request");
+        line.send(&sent).await?;
+        let mut decoder = tcp::AnswerDecoder::new(ours, request.clone());
+        let result = collect(line, self.timeout, Duration::ZERO, |bytes| decoder.push(bytes)).await;
+        if decoder.skipped > 0 {
+            debug!(meter = %self.name, answers = decoder.skipped, "late answers were skipped");
+        }
+        match result {
+            Ok(Collected::Answer(pdu)) => {
+                // The client has an id of its own, new with each client; it must see that one.
+                let theirs = u16::from_be_bytes([byte(adu, 0), byte(adu, 1)]);
+                let mut answer = Vec::new();
+                tcp::encode(tcp::Header { transaction: theirs, unit }, &pdu, &mut answer);
+                Ok(answer)
+            }
+            Ok(Collected::Damaged(damage)) => Err(MeterError::OutOfStep(damage.error.to_string())),
+            Err(LineError::Silent(_)) if decoder.unused() > 0 => {
+                let error = format!("the answer stopped after {} bytes", decoder.unused());
+                Err(MeterError::OutOfStep(error))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn byte(bytes: &[u8], at: usize) -> u8 {
+    bytes.get(at).copied().unwrap_or(0)
+}
+
+/// The silence between two frames: 3.5 characters, fixed above 19,200 bits per second.
+fn gap(speed: Speed) -> Duration {
+    if speed.baud > 19_200 { SHORTEST_GAP } else { speed.time_of(7) / 2 }
+}
+
+fn silent_or_strange(error: LineError, unused: usize) -> MeterError {
+    match error {
+        LineError::Silent(limit) if unused > 0 => MeterError::Damaged(format!(
+            "expected an answer within {} ms, found {unused} bytes that are none",
+            limit.as_millis()
+        )),
+        other => other.into(),
+    }
+}
+
+enum Collected {
+    Answer(Vec<u8>),
+    Damaged(Damage),
+}
+
+/// Receives until the decoder knows, at most `timeout`; an answer that has begun gets the time
+/// its bytes need on the wire on top.
+async fn collect(
+    line: &mut Line,
+    timeout: Duration,
+    wire_time: Duration,
+    mut push: impl FnMut(&[u8]) -> Progress,
+) -> Result<Collected, LineError> {
+    let sent = line.last_byte();
+    let mut deadline = sent + timeout;
+    let mut buffer = [0; 256];
+    loop {
+        let count = line.receive(&mut buffer, deadline).await.map_err(|error| match error {
+            LineError::Silent(_) => LineError::Silent(timeout),
+            other => other,
+        })?;
+        deadline = sent + timeout + wire_time;
+        match push(buffer.get(..count).unwrap_or_default()) {
+            Progress::More => {}
+            Progress::Answer(pdu) => return Ok(Collected::Answer(pdu)),
+            Progress::Damaged(damage) => return Ok(Collected::Damaged(damage)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::line::Framing as Character;
+
+    #[test]
+    fn the_silence_is_three_and_a_half_characters_and_fixed_above_19200() {
+        let at = |baud| gap(Speed { baud, framing: Character::EIGHT_N_ONE });
+        assert_eq!(at(9600), Duration::from_nanos(3_645_500));
+        assert_eq!(at(1200).as_millis(), 29);
+        assert_eq!(at(115_200), SHORTEST_GAP);
+    }
+}

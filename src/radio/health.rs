@@ -1,0 +1,70 @@
+//! How a receiver does: counters and state behind a handle that is cheap to share.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::model::Timestamp;
+
+/// Counters of one receiver since weir started. `heard = forwarded + duplicates`, but for the one
+/// telegram that may be waiting for room.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Telegrams with a sound link layer.
+    pub heard: u64,
+    /// Frames handed on.
+    pub forwarded: u64,
+    /// Telegrams dropped because the same one came within the last second.
+    pub duplicates: u64,
+    /// Telegrams dropped because length, CRC or form were wrong, or the receiver said so.
+    pub damaged: u64,
+    /// Lines that were no telegrams.
+    pub noise: u64,
+    /// Bytes of lines too long to be telegrams.
+    pub skipped_bytes: u64,
+    /// When the last sound telegram came.
+    pub last_heard: Option<Timestamp>,
+    /// How often the source was opened.
+    pub opened: u64,
+    /// How often it could not be opened or ended.
+    pub failures: u64,
+    /// What it does now.
+    pub source: SourceState,
+}
+
+/// Whether a receiver's source is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SourceState {
+    /// Not opened yet.
+    #[default]
+    Starting,
+    /// Open.
+    Open,
+    /// Gone; it will be opened again.
+    Waiting,
+}
+
+/// A handle to one receiver's status; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Health(Arc<watch::Sender<Status>>);
+
+impl Health {
+    /// Starts with nothing heard.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The counters now.
+    pub fn status(&self) -> Status {
+        self.0.borrow().clone()
+    }
+
+    /// The counters, and a signal whenever they change.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
+    }
+
+    pub(super) fn change(&self, change: impl FnOnce(&mut Status)) {
+        self.0.send_modify(change);
+    }
+}

@@ -1,0 +1,130 @@
+//! From pieces of lines to frames: what is forwarded, what is dropped, and counting both.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::duplicates::Duplicates;
+use super::{Health, Receiver};
+use crate::model::{Body, Frame, Lane, Telegram, TelegramKind, Timestamp};
+use crate::wire::mbal;
+use crate::wire::radio_line::{Item, Piece, Reception};
+
+/// Takes the lines of one receiver; lives as long as it, over all reopenings of its source.
+pub(super) struct Intake {
+    name: String,
+    receiver: &'static Receiver,
+    frames: mpsc::Sender<Frame>,
+    health: Health,
+    duplicates: Duplicates,
+    /// Lines in a row that brought no telegram.
+    useless: u32,
+}
+
+/// So many useless lines in a row are told to the log.
+const TOO_MANY_USELESS: u32 = 100;
+/// A receiver's own time further than this from the gateway's clock is wrong.
+const PLAUSIBLE: Duration = Duration::from_hours(1);
+
+impl Intake {
+    pub(super) fn new(name: String, receiver: &'static Receiver, frames: mpsc::Sender<Frame>, health: Health) -> Self {
+        Self { name, receiver, frames, health, duplicates: Duplicates::default(), useless: 0 }
+    }
+
+    /// Takes one piece that was read at `arrival`, when the gateway's clock showed `clock`; waits
+    /// while there is no room for its frames.
+    pub(super) async fn take(&mut self, piece: Piece, arrival: Instant, clock: Timestamp) {
+        let line = match piece {
+            Piece::Line(line) => line,
+            Piece::Skipped { bytes } => {
+                self.health.change(|status| status.skipped_bytes += bytes as u64);
+                return self.was_useless();
+            }
+        };
+        for item in (self.receiver.decode)(&line) {
+            match item {
+                Item::Noise => {
+                    self.health.change(|status| status.noise += 1);
+                    self.was_useless();
+                }
+                Item::Damaged(fault) => {
+                    tracing::trace!(receiver = self.name, %fault, "damaged telegram");
+                    self.health.change(|status| status.damaged += 1);
+                    self.was_useless();
+                }
+                Item::Heard(reception) => self.heard(reception, arrival, clock).await,
+            }
+        }
+    }
+
+    async fn heard(&mut self, reception: Reception, arrival: Instant, clock: Timestamp) {
+        if self.useless >= TOO_MANY_USELESS {
+            tracing::info!(receiver = self.name, useless = self.useless, "receiver brings telegrams again");
+        }
+        self.useless = 0;
+        self.health.change(|status| {
+            status.heard += 1;
+            status.last_heard = Some(clock);
+        });
+        if self.duplicates.is_repeat(&reception.bytes, arrival) {
+            self.health.change(|status| status.duplicates += 1);
+            return;
+        }
+        // A closed channel ends the whole receiver, in `run`.
+        if self.frames.send(frame(reception, clock)).await.is_ok() {
+            self.health.change(|status| status.forwarded += 1);
+        }
+    }
+
+    fn was_useless(&mut self) {
+        self.useless = self.useless.saturating_add(1);
+        if self.useless == TOO_MANY_USELESS {
+            tracing::warn!(
+                receiver = self.name,
+                useless = self.useless,
+                "receiver brings nothing but noise; check its kind, its baud rate and its aerial"
+            );
+        }
+    }
+}
+
+fn frame(reception: Reception, clock: Timestamp) -> Frame {
+    let (time, lane) = (time(&reception, clock), lane(&reception));
+    let Reception { kind, bytes, rssi, corrected_bits, .. } = reception;
+    Frame { time, lane, body: Body::Telegram(Telegram { kind, bytes, rssi, corrected_bits }) }
+}
+
+/// The receiver's own time when it is plausible: it stood nearer to the event.
+fn time(reception: &Reception, clock: Timestamp) -> Timestamp {
+    let plausible = |own: &Timestamp| own.since(clock).max(clock.since(*own)) <= PLAUSIBLE;
+    reception.time.filter(plausible).unwrap_or(clock)
+}
+
+/// Which queue a telegram waits in: the sender's own priority bit in OpenlinkIQ; wireless M-Bus
+/// has no such bit that all makers use alike.
+fn lane(reception: &Reception) -> Lane {
+    let priority = match reception.kind {
+        TelegramKind::OpenlinkIq => mbal::decode(&reception.bytes).is_ok_and(|frame| frame.is_priority()),
+        TelegramKind::WirelessMbus => false,
+    };
+    if priority { Lane::Priority } else { Lane::Ordinary }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_receivers_own_time_counts_while_it_is_within_an_hour_of_the_clock() {
+        let clock = Timestamp::from_millis(1_800_000_000_000);
+        let hour = 3_600_000;
+        for (offset, kept) in [(0, true), (hour, true), (-hour, true), (hour + 1, false), (-hour - 1, false)] {
+            let own = Timestamp::from_millis(clock.as_millis() + offset);
+            let kind = TelegramKind::WirelessMbus;
+            let reception = Reception { kind, bytes: Vec::new(), rssi: None, corrected_bits: 0, time: Some(own) };
+            assert_eq!(time(&reception, clock), if kept { own } else { clock }, "{offset}");
+            assert_eq!(time(&Reception { time: None, ..reception }, clock), clock);
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Where a receiver's lines come from: a serial device, a TCP server, or a program.
+
+use std::io;
+
+use tokio::io::AsyncReadExt;
+
+use super::{RadioError, RadioSettings};
+use crate::os::child::Child;
+use crate::os::line::{Direction, Endpoint, Framing, Line, Speed};
+
+/// A source that can be opened again and again.
+#[derive(Debug)]
+pub(super) enum Source {
+    Line(Endpoint, Speed),
+    Command(Vec<String>),
+}
+
+/// An open source.
+pub(super) enum Open {
+    Line(Line),
+    Child(Child),
+}
+
+impl Source {
+    pub(super) fn of(settings: &RadioSettings) -> Result<Self, RadioError> {
+        match (&settings.device, &settings.command) {
+            (Some(device), None) => {
+                let speed = Speed { baud: settings.baud.value(), framing: Framing::EIGHT_N_ONE };
+                Ok(Self::Line(Endpoint::parse(device), speed))
+            }
+            (None, Some(command)) if !command.is_empty() => Ok(Self::Command(command.to_vec())),
+            _ => Err(RadioError::Source(settings.name.to_string())),
+        }
+    }
+
+    /// Opens it, or says why that failed.
+    pub(super) async fn open(&self) -> Result<Open, String> {
+        match self {
+            Self::Line(endpoint, speed) => {
+                let line = Line::open(endpoint, *speed, Direction::Automatic).await;
+                line.map(Open::Line).map_err(|e| e.to_string())
+            }
+            Self::Command(command) => Child::spawn(command).map(Open::Child).map_err(|e| e.to_string()),
+        }
+    }
+}
+
+impl Open {
+    /// Reads what is there, waiting for at least one byte; 0 at the end.
+    pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Line(line) => line.read(buffer).await,
+            Self::Child(child) => child.read(buffer).await,
+        }
+    }
+
+    /// Closes it and says in words how it ended; `error` is what reading said.
+    pub(super) async fn ending(self, error: Option<io::Error>) -> String {
+        match (self, error) {
+            (_, Some(error)) => format!("reading failed: {error}"),
+            (Self::Line(_), None) => "the other side closed the line".to_owned(),
+            (Self::Child(child), None) => child.ending().await,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! What `weir check` says about `[broker]` and `[uplink]` beyond single values.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::settings::{BrokerSettings, UplinkSettings};
+use super::tls::{TlsError, TlsFiles, own_identity};
+use crate::setting::Problems;
+
+/// The longest will and the longest status payload (MQTT 3.1.1, 3.1.3.3).
+const LONGEST_WILL: usize = 65_535;
+/// Waits longer than this leave a gateway dark for no reason.
+const LONGEST_WAIT: Duration = Duration::from_hours(1);
+
+/// Tells every problem of the two tables that no single value shows, files included when they
+/// are there.
+pub fn check(broker: &BrokerSettings, uplink: &UplinkSettings, problems: &mut Problems) {
+    credentials(broker, problems);
+    if broker.url.tls {
+        tls_files(broker, problems);
+    } else {
+        no_tls(broker, problems);
+    }
+    backoff(uplink, problems);
+    for (topic, payload, name) in [
+        (&uplink.will_topic, &uplink.will_payload, "will_payload"),
+        (&uplink.status_topic, &uplink.status_payload, "status_payload"),
+    ] {
+        if let Some(topic) = topic.as_ref().filter(|_| payload.len() > LONGEST_WILL) {
+            problems.error(topic.span(), format!("uplink.{name} is longer than {LONGEST_WILL} bytes"));
+        }
+    }
+    if let (Some(status), Some(will)) = (&uplink.status_topic, &uplink.will_topic)
+        && **status == *uplink.data_topic
+        && **will == *uplink.data_topic
+    {
+        problems.warning(
+            status.span(),
+            "uplink.status_topic and will_topic are the data_topic: consumers must tell frames and states apart",
+        );
+    }
+}
+
+fn credentials(broker: &BrokerSettings, problems: &mut Problems) {
+    let Some(file) = &broker.password_file else { return };
+    if broker.username.is_none() {
+        problems.error(
+            file.span(),
+            "broker.password_file needs broker.username: MQTT 3.1.1 has no password without a user name",
+        );
+    }
+    if !file.path().exists() {
+        problems.warning(file.span(), format!("broker.password_file {} does not exist yet", file.path().display()));
+    }
+}
+
+fn no_tls(broker: &BrokerSettings, problems: &mut Problems) {
+    problems.warning(
+        broker.url.span(),
+        "broker.url has no TLS: meter data and the password travel readable; use ssl:// outside a closed network",
+    );
+    let spans = [
+        broker.ca_file.as_ref().map(|f| ("ca_file", f.span())),
+        broker.client_certificate_file.as_ref().map(|f| ("client_certificate_file", f.span())),
+        broker.client_key_file.as_ref().map(|f| ("client_key_file", f.span())),
+    ];
+    for (name, span) in spans.into_iter().flatten() {
+        problems.warning(span, format!("broker.{name} is not used: broker.url has no TLS"));
+    }
+}
+
+fn tls_files(broker: &BrokerSettings, problems: &mut Problems) {
+    let span = broker.ca_file.as_ref().map_or(broker.url.span(), |f| f.span());
+    let ca = broker.ca_file.as_ref().map(|p| p.to_path_buf());
+    if present(ca.as_deref(), "ca_file", &span, problems) {
+        match (TlsFiles { ca, client: None }).config() {
+            // The machine that checks need not be the gateway.
+            Err(error @ TlsError::NoSystemRoots) => problems.warning(span, error.to_string()),
+            Err(error) => problems.error(span, error.to_string()),
+            Ok(_) => {}
+        }
+    }
+    let (certificate, key) = match (&broker.client_certificate_file, &broker.client_key_file) {
+        (Some(certificate), Some(key)) => (certificate, key),
+        (Some(alone), None) => {
+            return problems.error(alone.span(), "broker.client_certificate_file needs broker.client_key_file");
+        }
+        (None, Some(alone)) => {
+            return problems.error(alone.span(), "broker.client_key_file needs broker.client_certificate_file");
+        }
+        (None, None) => return,
+    };
+    let both = [
+        present(Some(certificate), "client_certificate_file", &certificate.span(), problems),
+        present(Some(key.path()), "client_key_file", &key.span(), problems),
+    ];
+    if both == [true, true] {
+        match own_identity(certificate, key.path()) {
+            Ok(_) => {}
+            Err(error @ (TlsError::NoKey { .. } | TlsError::Mismatch { .. })) => {
+                problems.error(key.span(), error.to_string());
+            }
+            Err(error) => problems.error(certificate.span(), error.to_string()),
+        }
+    }
+}
+
+/// Whether a file is there; a missing one is a warning, because it may be installed later.
+fn present(path: Option<&Path>, name: &str, span: &std::ops::Range<usize>, problems: &mut Problems) -> bool {
+    let missing = path.filter(|p| !p.exists());
+    if let Some(path) = missing {
+        problems.warning(span.clone(), format!("broker.{name} {} does not exist yet", path.display()));
+    }
+    missing.is_none()
+}
+
+fn backoff(uplink: &UplinkSettings, problems: &mut Problems) {
+    let (span, wait) = (uplink.backoff.span(), &*uplink.backoff);
+    if wait.first.is_zero() {
+        problems.error(
+            span.clone(),
+            "uplink.backoff.first must not be zero: a broker that refuses would be asked without a pause",
+        );
+    }
+    if wait.max < wait.first {
+        problems.error(span.clone(), "uplink.backoff.max must not be shorter than first");
+    }
+    if wait.max.saturating_add(wait.jitter) > LONGEST_WAIT {
+        problems.warning(span, "uplink.backoff waits longer than an hour: after an outage data comes that much later");
+    }
+}

@@ -1,0 +1,116 @@
+//! How the uplink is doing: for the health report, and for the log without floods.
+
+use tokio::sync::watch;
+use tracing::{debug, info, warn};
+
+use super::failure::{Failure, Kind};
+use crate::model::Timestamp;
+
+/// The uplink's state and counters since the agent started.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Since when there is a session; `None`: there is none.
+    pub connected_since: Option<Timestamp>,
+    /// Why there was no session the last time, as one sentence; stays after a reconnect.
+    pub last_error: Option<String>,
+    /// Failures in a row since the last session that proved itself.
+    pub failures: u64,
+    /// Frames handed to the broker, repeats included.
+    pub published: u64,
+    /// Frames the broker acknowledged.
+    pub acknowledged: u64,
+    /// Messages the broker acknowledged, the status message included.
+    pub messages: u64,
+    /// Frames longer than `max_payload`, sent alone.
+    pub oversized: u64,
+    /// Sessions the broker accepted.
+    pub sessions: u64,
+}
+
+impl Health {
+    /// How often a session had to be made anew.
+    pub fn reconnects(&self) -> u64 {
+        self.sessions.saturating_sub(1)
+    }
+}
+
+/// Writes [`Health`] and the log. A failure of one kind is logged once until a session has
+/// proved itself, then only counted.
+#[derive(Debug)]
+pub(super) struct Report {
+    health: watch::Sender<Health>,
+    told: Vec<Kind>,
+    /// A session came up that was not worth a line, because the last one broke at once.
+    silent: bool,
+}
+
+impl Report {
+    pub(super) fn new() -> (Self, watch::Receiver<Health>) {
+        let (health, receiver) = watch::channel(Health::default());
+        (Self { health, told: Vec::new(), silent: false }, receiver)
+    }
+
+    pub(super) fn connected(&mut self, now: Timestamp, broker: &str) {
+        let failures = self.health.borrow().failures;
+        let flapping = self.told.iter().any(|k| matches!(k, Kind::Lost | Kind::Stalled));
+        if flapping {
+            self.silent = true;
+            debug!(broker, failures, "connected to the broker");
+        } else {
+            info!(broker, failures, "connected to the broker");
+        }
+        self.health.send_modify(|h| {
+            h.connected_since = Some(now);
+            h.sessions += 1;
+        });
+    }
+
+    /// The session has proved itself: it lasted, or everything was delivered.
+    pub(super) fn settled(&mut self) {
+        if std::mem::take(&mut self.silent) {
+            info!(failures = self.health.borrow().failures, "the session with the broker is stable again");
+        }
+        self.told.clear();
+        self.health.send_modify(|h| h.failures = 0);
+    }
+
+    pub(super) fn disconnected(&mut self) {
+        self.health.send_modify(|h| h.connected_since = None);
+    }
+
+    pub(super) fn failed(&mut self, failure: Failure) {
+        self.disconnected();
+        let failures = self.health.borrow().failures + 1;
+        if self.told.contains(&failure.kind) {
+            debug!(kind = ?failure.kind, failures, reason = failure.sentence, "no session with the broker, again");
+        } else {
+            self.told.push(failure.kind);
+            warn!(kind = ?failure.kind, failures, reason = failure.sentence, "no session with the broker; it is tried again with growing waits");
+        }
+        self.health.send_modify(|h| {
+            h.failures = failures;
+            h.last_error = Some(failure.sentence);
+        });
+    }
+
+    pub(super) fn published(&mut self, frames: usize) {
+        self.health.send_modify(|h| h.published += frames as u64);
+    }
+
+    pub(super) fn acknowledged(&mut self, frames: usize) {
+        self.health.send_modify(|h| {
+            h.acknowledged += frames as u64;
+            h.messages += 1;
+        });
+    }
+
+    pub(super) fn oversized(&mut self, bytes: usize) {
+        if self.health.borrow().oversized == 0 {
+            warn!(
+                bytes,
+                "a frame is longer than uplink.max_payload and is sent alone; raise max_payload or read fewer values at once"
+            );
+        }
+        self.health.send_modify(|h| h.oversized += 1);
+    }
+}

@@ -1,0 +1,124 @@
+//! One connection to the broker: a fresh client and event loop, never reused.
+//!
+//! The event loop is polled by a task of its own, because a `poll` that is cancelled half-way
+//! loses the packet it was writing.
+
+use std::io;
+use std::time::Duration;
+
+use rumqttc::{
+    AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, PublishNotice,
+    PublishOptions,
+};
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::value::BrokerUrl;
+
+/// The longest wait for one address of the broker.
+const ADDRESS_LIMIT: Duration = Duration::from_secs(20);
+/// The longest that writing what was queued may take, which on a slow link is long. A link that
+/// moves nothing at all is found out by the session's watchdog sooner.
+const FLUSH_SECONDS: u64 = 600;
+
+/// What happens to a connection.
+#[derive(Debug)]
+pub(super) enum LinkEvent {
+    /// The broker accepted the session.
+    Connected,
+    /// There is no connection any more; nothing follows.
+    Lost(Option<ConnectionError>),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Link {
+    client: AsyncClient,
+    /// Filled by the event loop's task with at most two events, drained by the session.
+    events: mpsc::Receiver<LinkEvent>,
+    task: JoinHandle<()>,
+}
+
+impl Link {
+    /// Starts to connect; `queue` messages may wait to be written.
+    pub(super) fn open(mut options: MqttOptions, url: &BrokerUrl, queue: u16) -> Self {
+        let (host, port) = (url.host.clone(), url.port);
+        options.set_socket_connector(move |_, _| {
+            let host = host.clone();
+            async move { dial(&host, port).await }
+        });
+        options.set_inflight(queue);
+        let (client, mut event_loop) = AsyncClient::builder(options).capacity(queue.into()).build();
+        let mut network = NetworkOptions::new();
+        network.set_connection_timeout(FLUSH_SECONDS);
+        network.set_tcp_nodelay(true);
+        event_loop.set_network_options(network);
+        let (tell, events) = mpsc::channel(2);
+        let task = tokio::spawn(keep_polling(event_loop, tell));
+        Self { client, events, task }
+    }
+
+    /// Waits for the next event.
+    pub(super) async fn event(&mut self) -> LinkEvent {
+        self.events.recv().await.unwrap_or(LinkEvent::Lost(None))
+    }
+
+    /// Queues a QoS 1 message; the notice tells when its own PUBACK came.
+    pub(super) fn publish(&self, topic: &str, payload: Vec<u8>) -> Result<PublishNotice, ClientError> {
+        self.client.try_publish_tracked(topic, payload, PublishOptions::at_least_once())
+    }
+
+    /// Sends DISCONNECT, so that the broker forgets the will, and hangs up after `limit` at the latest.
+    pub(super) async fn close(mut self, limit: Duration) {
+        if self.client.try_disconnect_now().is_ok() {
+            let _ = timeout(limit, &mut self.task).await;
+        }
+        self.abandon().await;
+    }
+
+    /// Hangs up at once. When this returns, every notice of the link is settled.
+    pub(super) async fn abandon(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn keep_polling(mut event_loop: EventLoop, tell: mpsc::Sender<LinkEvent>) {
+    loop {
+        let event = match event_loop.poll().await {
+            Ok(Event::Incoming(Packet::ConnAck(_))) => LinkEvent::Connected,
+            Ok(_) => continue,
+            Err(ConnectionError::RequestsDone) => LinkEvent::Lost(None),
+            Err(error) => LinkEvent::Lost(Some(error)),
+        };
+        let last = matches!(event, LinkEvent::Lost(_));
+        if tell.send(event).await.is_err() || last {
+            return;
+        }
+    }
+}
+
+/// Opens a TCP connection; an unknown name is told as `NotFound`.
+async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses = lookup_host((host, port)).await.map_err(|e| io::Error::new(io::ErrorKind::NotFound, e))?;
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
+    for address in addresses {
+        match timeout(ADDRESS_LIMIT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer"),
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,148 @@
+//! Who sent it: manufacturer, identification number, version and device type.
+
+use std::fmt;
+
+/// A meter's address as the link layer and the MBAL header carry it (EN 13757-7, 7.5.2 ff.).
+///
+/// State about a meter must be kept under all four fields: the number alone is not unique.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Meter {
+    /// The M field as a number; three letters of five bits, bit 15 = not globally unique.
+    pub manufacturer: u16,
+    /// The identification number as its hex digits read: 0x12341234 is 12341234.
+    pub id: u32,
+    /// The version (generation) of the device.
+    pub version: u8,
+    /// The device type.
+    pub device: u8,
+}
+
+impl Meter {
+    /// The bytes of M field and address, in the order of the wire.
+    pub const LENGTH: usize = 8;
+
+    /// Reads M(2) id(4) version(1) type(1), multi-byte fields little endian.
+    pub const fn from_wire(bytes: [u8; Self::LENGTH]) -> Self {
+        let [m0, m1, i0, i1, i2, i3, version, device] = bytes;
+        Self { manufacturer: u16::from_le_bytes([m0, m1]), id: u32::from_le_bytes([i0, i1, i2, i3]), version, device }
+    }
+
+    /// Writes what [`Self::from_wire`] reads.
+    pub const fn to_wire(self) -> [u8; Self::LENGTH] {
+        let [m0, m1] = self.manufacturer.to_le_bytes();
+        let [i0, i1, i2, i3] = self.id.to_le_bytes();
+        [m0, m1, i0, i1, i2, i3, self.version, self.device]
+    }
+
+    /// Codes three letters A-Z into an M field; `None` for anything else.
+    pub fn manufacturer_code(letters: &str) -> Option<u16> {
+        let [a, b, c] = letters.as_bytes() else { return None };
+        [a, b, c].into_iter().try_fold(0u16, |code, letter| {
+            letter.is_ascii_uppercase().then(|| (code << 5) | u16::from(letter.wrapping_sub(b'@')))
+        })
+    }
+
+    /// The manufacturer's three letters. Codes that are no letter come as the character of the
+    /// same rule (`@ [ \ ] ^ _`), so that every field prints.
+    pub fn letters(self) -> String {
+        let letter = |shift: u16| char::from(b'@' + u8::try_from((self.manufacturer >> shift) & 0x1F).unwrap_or(0));
+        [letter(10), letter(5), letter(0)].into_iter().collect()
+    }
+
+    /// Tells whether the address is unique world-wide (bit 15 of the M field is clear).
+    pub const fn is_globally_unique(self) -> bool {
+        self.manufacturer & 0x8000 == 0
+    }
+
+    /// The identification number as eight digits; makers also use A to F.
+    pub fn number(self) -> String {
+        format!("{:08x}", self.id)
+    }
+
+    /// What kind of device it says it is (EN 13757-7, table of device types), when that is known.
+    pub const fn device_name(self) -> Option<&'static str> {
+        Some(match self.device {
+            0x00 => "other",
+            0x01 => "oil",
+            0x02 => "electricity",
+            0x03 => "gas",
+            0x04 => "heat (return)",
+            0x05 => "steam",
+            0x06 => "warm water",
+            0x07 => "water",
+            0x08 => "heat cost allocator",
+            0x09 => "compressed air",
+            0x0A => "cooling (return)",
+            0x0B => "cooling (flow)",
+            0x0C => "heat (flow)",
+            0x0D => "heat and cooling",
+            0x0E => "bus or system",
+            0x0F => "unknown",
+            0x14 => "calorific value",
+            0x15 => "hot water",
+            0x16 => "cold water",
+            0x17 => "hot and cold water",
+            0x18 => "pressure",
+            0x19 => "A/D converter",
+            0x1A => "smoke detector",
+            0x1B => "room sensor",
+            0x1C => "gas detector",
+            0x20 => "breaker (electricity)",
+            0x21 => "valve (gas or water)",
+            0x25 => "customer unit (display)",
+            0x28 => "waste water",
+            0x29 => "garbage",
+            0x31 => "communication controller",
+            0x36 => "radio converter (system side)",
+            0x37 => "radio converter (meter side)",
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for Meter {
+    /// Writes `KAM 12341234 v1b t16`: manufacturer, number, version, type.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} v{:02x} t{:02x}", self.letters(), self.number(), self.version, self.device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_manufacturer_is_three_letters_of_five_bits() {
+        let meter = Meter::from_wire([0x2D, 0x2C, 0x34, 0x12, 0x34, 0x12, 0x1B, 0x16]);
+        assert_eq!(meter.to_string(), "KAM 12341234 v1b t16");
+        assert_eq!(meter.device_name(), Some("cold water"));
+        assert_eq!(Meter::manufacturer_code("KAM"), Some(0x2C2D));
+        assert_eq!(Meter::manufacturer_code("kam"), None);
+        assert_eq!(Meter::manufacturer_code("KAMS"), None);
+    }
+
+    #[test]
+    fn a_number_with_letters_is_kept_as_it_is() {
+        let meter = Meter { manufacturer: 0x8000, id: 0x2124_589C, version: 0, device: 0xFF };
+        assert_eq!((meter.number().as_str(), meter.letters().as_str()), ("2124589c", "@@@"));
+        assert!(!meter.is_globally_unique());
+        assert_eq!(meter.device_name(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_address_survives_the_wire_and_prints(bytes in any::<[u8; 8]>()) {
+            let meter = Meter::from_wire(bytes);
+            prop_assert_eq!(meter.to_wire(), bytes);
+            prop_assert!(meter.to_string().is_ascii());
+        }
+
+        #[test]
+        fn letters_come_back_from_their_code(letters in "[A-Z]{3}") {
+            let manufacturer = Meter::manufacturer_code(&letters).unwrap();
+            prop_assert_eq!(Meter { manufacturer, id: 0, version: 0, device: 0 }.letters(), letters);
+        }
+    }
+}

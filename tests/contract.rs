@@ -1,0 +1,73 @@
+//! docs/mqtt.md shows what the code produces, byte for byte in meaning.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+use weir::model::{
+    Body, Frame, Lane, Quality, Reading, Rssi, Sequence, Stored, Telegram, TelegramKind, Timestamp, Value,
+};
+use weir::setting::{Setting, Shape};
+use weir::uplink::{Added, Message, UplinkSettings};
+
+/// The fenced blocks of docs/mqtt.md by name.
+fn blocks() -> BTreeMap<String, Json> {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mqtt.md")).unwrap();
+    let mut found = BTreeMap::new();
+    for block in page.split("```json ").skip(1) {
+        let (name, rest) = block.split_once('\n').unwrap();
+        let (text, _) = rest.split_once("```").unwrap();
+        found.insert(name.to_owned(), serde_json::from_str(text).unwrap_or_else(|e| panic!("{name}: {e}")));
+    }
+    found
+}
+
+fn produced(sequence: Sequence, time: &str, body: Body) -> Json {
+    let frame = Frame { time: Timestamp::parse(time).unwrap(), lane: Lane::Ordinary, body };
+    let mut message = Message::new(1 << 16);
+    assert_eq!(message.add(&Stored { sequence, frame }), Added::Fits);
+    serde_json::from_slice(&message.finish().0).unwrap()
+}
+
+fn telegram(kind: TelegramKind, bytes: &[u8], rssi: Rssi) -> Body {
+    Body::Telegram(Telegram { kind, bytes: bytes.to_vec(), rssi: Some(rssi), corrected_bits: 0 })
+}
+
+fn value(name: &str, value: Option<&str>, unit: &str, quality: Quality) -> Value {
+    Value { name: name.into(), value: value.map(Into::into), unit: unit.into(), quality }
+}
+
+fn default_of(key: &str) -> Json {
+    let Shape::Table { fields, .. } = UplinkSettings::shape() else { panic!("a table") };
+    let default = fields.iter().find(|f| f.key == key).unwrap().default.unwrap();
+    let document: toml::Table = toml::from_str(&format!("v = {default}")).unwrap();
+    serde_json::from_str(document.get("v").unwrap().as_str().unwrap()).unwrap()
+}
+
+#[test]
+fn every_json_block_of_the_contract_is_what_the_code_produces() {
+    let values =
+        vec![value("voltage_l1", Some("230.5"), "V", Quality::Good), value("energy", None, "kWh", Quality::NoAnswer)];
+    let reading = Body::Reading(Reading { meter: "incomer".into(), values });
+    let (then, later) = ("2021-11-13T21:54:01Z", "2021-11-13T22:00:00Z");
+    let made: BTreeMap<String, Json> = [
+        ("openlinkiq", produced(123, then, telegram(TelegramKind::OpenlinkIq, &[1, 2, 255], Rssi::Dbm(-87)))),
+        ("wmbus", produced(124, then, telegram(TelegramKind::WirelessMbus, &[0x0A, 0x44], Rssi::Relative(97)))),
+        ("reading", produced(125, later, reading)),
+        ("status", default_of("status_payload")),
+        ("will", default_of("will_payload")),
+    ]
+    .into_iter()
+    .map(|(name, json)| (name.to_owned(), json))
+    .collect();
+    assert_eq!(blocks(), made);
+}
+
+#[test]
+fn every_quality_is_named_in_the_contract() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mqtt.md")).unwrap();
+    for quality in [Quality::Good, Quality::NoAnswer, Quality::Refused, Quality::Invalid] {
+        assert!(page.contains(&format!("`{}`", quality.word())), "{quality:?}");
+    }
+}

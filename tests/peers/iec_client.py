@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Independent client: PyPI iec62056-21 0.0.2 (BSD-3) reads the meter at a pty: iec_client.py PATH
+Prints one line per data set: address TAB value TAB unit. The line runs at 8N1 (a pty has no parity)."""
+import sys, serial
+from iec62056_21.client import Iec6205621Client
+from iec62056_21 import transports
+
+
+class Line(transports.SerialTransport):
+    def connect(self):
+        self.port = serial.Serial(sys.argv[1], baudrate=300, parity="N", stopbits=1, bytesize=8, timeout=10)
+
+    def switch_baudrate(self, baud):  # upstream reopens as 7E1 after 0.5 s, which no pty can do
+        self.port.baudrate = baud
+
+
+client = Iec6205621Client(Line(port=sys.argv[1]), password="00000000")
+client.connect()
+readout = client.standard_readout()
+print("ident", client.manufacturer_id, client.identification, client.switchover_baudrate, sep="\t")
+
+
+def walk(thing):
+    if hasattr(thing, "address") and hasattr(thing, "value"):
+        yield thing
+    for name in ("data", "data_block", "data_lines", "data_sets"):
+        inner = getattr(thing, name, None)
+        for child in inner if isinstance(inner, (list, tuple)) else [inner] if inner is not None else []:
+            yield from walk(child)
+
+
+for item in walk(readout):
+    print(item.address, item.value, item.unit, sep="\t")
+client.disconnect()

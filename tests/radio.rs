@@ -1,0 +1,231 @@
+//! Receivers over TCP, a serial line and a program: what they hear reaches the frames channel,
+//! whatever happens to the source.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
+
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
+use weir::os::clock;
+use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status};
+use weir::setting::{At, Count};
+use weir::sim::pty::Pty;
+use weir::sim::radio_replay::{Lines, RadioReplay};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn settings(receiver: &str, device: Option<String>, command: Option<&[&str]>) -> RadioSettings {
+    RadioSettings {
+        name: At::nowhere("roof".to_owned()),
+        receiver: At::nowhere(receiver.to_owned()),
+        device: device.map(At::nowhere),
+        command: command.map(|words| At::nowhere(words.iter().map(|w| (*w).to_owned()).collect())),
+        baud: Count::clamped(9600),
+        mode: None,
+        forward: At::nowhere(Forward::Raw),
+        keys_file: None,
+    }
+}
+
+/// A running receiver and the end of its frames channel.
+struct Running {
+    frames: mpsc::Receiver<Frame>,
+    health: Health,
+    task: JoinHandle<Result<(), RadioError>>,
+}
+
+fn start(settings: RadioSettings, room: usize) -> Running {
+    let (sender, frames) = mpsc::channel(room);
+    let health = Health::new();
+    let task = tokio::spawn(radio::run(settings, sender, clock::now, health.clone()));
+    Running { frames, health, task }
+}
+
+impl Running {
+    async fn telegram(&mut self) -> (Frame, Telegram) {
+        let frame = timeout(LIMIT, self.frames.recv()).await.expect("a frame within the limit").unwrap();
+        let Body::Telegram(telegram) = frame.body.clone() else { panic!("{frame:?}") };
+        (frame, telegram)
+    }
+
+    async fn status(&self, wanted: impl FnMut(&Status) -> bool) -> Status {
+        let mut watch = self.health.watch();
+        timeout(LIMIT, watch.wait_for(wanted)).await.expect("the status within the limit").unwrap().clone()
+    }
+}
+
+async fn listener() -> (TcpListener, Option<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let device = format!("tcp://{}", listener.local_addr().unwrap());
+    (listener, Some(device))
+}
+
+#[tokio::test]
+async fn rtl_wmbus_over_tcp_gives_each_telegram_once_with_its_own_time() {
+    let (listener, device) = listener().await;
+    let mut running = start(settings("rtl-wmbus", device, None), 4);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut replay = RadioReplay::new(Lines::RtlWmbus);
+    for _ in 0..100 {
+        let received = clock::now().plus(Duration::from_mins(2));
+        let step = replay.next(received);
+        stream.write_all(step.text.as_bytes()).await.unwrap();
+        let (frame, telegram) = running.telegram().await;
+        assert_eq!((telegram.kind, &telegram.bytes), (TelegramKind::WirelessMbus, &step.telegram));
+        assert!(matches!(telegram.rssi, Some(Rssi::Relative(60..100))));
+        assert_eq!(frame.lane, Lane::Ordinary);
+        assert_eq!(frame.time.as_millis(), received.as_millis() / 1000 * 1000 + 250);
+    }
+    let tally = replay.tally();
+    let status = running.status(|s| s.heard == tally.telegrams + tally.duplicates).await;
+    assert_eq!((status.forwarded, status.duplicates), (tally.telegrams, tally.duplicates));
+    assert_eq!((status.damaged, status.noise), (tally.damaged, tally.noise));
+    assert_eq!((status.opened, status.source), (1, SourceState::Open));
+    assert!(running.frames.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_receivers_clock_that_is_days_off_is_not_believed() {
+    let (listener, device) = listener().await;
+    let mut running = start(settings("rtl-wmbus", device, None), 4);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let before = clock::now();
+    let step = RadioReplay::new(Lines::RtlWmbus).next(Timestamp::parse("1970-01-02T00:00:00Z").unwrap());
+    stream.write_all(step.text.as_bytes()).await.unwrap();
+    let (frame, _) = running.telegram().await;
+    assert!(frame.time >= before && frame.time <= clock::now());
+}
+
+#[tokio::test]
+async fn openlinkiq_over_a_serial_line_keeps_priority_strength_and_corrected_bits() {
+    let mut pty = Pty::open().unwrap();
+    let device = Some(pty.path().to_string_lossy().into_owned());
+    let mut running = start(settings("openlinkiq", device, None), 4);
+    running.status(|s| s.source == SourceState::Open).await;
+    assert_eq!(pty.baud().unwrap(), 9600);
+    let mut replay = RadioReplay::new(Lines::OpenlinkIq);
+    for number in 1..=40u32 {
+        let step = replay.next(clock::now());
+        pty.send(step.text.as_bytes()).await.unwrap();
+        let (frame, telegram) = running.telegram().await;
+        assert_eq!((telegram.kind, &telegram.bytes), (TelegramKind::OpenlinkIq, &step.telegram));
+        assert_eq!(frame.lane == Lane::Priority, step.priority);
+        assert_eq!(u32::from(telegram.corrected_bits), number % 6);
+        assert!(matches!(telegram.rssi, Some(Rssi::Dbm(-100..-59))));
+    }
+    let (status, tally) = (running.status(|s| s.heard == 40).await, replay.tally());
+    assert_eq!((tally.priority, status.damaged, status.noise), (4, tally.damaged, tally.noise));
+}
+
+#[tokio::test]
+async fn a_program_that_ends_is_started_again_and_its_last_line_needs_no_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lines");
+    let step = RadioReplay::new(Lines::HexLines).next(clock::now());
+    std::fs::write(&file, format!("log text\n{}", step.text.trim_end())).unwrap();
+    let file = file.to_string_lossy().into_owned();
+    let mut running = start(settings("hex-lines", None, Some(&["cat", &file])), 4);
+    assert_eq!(running.telegram().await.1.bytes, step.telegram);
+    // The pause before the next start is as long as duplicates are remembered.
+    assert_eq!(running.telegram().await.1.bytes, step.telegram);
+    let status = running.status(|s| s.opened >= 2).await;
+    assert!(status.failures >= 1 && status.noise >= 1, "{status:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_is_missing_is_counted_and_tried_again() {
+    let running = start(settings("rtl-wmbus", None, Some(&["/nowhere/rtl_wmbus", "-f"])), 4);
+    let status = running.status(|s| s.failures >= 2).await;
+    assert_eq!((status.opened, status.source), (0, SourceState::Waiting));
+}
+
+#[tokio::test]
+async fn a_source_that_vanishes_is_opened_again_and_a_cut_telegram_is_not_forwarded() {
+    let (listener, device) = listener().await;
+    let mut running = start(settings("hex-lines", device, None), 4);
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    for round in 1..=2u64 {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let whole = replay.next(clock::now());
+        stream.write_all(whole.text.as_bytes()).await.unwrap();
+        assert_eq!(running.telegram().await.1.bytes, whole.telegram);
+        let cut = replay.next(clock::now());
+        stream.write_all(&cut.text.as_bytes()[..40]).await.unwrap();
+        drop(stream);
+        let status = running.status(|s| s.failures == round).await;
+        assert_eq!((status.damaged, status.forwarded, status.source), (round, round, SourceState::Waiting));
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_garbage_is_counted_and_the_next_telegram_is_heard() {
+    let (listener, device) = listener().await;
+    let mut running = start(settings("rtl-wmbus", device, None), 4);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    stream.write_all(&[0xA5; 300_000]).await.unwrap();
+    stream.write_all(&b"\xFF\x00;;;\r".repeat(5_000)).await.unwrap();
+    let step = RadioReplay::new(Lines::RtlWmbus).next(clock::now());
+    stream.write_all(b"\n").await.unwrap();
+    stream.write_all(step.text.as_bytes()).await.unwrap();
+    assert_eq!(running.telegram().await.1.bytes, step.telegram);
+    let status = running.health.status();
+    // The flood's line ends with the first of the short ones.
+    assert_eq!((status.skipped_bytes, status.noise), (300_005, 4_999), "{status:?}");
+}
+
+#[tokio::test]
+async fn a_full_channel_holds_the_receiver_back_and_loses_nothing() {
+    let (listener, device) = listener().await;
+    let mut running = start(settings("hex-lines", device, None), 1);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    let steps: Vec<_> = (0..500).map(|_| replay.next(clock::now())).collect();
+    let text: String = steps.iter().map(|s| s.text.as_str()).collect();
+    let writer = tokio::spawn(async move { stream.write_all(text.as_bytes()).await.map(|()| stream) });
+    // Nobody takes frames yet: one is in the channel, one waits.
+    running.status(|s| s.heard == 2 && s.forwarded == 1).await;
+    for step in &steps {
+        assert_eq!(running.telegram().await.1.bytes, step.telegram);
+    }
+    writer.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn the_receiver_ends_and_takes_its_program_with_it_when_nobody_takes_frames() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let script = format!("echo $$ > '{}'; echo started; exec sleep 1000", file.display());
+    let running = start(settings("rtl-wmbus", None, Some(&["sh", "-c", &script])), 4);
+    running.status(|s| s.noise == 1).await;
+    let process = format!("/proc/{}/stat", std::fs::read_to_string(&file).unwrap().trim());
+    assert!(std::path::Path::new(&process).exists());
+    drop(running.frames);
+    assert!(timeout(LIMIT, running.task).await.unwrap().unwrap().is_ok());
+    let gone = async {
+        while std::fs::read_to_string(&process).is_ok_and(|s| !s.contains(") Z ")) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(LIMIT, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_used_are_an_error_that_names_them() {
+    let (sender, _frames) = mpsc::channel(1);
+    let run = |settings| radio::run(settings, sender.clone(), clock::now, Health::new());
+    let error = run(settings("im871a", Some("/dev/null".into()), None)).await.unwrap_err();
+    assert!(error.to_string().contains("im871a"), "{error}");
+    let error = run(settings("rtl-wmbus", None, None)).await.unwrap_err();
+    assert!(error.to_string().contains("roof"), "{error}");
+}

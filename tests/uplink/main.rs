@@ -1,0 +1,17 @@
+//! The uplink against a real broker (mosquitto) and against one that misbehaves.
+
+#![cfg(feature = "demo")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test may fail loudly"
+)]
+
+mod delivery;
+mod refusal;
+mod rig;
+mod session;
+mod simulated;

@@ -1,0 +1,92 @@
+//! When sessions begin and end, and what the broker's other clients see of it.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use weir::sim::broker::Broker;
+use weir::uplink::Pace;
+
+use super::rig::{Agent, Mosquitto, Relay, Subscriber, TOPICS, append, new_store};
+
+#[tokio::test]
+async fn on_demand_connects_only_when_data_waits_and_leaves_when_it_is_delivered() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
+    let mut subscriber = Subscriber::start(broker.port, &[]).await;
+    let relay = Relay::start(broker.port, true).await;
+    let pace = Pace { idle: Duration::from_millis(200), ..Pace::default() };
+    let url = format!("url = \"tcp://127.0.0.1:{}\"", relay.port);
+    let mut agent = Agent::start(&url, &format!("{TOPICS}connect = \"on-demand\"\n"), pace, new_store());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(relay.accepted.load(Ordering::SeqCst), 0);
+    for round in 1..=2 {
+        append(&agent.store, 20, 20, 5).await;
+        agent.until_empty().await;
+        let health = agent.until("left", |h| h.sessions == round && h.connected_since.is_none()).await;
+        assert_eq!((health.failures, relay.accepted.load(Ordering::SeqCst) as u64), (0, round));
+    }
+    // It said goodbye each time: no will was published.
+    let heard = subscriber.until_frames(40).await;
+    assert!(heard.iter().all(|m| m.topic != "will/gw1"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_lost_gateway_leaves_its_will_and_one_that_shuts_down_does_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
+    let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
+    let relay = Relay::start(broker.port, true).await;
+    let url = format!("url = \"tcp://127.0.0.1:{}\"", relay.port);
+    let mut agent = Agent::start(&url, TOPICS, Pace::default(), new_store());
+    assert_eq!(subscriber.next().await.topic, "status/gw1");
+    relay.set_open(false);
+    let will = subscriber.next().await;
+    assert_eq!((will.topic.as_str(), will.payload.as_str()), ("will/gw1", "{\"connected\": 0}"));
+    assert_eq!((will.qos.as_str(), will.retain.as_str()), ("1", "0"));
+    relay.set_open(true);
+    assert_eq!(subscriber.next().await.topic, "status/gw1");
+    agent.until("connected", |h| h.messages == 2).await;
+    agent.stop().await;
+    // The next thing anybody hears is the next agent, not a will.
+    let agent = Agent::start(&url, TOPICS, Pace::default(), new_store());
+    assert_eq!(subscriber.next().await.topic, "status/gw1");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn two_agents_with_one_client_id_slow_down_instead_of_fighting_at_full_speed() {
+    let broker = Broker::plain().await.unwrap();
+    let url = format!("url = \"{}\"\nclient_id = \"same\"", broker.url());
+    let uplink = format!("{TOPICS}backoff = {{ first = \"200ms\", max = \"60s\", jitter = \"20ms\" }}\n");
+    let agents = [(); 2].map(|()| Agent::start(&url, &uplink, Pace::default(), new_store()));
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    for agent in &agents {
+        let health = agent.health.borrow().clone();
+        // Doubling from 200 ms there is time for 5 sessions, at a steady 200 ms for 20.
+        assert!((1..=6).contains(&health.sessions), "{health:?}");
+        assert!(health.failures > 0);
+    }
+    for agent in agents {
+        agent.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_frame_longer_than_the_limit_goes_alone_and_holds_up_nobody() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
+    let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
+    let store = new_store();
+    append(&store, 2, 20, 0).await;
+    append(&store, 1, 300_000, 0).await;
+    append(&store, 2, 20, 0).await;
+    let url = format!("url = \"tcp://127.0.0.1:{}\"", broker.port);
+    let mut agent = Agent::start(&url, &format!("{TOPICS}max_payload = \"1KiB\"\n"), Pace::default(), store);
+    let heard = subscriber.until_frames(5).await;
+    let frames: Vec<_> = heard.iter().map(super::rig::Heard::sequences).filter(|s| !s.is_empty()).collect();
+    assert_eq!(frames, [vec![1, 2], vec![3], vec![4, 5]]);
+    agent.until_empty().await;
+    assert_eq!(agent.health.borrow().oversized, 1);
+    agent.stop().await;
+}
