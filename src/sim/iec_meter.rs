@@ -85,7 +85,7 @@ pub struct Registers {
 
 impl Default for Registers {
     fn default() -> Self {
-        Self { energy: [834_100_000_000, 400_467_000_000], power: 640, voltage: 2304, noise: 0x2F6E_2B1D }
+        Self { energy: [834_100_000, 400_467_000], power: 640, voltage: 2304, noise: 0x2F6E_2B1D }
     }
 }
 
@@ -387,7 +387,7 @@ mod tests {
     fn energy_grows_by_the_power_drawn_and_the_total_is_the_sum() {
         let mut registers = Registers { power: 3600, ..Registers::default() };
         registers.advance(Duration::from_secs(10));
-        assert_eq!(registers.energy, [834_110_000_000, 400_467_000_000]);
+        assert_eq!(registers.energy, [834_110_000, 400_467_000]);
         for _ in 0..1000 {
             registers.advance(Duration::from_secs(1));
             assert!((180..=4200).contains(&registers.power) && (2250..=2360).contains(&registers.voltage));
