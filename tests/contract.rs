@@ -41,16 +41,15 @@ fn value(name: &str, value: Option<&str>, unit: &str, quality: Quality) -> Value
 fn default_of(key: &str) -> Json {
     let Shape::Table { fields, .. } = UplinkSettings::shape() else { panic!("a table") };
     let default = fields.iter().find(|f| f.key == key).unwrap().default.unwrap();
-    let document: toml::Table = toml::from_str(&format!("v = {default}")).unwrap();
-    serde_json::from_str(document.get("v").unwrap().as_str().unwrap()).unwrap()
+    let source = format!("v = {default}");
+    let document = toml::de::DeTable::parse(&source).unwrap();
+    serde_json::from_str(document.get_ref().get("v").unwrap().get_ref().as_str().unwrap()).unwrap()
 }
 
 #[test]
 fn every_json_block_of_the_contract_is_what_the_code_produces() {
-    let values = vec![
-        value("voltage_l1", Some("230.5"), "V", Quality::Good),
-        value("energy", None, "kWh", Quality::NoAnswer),
-    ];
+    let values =
+        vec![value("voltage_l1", Some("230.5"), "V", Quality::Good), value("energy", None, "kWh", Quality::NoAnswer)];
     let reading = Body::Reading(Reading { meter: "incomer".into(), values });
     let (then, later) = ("2021-11-13T21:54:01Z", "2021-11-13T22:00:00Z");
     let made: BTreeMap<String, Json> = [

@@ -219,7 +219,7 @@ async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
             let lost = tokio::select! {
                 lost = serve => lost,
                 // The wills of cut connections are not published: the broker itself is gone.
-                _ = mode.wait_for(|m| *m == Mode::Cut) => None,
+                _ = async { mode.wait_for(|m| *m == Mode::Cut).await.is_ok() } => None,
             };
             if let Some((client_id, will)) = lost {
                 let (topic, payload, retain) = (will.topic, will.message, will.retain);
@@ -244,11 +244,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Serves the client to its end; returns the will of a client that was lost.
     async fn serve(mut self) -> Option<(String, LastWill)> {
-        let Ok(Ok(Packet::Connect(connect))) = timeout(PATIENCE, self.read()).await else { return None };
+        let Ok(Ok(Packet::Connect(mut connect))) = timeout(PATIENCE, self.read()).await else { return None };
         let (outbox, inbox) = mpsc::channel(OUTBOX);
         let serial = {
             let mut clients = self.shared.clients();
             clients.serial += 1;
+            if connect.client_id.is_empty() {
+                // Each nameless client is one of its own (MQTT 3.1.1, 3.1.3.1).
+                connect.client_id = format!("nameless-{}", clients.serial);
+            }
             let client = Client { serial: clients.serial, filters: BTreeSet::new(), outbox };
             // An older connection with this id loses its outbox and hangs up (MQTT 3.1.1, 3.1.4).
             clients.by_id.insert(connect.client_id.clone(), client);

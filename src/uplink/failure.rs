@@ -70,9 +70,10 @@ impl Failure {
             ConnectionError::NotConnAck(_) => {
                 Self::new(Kind::Protocol, format!("{url} does not answer as an MQTT 3.1.1 broker: check broker.url"))
             }
-            ConnectionError::Tls(_) if !connected => {
-                Self::new(Kind::Protocol, format!("{url} closed the connection during the TLS handshake: is it a TLS port?"))
-            }
+            ConnectionError::Tls(_) if !connected => Self::new(
+                Kind::Protocol,
+                format!("{url} closed the connection during the TLS handshake: is it a TLS port?"),
+            ),
             _ if connected => Self::new(Kind::Lost, format!("the connection to {url} broke ({})", short(error))),
             _ => closed_before_answer(url, files),
         }
@@ -127,7 +128,9 @@ fn closed_before_answer(url: &BrokerUrl, files: &TlsFiles) -> Failure {
     } else if url.tls {
         Failure::new(
             Kind::ClientCertificate,
-            format!("{url} closed the connection right after the TLS handshake: it may have refused the client certificate"),
+            format!(
+                "{url} closed the connection right after the TLS handshake: it may have refused the client certificate"
+            ),
         )
     } else {
         Failure::new(

@@ -121,12 +121,7 @@ fn write_frame(sequence: Sequence, frame: &Frame, out: &mut Vec<u8>) {
 }
 
 fn value_json(value: &Value) -> ValueJson<'_> {
-    ValueJson {
-        name: &value.name,
-        value: value.value.as_deref(),
-        unit: &value.unit,
-        quality: value.quality.word(),
-    }
+    ValueJson { name: &value.name, value: value.value.as_deref(), unit: &value.unit, quality: value.quality.word() }
 }
 
 #[cfg(test)]

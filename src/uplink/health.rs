@@ -106,7 +106,10 @@ impl Report {
 
     pub(super) fn oversized(&mut self, bytes: usize) {
         if self.health.borrow().oversized == 0 {
-            warn!(bytes, "a frame is longer than uplink.max_payload and is sent alone; raise max_payload or read fewer values at once");
+            warn!(
+                bytes,
+                "a frame is longer than uplink.max_payload and is sent alone; raise max_payload or read fewer values at once"
+            );
         }
         self.health.send_modify(|h| h.oversized += 1);
     }

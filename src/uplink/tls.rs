@@ -10,9 +10,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore,
-};
+use rustls::{AlertDescription, CertificateError, ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore};
 
 use super::failure::{Failure, Kind};
 use crate::model::Timestamp;
@@ -68,7 +66,9 @@ pub enum TlsError {
         why: String,
     },
     /// The key belongs to another certificate.
-    #[error("the client key {key} does not match the client certificate {certificate}: they must come from one request")]
+    #[error(
+        "the client key {key} does not match the client certificate {certificate}: they must come from one request"
+    )]
     Mismatch {
         /// The certificate's path.
         certificate: String,
@@ -135,10 +135,9 @@ pub(super) fn own_identity(certificate: &Path, key: &Path) -> Result<CertifiedKe
     let chain = certificates("the client certificate", certificate)?;
     let provider = rustls::crypto::ring::default_provider();
     CertifiedKey::from_der(chain, private_key(key)?, &provider).map_err(|error| match error {
-        RustlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsError::Mismatch {
-            certificate: certificate.display().to_string(),
-            key: key.display().to_string(),
-        },
+        RustlsError::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+            TlsError::Mismatch { certificate: certificate.display().to_string(), key: key.display().to_string() }
+        }
         other => TlsError::NoKey { path: key.display().to_string(), why: other.to_string() },
     })
 }
@@ -179,7 +178,9 @@ pub(super) fn explain(error: &RustlsError, host: &str, files: &TlsFiles) -> Fail
         RustlsError::AlertReceived(alert) => alert_sentence(*alert, files),
         RustlsError::InvalidMessage(_) => Failure::new(
             Kind::Protocol,
-            format!("{host} does not speak TLS on this port: use the broker's TLS port (often 8883), or tcp:// without TLS"),
+            format!(
+                "{host} does not speak TLS on this port: use the broker's TLS port (often 8883), or tcp:// without TLS"
+            ),
         ),
         other => Failure::new(Kind::Protocol, format!("the TLS handshake with {host} failed: {other}")),
     }
@@ -246,7 +247,10 @@ fn alert_sentence(alert: AlertDescription, files: &TlsFiles) -> Failure {
             certificate.display()
         ),
         (alert, _) => {
-            return Failure::new(Kind::Protocol, format!("the broker ended the TLS handshake with the alert {alert:?}"));
+            return Failure::new(
+                Kind::Protocol,
+                format!("the broker ended the TLS handshake with the alert {alert:?}"),
+            );
         }
     };
     Failure::new(Kind::ClientCertificate, sentence)

@@ -29,7 +29,9 @@ impl BrokerUrl {
             _ => return Err(Self::FORM),
         };
         if rest.contains('@') {
-            return Err("must not hold a user name or password: use username and password_file, which are never printed");
+            return Err(
+                "must not hold a user name or password: use username and password_file, which are never printed",
+            );
         }
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = if let Some(bracketed) = rest.strip_prefix('[') {

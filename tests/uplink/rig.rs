@@ -21,7 +21,7 @@ use weir::store::Store;
 use weir::uplink::{BrokerSettings, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
 
 /// No wait of these tests may take longer.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 pub fn settings<T: Setting>(text: &str) -> T {
     let document = toml::de::DeTable::parse(text).unwrap();
@@ -132,8 +132,21 @@ pub struct Subscriber {
 impl Subscriber {
     /// Starts it and waits until the broker has confirmed the subscription.
     pub async fn start(port: u16, extra: &[&str]) -> Self {
-        let mut child = Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-t", "#", "-d", "-F", "@@\t%t\t%q\t%r\t%p"])
+        // Line by line, although its output is a pipe.
+        let mut child = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "mosquitto_sub",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-t",
+                "#",
+                "-d",
+                "-F",
+                "==\t%t\t%q\t%r\t%p",
+            ])
             .args(extra)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -147,7 +160,7 @@ impl Subscriber {
                 if line.contains("SUBACK") {
                     let _ = tell_ready.send(());
                 }
-                if let ["@@", topic, qos, retain, payload] = line.splitn(5, '\t').collect::<Vec<_>>()[..] {
+                if let ["==", topic, qos, retain, payload] = line.splitn(5, '\t').collect::<Vec<_>>()[..] {
                     let [topic, qos, retain, payload] = [topic, qos, retain, payload].map(str::to_owned);
                     let _ = tell.send(Heard { topic, qos, retain, payload });
                 }
@@ -208,7 +221,7 @@ impl Relay {
                     let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = gate.wait_for(|open| !open) => {}
+                        _ = async { gate.wait_for(|open| !open).await.is_ok() } => {}
                     }
                 });
             }
@@ -246,7 +259,8 @@ pub fn new_store() -> Store {
 impl Agent {
     pub fn start(broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
-        let (broker, uplink) = (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
+        let (broker, uplink) =
+            (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };
         let random = repeatable(5);
         let (uplink, health) = Uplink::new(&broker, &uplink, &identity, store.clone(), random).unwrap();
@@ -256,11 +270,8 @@ impl Agent {
     }
 
     pub async fn until(&mut self, what: &str, condition: impl FnMut(&Health) -> bool) -> Health {
-        let waited = timeout(LIMIT, self.health.wait_for(condition)).await;
-        match waited {
-            Ok(health) => health.unwrap().clone(),
-            Err(_) => panic!("never {what}: {:?}", *self.health.borrow()),
-        }
+        let waited = timeout(LIMIT, self.health.wait_for(condition)).await.map(|h| h.unwrap().clone());
+        waited.unwrap_or_else(|_| panic!("never {what}: {:?}", *self.health.borrow()))
     }
 
     pub async fn until_empty(&mut self) {
