@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -238,6 +239,32 @@ impl Drop for Relay {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A relay that passes on `rate` bytes a second towards the broker, with a deep queue before it,
+/// like a modem on a bad day.
+pub async fn slow_link(to: u16, rate: u64) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+            let (mut from_agent, mut to_agent) = near.into_split();
+            let (mut from_broker, mut to_broker) = far.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_broker, &mut to_agent).await });
+            tokio::spawn(async move {
+                let mut chunk = vec![0; usize::try_from(rate / 50).unwrap()];
+                loop {
+                    match from_agent.read(&mut chunk).await {
+                        Ok(n) if n > 0 && to_broker.write_all(&chunk[..n]).await.is_ok() => {}
+                        _ => return,
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+    });
+    port
 }
 
 /// An uplink at work on a store of its own.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use weir::sim::broker::Broker;
 use weir::uplink::Pace;
 
-use super::rig::{Agent, Mosquitto, Relay, Subscriber, TOPICS, append, new_store};
+use super::rig::{Agent, Mosquitto, Relay, Subscriber, TOPICS, append, new_store, slow_link};
 
 #[tokio::test]
 async fn on_demand_connects_only_when_data_waits_and_leaves_when_it_is_delivered() {
@@ -88,5 +88,21 @@ async fn a_frame_longer_than_the_limit_goes_alone_and_holds_up_nobody() {
     assert_eq!(frames, [vec![1, 2], vec![3], vec![4, 5]]);
     agent.until_empty().await;
     assert_eq!(agent.health.borrow().oversized, 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_link_is_not_taken_for_a_dead_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
+    // 300 KiB through 20 KiB/s: were they queued at once, a ping would wait 15 s behind them.
+    let port = slow_link(broker.port, 20 << 10).await;
+    let store = new_store();
+    append(&store, 100, 2200, 0).await;
+    let url = format!("url = \"tcp://127.0.0.1:{port}\"\nkeep_alive = \"5s\"");
+    let mut agent = Agent::start(&url, &format!("{TOPICS}max_payload = \"32KiB\"\n"), Pace::default(), store);
+    agent.until_empty().await;
+    let health = agent.health.borrow().clone();
+    assert_eq!((health.sessions, health.failures, health.published), (1, 0, 100), "{health:?}");
     agent.stop().await;
 }
