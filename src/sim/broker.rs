@@ -44,6 +44,9 @@ pub enum Mode {
     Cut,
     /// It takes messages and shows them to the observer, but never acknowledges them.
     Withholding,
+    /// It takes messages and forgets them, neither shown nor acknowledged, as if it died while
+    /// they lay in its receive buffer.
+    Forgetting,
 }
 
 /// A message as a client published it.
@@ -300,6 +303,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         match packet {
             Packet::Publish(publish) => {
                 let (packet_id, qos) = (publish.pkid, publish.qos as u8);
+                if *self.shared.mode.borrow() == Mode::Forgetting {
+                    return Ok(());
+                }
                 if qos > 1 {
                     return Err(io::Error::other("QoS 2 is not spoken here"));
                 }

@@ -207,6 +207,8 @@ async fn a_link_cut_again_and_again_loses_nothing() {
         if messages % 37 == 0 && cuts < 6 {
             cuts += 1;
             let sessions = health.borrow_and_update().sessions;
+            broker.set_mode(Mode::Forgetting);
+            health.wait_for(|h| h.published >= h.acknowledged + 20).await.unwrap();
             broker.set_mode(Mode::Cut);
             health.wait_for(|h| h.connected_since.is_none() || h.sessions > sessions).await.unwrap();
             broker.set_mode(Mode::Serving);
