@@ -279,7 +279,7 @@ pub const TOPICS: &str = "data_topic = \"data/{id}\"\nevent_topic = \"event/{id}
 const QUICK: &str = "backoff = { first = \"100ms\", max = \"1s\", jitter = \"10ms\" }\n";
 
 pub fn new_store() -> Store {
-    let directory = tempfile::tempdir().unwrap().keep();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
     Store::open(&settings(&format!("path = \"{}\"", directory.join("store").display()))).unwrap()
 }
 

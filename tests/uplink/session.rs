@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use weir::sim::broker::Broker;
+use weir::sim::broker::{Broker, Mode};
 use weir::uplink::Pace;
 
 use super::rig::{Agent, Mosquitto, Relay, Subscriber, TOPICS, append, new_store, slow_link};
@@ -105,4 +105,20 @@ async fn a_slow_link_is_not_taken_for_a_dead_one() {
     let health = agent.health.borrow().clone();
     assert_eq!((health.sessions, health.failures, health.published), (1, 0, 100), "{health:?}");
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_acknowledgements_but_not_for_ever() {
+    let broker = Broker::plain().await.unwrap();
+    broker.set_mode(Mode::Withholding);
+    let pace = Pace { grace: Duration::from_millis(500), hang_up: Duration::from_millis(500), ..Pace::default() };
+    let store = new_store();
+    append(&store, 30, 20, 0).await;
+    let url = format!("url = \"{}\"", broker.url());
+    let mut agent = Agent::start(&url, TOPICS, pace, store.clone());
+    agent.until("published", |h| h.published == 30).await;
+    let begun = tokio::time::Instant::now();
+    agent.stop().await;
+    assert!(begun.elapsed() >= Duration::from_millis(500) && begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(store.status().borrow().cached, 30);
 }
