@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Packs what an installer unpacks on a board: cross/package.sh BOARD [TARGET]   (build.sh first)
-#   tar -C / -xzf weir-VERSION-BOARD.tar.gz
+#   tar -C / --no-overwrite-dir -xzf weir-VERSION-BOARD.tar.gz
 #   systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
-#   cp /etc/weir/weir.toml.example /etc/weir/weir.toml   # edit, then: weir check
+#   cp /etc/weir/weir.toml.example /etc/weir/weir.toml   # edit it, then: weir check
 #   systemctl enable --now weir
 set -euo pipefail
 . "$(dirname "$0")/settings.sh"

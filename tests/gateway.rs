@@ -144,6 +144,7 @@ fn the_unit_checks_first_tells_when_it_is_ready_and_is_watched() {
         "User=weir",
         "SupplementaryGroups=dialout",
         "StateDirectory=weir",
+        "Wants=modprobe@usbserial.service modprobe@cdc_acm.service",
         "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX",
         "WantedBy=multi-user.target",
     ] {
