@@ -1,13 +1,50 @@
-//! Keeps frames until the broker has acknowledged them.
+//! Keeps frames until the broker has acknowledged them, through crashes and power cuts.
 //!
-//! Foundation of the interface only: the frames live in memory; the layout on disk follows.
+//! # Invariants
+//! 1. A frame with a number up to [`Status::durable`] survives a power cut, or was committed.
+//! 2. What [`Store::commit`] was not told comes back from [`Store::peek`], in order within its
+//!    lane, until it is evicted (counted) or found damaged (counted).
+//! 3. `received = acknowledged + evicted + cached`, in every [`Status`], across restarts. After a
+//!    crash `received` is counted anew from what is there.
+//! 4. A number is never given twice, crash or not: numbers are reserved on disk ahead of use.
+//! 5. A file that an earlier process wrote is never written again, only read and removed whole:
+//!    a power cut while recovering can ruin nothing. sled only sees files this process created.
+//! 6. A frame acknowledged before its sync tick never touches flash.
+//! 7. After a crash at most the acknowledgements of one tick are forgotten: those frames repeat.
+//! 8. Memory does not depend on the backlog: two tails of bounded bytes, per lane one database of
+//!    some megabytes and the tables of two read generations.
+//!
+//! # Layout
+//! ```text
+//! <path>/lock                                  flock: one weir at a time
+//! <path>/cursor                                counters, acknowledgements, reserved numbers
+//! <path>/{priority,ordinary}/gen-<first>-<nonce>/
+//!         db conf blobs/ snap.*                sled; blobs/ stays empty
+//!         sealed                               last number and frame count, once it is complete
+//! <path>/trash-*                               being removed
+//! <path>/quarantine-*                          the newest two generations that had damage
+//! ```
+//! docs/store.md has it byte by byte, docs/decisions/0001-sled.md why. Start with worker.rs.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+mod block;
+mod cursor;
+mod generation;
+mod recovery;
+mod row;
+mod scan;
+mod tail;
+mod worker;
+mod writer;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 
+use self::tail::OVERHEAD;
+use self::worker::{Request, Worker};
 use crate::model::{Frame, Lane, Sequence, Stored};
 use crate::setting::{Node, Printed, Problems, Setting, Shape, Size};
 use crate::settings;
@@ -56,118 +93,172 @@ impl Setting for SyncPolicy {
 /// Why the store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Its task has ended; the agent is shutting down.
+    /// Its thread has ended; the agent is shutting down.
     #[error("the store is closed")]
     Closed,
+    /// The directory can't be used.
+    #[error("the store directory {path} can't be used: create it and make it writable for weir ({source})")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process holds the directory.
+    #[error("another weir is using the store {path}: stop it first, or give this one a path of its own")]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no store to look into.
+    #[error("there is no store in {path}: check [store] path, or start the agent once")]
+    Missing {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Both slots of the cursor file are unreadable.
+    #[error("the counters of the store {path} are unreadable: start the agent, it counts anew")]
+    Counters {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The frame is larger than a frame may be.
+    #[error("a frame of {size} bytes is refused: the store takes at most {limit}; read fewer values at once")]
+    FrameTooLarge {
+        /// Its encoded size.
+        size: usize,
+        /// [`MAX_FRAME`].
+        limit: usize,
+    },
+    /// The disk refuses; the frames stay in memory and the store goes on trying.
+    #[error("the store's disk fails, frames stay in memory: free space or mend the disk ({0})")]
+    Disk(String),
 }
+
+/// The largest encoded frame that is taken, in bytes.
+pub const MAX_FRAME: usize = block::MAX_FRAME;
+/// The most bytes of frames one [`Store::peek`] returns, unless its first frame alone is larger.
+pub const PEEK_BYTES: usize = 512 * 1024;
 
 /// Counters of the store. `received = acknowledged + evicted + cached` always holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Frames ever appended.
+    /// Frames ever appended; after a crash, as far as they are still accounted for.
     pub received: u64,
     /// Frames ever committed.
     pub acknowledged: u64,
-    /// Frames given up because the store was full.
+    /// Frames given up because the store was full, or unreadable.
     pub evicted: u64,
+    /// Those of `evicted` that were unreadable.
+    pub damaged: u64,
     /// Frames waiting, both lanes.
     pub cached: u64,
     /// Priority frames waiting.
     pub cached_priority: u64,
     /// Every frame up to this sequence survives a power cut (or was committed).
     pub durable: Sequence,
+    /// What the generations take on disk, in bytes.
+    pub disk_bytes: u64,
+    /// Why the disk refuses, while it does.
+    pub disk_error: Option<String>,
 }
 
-/// A handle to the store's own thread; clones share it.
+/// A handle to the store's own thread; clones share it. When the last one is dropped the store
+/// writes what it has and ends.
 #[derive(Debug, Clone)]
 pub struct Store {
     requests: mpsc::Sender<Request>,
+    /// Permits for requests other than appends.
+    queue: Arc<Semaphore>,
+    /// Bytes that may wait in memory: priority, ordinary.
+    rooms: [Arc<Semaphore>; 2],
     status: watch::Receiver<Status>,
 }
 
-#[derive(Debug)]
-enum Request {
-    Append(Frame, oneshot::Sender<Sequence>),
-    Peek(Lane, Sequence, usize, oneshot::Sender<Vec<Stored>>),
-    Commit(Lane, Vec<Sequence>, oneshot::Sender<()>),
-    Sync(oneshot::Sender<()>),
+/// Requests in the queue beside appends.
+const QUEUE: usize = 64;
+const PRIORITY_ROOM: usize = 1024 * 1024;
+const ORDINARY_ROOM: usize = 2 * 1024 * 1024;
+
+const fn index(lane: Lane) -> usize {
+    match lane {
+        Lane::Priority => 0,
+        Lane::Ordinary => 1,
+    }
 }
 
 impl Store {
-    /// Opens the store and starts its thread.
+    /// Opens the store, creating it when there is none, and starts its thread. Blocks for the
+    /// time it takes to look at two generations, whatever the backlog.
     ///
     /// # Errors
-    /// When the directory can't be used.
-    pub fn open(_settings: &StoreSettings) -> Result<Self, StoreError> {
-        let (requests, mut inbox) = mpsc::channel(256);
+    /// [`StoreError::Directory`] or [`StoreError::Locked`]; damage inside never stops it.
+    pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let (status_out, status) = watch::channel(Status::default());
-        std::thread::spawn(move || {
-            let mut lanes: BTreeMap<Lane, BTreeMap<Sequence, Frame>> = BTreeMap::new();
-            while let Some(request) = inbox.blocking_recv() {
-                match request {
-                    Request::Append(frame, reply) => status_out.send_modify(|s| {
-                        s.received += 1;
-                        s.cached += 1;
-                        s.durable = s.received;
-                        s.cached_priority += u64::from(frame.lane == Lane::Priority);
-                        lanes.entry(frame.lane).or_default().insert(s.received, frame);
-                        let _ = reply.send(s.received);
-                    }),
-                    Request::Peek(lane, after, limit, reply) => {
-                        let waiting = lanes.entry(lane).or_default().range(after + 1..).take(limit);
-                        let frames = waiting.map(|(&sequence, f)| Stored { sequence, frame: f.clone() });
-                        let _ = reply.send(frames.collect());
-                    }
-                    Request::Commit(lane, sequences, reply) => status_out.send_modify(|s| {
-                        for sequence in sequences {
-                            if lanes.entry(lane).or_default().remove(&sequence).is_some() {
-                                s.acknowledged += 1;
-                                s.cached -= 1;
-                                s.cached_priority -= u64::from(lane == Lane::Priority);
-                            }
-                        }
-                        let _ = reply.send(());
-                    }),
-                    Request::Sync(reply) => {
-                        let _ = reply.send(());
-                    }
-                }
-            }
-        });
-        Ok(Self { requests, status })
+        let worker = Worker::open(settings, status_out)?;
+        let (requests, inbox) = mpsc::channel();
+        let thread = std::thread::Builder::new().name("store".into());
+        let failed = |source| StoreError::Directory { path: settings.path.clone(), source };
+        thread.spawn(move || worker.run(&inbox)).map_err(failed)?;
+        let rooms = [PRIORITY_ROOM, ORDINARY_ROOM].map(|room| Arc::new(Semaphore::new(room)));
+        Ok(Self { requests, queue: Arc::new(Semaphore::new(QUEUE)), rooms, status })
     }
 
     /// Adds a frame and returns its number. The frame is durable when [`Status::durable`]
-    /// reaches that number: at once for priority frames, within `sync` otherwise.
+    /// reaches that number: at once for priority frames, within `sync` otherwise; with
+    /// `sync = "always"` when this returns. Waits while the memory bound of its lane is reached.
     ///
     /// # Errors
-    /// [`StoreError::Closed`].
+    /// [`StoreError::Closed`], [`StoreError::FrameTooLarge`].
     pub async fn append(&self, frame: Frame) -> Result<Sequence, StoreError> {
-        self.ask(|reply| Request::Append(frame, reply)).await
+        let lane = frame.lane;
+        let bytes = block::encode_frame(&frame).ok_or(StoreError::Closed)?;
+        drop(frame);
+        if bytes.len() > MAX_FRAME {
+            return Err(StoreError::FrameTooLarge { size: bytes.len(), limit: MAX_FRAME });
+        }
+        let [priority, ordinary] = &self.rooms;
+        let room = if lane == Lane::Priority { priority } else { ordinary };
+        let size = u32::try_from(bytes.len() + OVERHEAD).unwrap_or(u32::MAX);
+        let room = room.clone().acquire_many_owned(size).await.map_err(|_| StoreError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        self.requests.send(Request::Append { lane, bytes, room, reply }).map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)
     }
 
-    /// Returns up to `limit` waiting frames of `lane` with numbers above `after`, oldest first.
+    /// Returns up to `limit` waiting frames of `lane` with numbers above `after`, oldest first,
+    /// and no more than [`PEEK_BYTES`] of them.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
     pub async fn peek(&self, lane: Lane, after: Sequence, limit: usize) -> Result<Vec<Stored>, StoreError> {
-        self.ask(|reply| Request::Peek(lane, after, limit, reply)).await
+        self.ask(|reply| Request::Peek { lane, after, limit, reply }).await
     }
 
-    /// Gives up frames that the broker has acknowledged. Unknown numbers are ignored.
+    /// Gives up frames that the broker has acknowledged, in any order. Unknown numbers are ignored.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
     pub async fn commit(&self, lane: Lane, sequences: Vec<Sequence>) -> Result<(), StoreError> {
-        self.ask(|reply| Request::Commit(lane, sequences, reply)).await
+        self.ask(|reply| Request::Commit { lane, sequences, reply }).await
     }
 
-    /// Makes everything appended so far durable and returns when it is.
+    /// Makes everything appended and committed so far durable and returns when it is.
     ///
     /// # Errors
-    /// [`StoreError::Closed`].
+    /// [`StoreError::Closed`]; [`StoreError::Disk`] when the disk refuses just now.
     pub async fn sync(&self) -> Result<(), StoreError> {
-        self.ask(Request::Sync).await
+        self.ask(Request::Sync).await?.map_err(StoreError::Disk)
+    }
+
+    /// Writes what is in memory, ends the store's thread and frees the directory. Every other
+    /// handle answers [`StoreError::Closed`] from then on.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] when it was closed before; [`StoreError::Disk`] when the disk
+    /// refuses and what is in memory is lost.
+    pub async fn close(self) -> Result<(), StoreError> {
+        self.ask(Request::Close).await?.map_err(StoreError::Disk)
     }
 
     /// The counters, and a signal whenever they change (a frame came, was committed, became durable).
@@ -176,8 +267,26 @@ impl Store {
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Result<T, StoreError> {
+        let _turn = self.queue.acquire().await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        self.requests.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
+        self.requests.send(request(reply)).map_err(|_| StoreError::Closed)?;
         answer.await.map_err(|_| StoreError::Closed)
     }
 }
+
+/// Reads the counters of a store without opening it, whether an agent runs or not. While one
+/// runs they are up to a minute old.
+///
+/// # Errors
+/// [`StoreError::Missing`], [`StoreError::Counters`], [`StoreError::Directory`].
+pub fn inspect(path: &Path) -> Result<Status, StoreError> {
+    match cursor::read(&path.join("cursor")) {
+        Ok(cursor::Found::Good(cursor)) => Ok(cursor.status()),
+        Ok(cursor::Found::Nothing) => Err(StoreError::Missing { path: path.to_owned() }),
+        Ok(cursor::Found::Damaged) => Err(StoreError::Counters { path: path.to_owned() }),
+        Err(source) => Err(StoreError::Directory { path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests;

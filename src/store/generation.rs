@@ -1,0 +1,257 @@
+//! One generation: a directory with some megabytes of blocks, written once and then only read.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::block::{self, Block};
+use super::scan::{self, Entry};
+use super::writer::Writer;
+use crate::model::Sequence;
+use crate::os::file::{read_small, write_atomic};
+
+const SEALED: &str = "sealed";
+/// A file shorter than this without any block is the trace of a start that was cut off.
+const NOTHING_YET: u64 = 8 * 1024;
+
+#[derive(Debug)]
+enum Values {
+    Written(Writer),
+    Filed(Option<File>),
+}
+
+/// A generation of one lane.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) dir: PathBuf,
+    /// No block of it starts below this number; part of its name.
+    pub(super) first: Sequence,
+    /// The last durable number.
+    pub(super) last: Sequence,
+    /// How many durable frames it holds.
+    pub(super) frames: u64,
+    /// How many of them are acknowledged, evicted or damaged.
+    pub(super) done: u64,
+    /// What it takes on disk.
+    pub(super) bytes: u64,
+    /// Payload written, while it is the newest.
+    pub(super) payload: u64,
+    /// Something in it could not be read: it is kept aside when it is done with.
+    pub(super) damaged: bool,
+    sealed: bool,
+    nonce: u64,
+    entries: Option<Vec<Entry>>,
+    values: Values,
+}
+
+impl Generation {
+    /// Creates the directory of a new generation in `row`.
+    pub(super) fn create(row: &Path, first: Sequence, nonce: u64) -> io::Result<Self> {
+        let dir = row.join(format!("gen-{first:020}-{nonce:016x}"));
+        let writer = Writer::create(&dir, nonce).inspect_err(|_| {
+            let _ = fs::remove_dir_all(&dir);
+        })?;
+        Ok(Self { entries: Some(Vec::new()), values: Values::Written(writer), ..Self::at(dir, first, nonce) })
+    }
+
+    fn at(dir: PathBuf, first: Sequence, nonce: u64) -> Self {
+        let (values, last) = (Values::Filed(None), first.saturating_sub(1));
+        let zero = 0;
+        Self {
+            dir,
+            first,
+            last,
+            nonce,
+            values,
+            frames: 0,
+            done: 0,
+            bytes: zero,
+            payload: zero,
+            damaged: false,
+            sealed: false,
+            entries: None,
+        }
+    }
+
+    /// Recognises a generation by the name of its directory and reads its seal.
+    pub(super) fn found(dir: &Path) -> Option<Self> {
+        let (first, nonce) = dir.file_name()?.to_str()?.strip_prefix("gen-")?.split_once('-')?;
+        let (first, nonce) = (first.parse().ok()?, u64::from_str_radix(nonce, 16).ok()?);
+        let mut found = Self::at(dir.to_owned(), first, nonce);
+        if let Some((last, frames)) = read_seal(dir, nonce) {
+            (found.last, found.frames, found.sealed) = (last, frames, true);
+        }
+        found.measure();
+        Some(found)
+    }
+
+    /// It is the one that is being written.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.values, Values::Written(_))
+    }
+
+    /// Its number of frames is known from its seal.
+    pub(super) fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Its blocks, when they are loaded.
+    pub(super) fn entries(&self) -> Option<&[Entry]> {
+        self.entries.as_deref()
+    }
+
+    /// Adds blocks and makes them durable; `groups` are their frames. On an error none counts.
+    pub(super) fn write(&mut self, groups: &[Vec<(Sequence, &[u8])>]) -> io::Result<()> {
+        let Values::Written(writer) = &mut self.values else {
+            return Err(io::Error::other("the generation is closed"));
+        };
+        let mut added = Vec::with_capacity(groups.len());
+        for group in groups {
+            self.payload += writer.insert(group)?;
+            if let (Some(first), Some(last)) = (group.first(), group.last()) {
+                let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
+                added.push(Entry { first: first.0, last: last.0, count, places: Vec::new() });
+            }
+        }
+        writer.sync()?;
+        self.frames += added.iter().map(|e| u64::from(e.count)).sum::<u64>();
+        self.last = added.last().map_or(self.last, |e| e.last);
+        self.entries.get_or_insert_default().extend(added);
+        self.measure();
+        Ok(())
+    }
+
+    /// Stops writing: from now on it is only read. Without a seal (`seal` false, or it can't be
+    /// written) the next start counts its frames again.
+    pub(super) fn close(&mut self, seal: bool) {
+        if let Values::Written(writer) = std::mem::replace(&mut self.values, Values::Filed(None)) {
+            writer.close();
+            self.entries = None;
+            if seal {
+                self.seal();
+            }
+            self.measure();
+        }
+    }
+
+    /// Notes how many frames it holds beside it, so that a start need not read it.
+    pub(super) fn seal(&mut self) {
+        let body = postcard::to_stdvec(&(self.last, self.frames)).unwrap_or_default();
+        let crc = block::checksum(&[&self.nonce.to_le_bytes(), &body]).to_le_bytes();
+        self.sealed = write_atomic(&self.dir.join(SEALED), &[&crc[..], &body].concat(), 0o640).is_ok();
+    }
+
+    /// Looks for its blocks below `end` and returns how many frames its seal promised that are
+    /// not there. Without a seal what is found is what counts.
+    pub(super) fn load(&mut self, end: Sequence) -> io::Result<u64> {
+        let Values::Filed(slot) = &mut self.values else { return Ok(0) };
+        let mut entries = match File::open(self.dir.join("db")) {
+            Ok(file) => {
+                let found = scan::blocks(&file, self.nonce)?;
+                *slot = Some(file);
+                found
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(e),
+        };
+        let known = self.sealed || self.frames > 0;
+        let end = if known { end.min(self.last.saturating_add(1)) } else { end };
+        entries.retain(|e| e.first >= self.first && e.last < end);
+        let frames = entries.iter().map(|e| u64::from(e.count)).sum();
+        let missing = if known { self.frames.saturating_sub(frames) } else { 0 };
+        self.damaged |= missing > 0;
+        if !known {
+            self.last = entries.last().map_or(self.last, |e| e.last);
+            self.damaged |= frames == 0 && self.bytes > NOTHING_YET;
+        }
+        self.frames = frames;
+        self.entries = Some(entries);
+        Ok(missing)
+    }
+
+    /// Forgets its blocks to save memory.
+    pub(super) fn unload(&mut self) {
+        if let Values::Filed(file) = &mut self.values {
+            *file = None;
+            self.entries = None;
+        }
+    }
+
+    /// Reads one block; `None` when it is damaged.
+    pub(super) fn block(&self, entry: &Entry) -> Option<Block> {
+        let body = match &self.values {
+            Values::Written(writer) => writer.body(entry.first),
+            Values::Filed(Some(file)) => scan::body(file, self.nonce, entry),
+            Values::Filed(None) => Ok(None),
+        };
+        block::decode_body(entry.first, &body.ok().flatten()?)
+    }
+
+    /// Measures what the directory takes on disk.
+    pub(super) fn measure(&mut self) {
+        self.bytes = disk_bytes(&self.dir);
+    }
+}
+
+/// What the files right in `dir` take on disk.
+pub(super) fn disk_bytes(dir: &Path) -> u64 {
+    let files = fs::read_dir(dir).into_iter().flatten().flatten();
+    files.filter_map(|f| f.metadata().ok()).map(|m| m.blocks() * 512).sum()
+}
+
+fn read_seal(dir: &Path, nonce: u64) -> Option<(Sequence, u64)> {
+    let content = read_small(&dir.join(SEALED), 64).ok()?;
+    let (crc, body) = content.split_first_chunk::<4>()?;
+    let good = block::checksum(&[&nonce.to_le_bytes(), body]) == u32::from_le_bytes(*crc);
+    good.then(|| postcard::from_bytes(body).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(row: &Path, blocks: u64) -> Generation {
+        let mut generation = Generation::create(row, 1, 9).unwrap();
+        let groups: Vec<_> =
+            (1..=blocks).map(|s| vec![(s * 2 - 1, &[5u8; 500][..]), (s * 2, &[6u8; 500][..])]).collect();
+        generation.write(&groups).unwrap();
+        generation
+    }
+
+    #[test]
+    fn a_closed_generation_is_known_by_its_seal_and_read_without_sled() {
+        let row = tempfile::tempdir().unwrap();
+        let mut generation = filled(row.path(), 40);
+        generation.close(true);
+        let mut again = Generation::found(&generation.dir).unwrap();
+        assert_eq!((again.first, again.last, again.frames, again.is_sealed()), (1, 80, 80, true));
+        assert_eq!(again.load(Sequence::MAX).unwrap(), 0);
+        let entry = again.entries().unwrap()[39].clone();
+        assert_eq!(again.block(&entry).unwrap().frames[1], (80, vec![6; 500]));
+    }
+
+    #[test]
+    fn an_unsealed_generation_counts_what_is_there_but_not_what_its_successor_wrote_again() {
+        let row = tempfile::tempdir().unwrap();
+        let dir = filled(row.path(), 40).dir;
+        let mut again = Generation::found(&dir).unwrap();
+        assert!(!again.is_sealed());
+        again.load(Sequence::MAX).unwrap();
+        assert_eq!((again.last, again.frames), (80, 80));
+        let mut cut = Generation::found(&dir).unwrap();
+        cut.load(78).unwrap();
+        assert_eq!((cut.last, cut.frames), (76, 76));
+    }
+
+    #[test]
+    fn a_torn_file_reports_the_frames_its_seal_promised() {
+        let row = tempfile::tempdir().unwrap();
+        let mut generation = filled(row.path(), 40);
+        generation.close(true);
+        fs::write(generation.dir.join("db"), b"").unwrap();
+        let mut again = Generation::found(&generation.dir).unwrap();
+        assert_eq!(again.load(Sequence::MAX).unwrap(), 80);
+        assert!(again.damaged && again.frames == 0);
+    }
+}

@@ -1,0 +1,62 @@
+//! Opening: the lock, the cursor, the rows. Nothing an earlier process wrote is changed, so that
+//! a power cut in the middle leaves everything for the next start.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{FlockOperation, flock};
+use tracing::error;
+
+use super::StoreError;
+use super::cursor::{self, Cursor, CursorFile, Found};
+use super::row::{self, Row};
+use crate::model::Sequence;
+use crate::os::file::sync_directory;
+
+/// What was found in the directory.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) lock: File,
+    pub(super) cursor_file: CursorFile,
+    pub(super) cursor: Cursor,
+    pub(super) rows: [Row; 2],
+    /// The highest number on disk.
+    pub(super) highest: Sequence,
+}
+
+/// Opens the directory, creating what is missing.
+pub(super) fn open(path: &Path) -> Result<Recovered, StoreError> {
+    let unusable = |source| StoreError::Directory { path: path.to_owned(), source };
+    fs::create_dir_all(path).map_err(unusable)?;
+    let lock = lock(path)?;
+    let cursor_path = path.join("cursor");
+    let cursor = match cursor::read(&cursor_path).map_err(unusable)? {
+        Found::Good(cursor) => cursor,
+        Found::Nothing => Cursor::default(),
+        Found::Damaged => {
+            error!(path = %cursor_path.display(), "the counters are unreadable, everything cached is sent again");
+            fs::rename(&cursor_path, path.join("cursor.damaged")).map_err(unusable)?;
+            Cursor::default()
+        }
+    };
+    let cursor_file = CursorFile::open(&cursor_path).map_err(unusable)?;
+    row::sweep(path, usize::MAX).map_err(unusable)?;
+    let [priority, ordinary] = cursor.lanes.clone();
+    let priority = Row::open(&path.join("priority"), priority).map_err(unusable)?;
+    let ordinary = Row::open(&path.join("ordinary"), ordinary).map_err(unusable)?;
+    sync_directory(path).map_err(unusable)?;
+    let highest = priority.highest().max(ordinary.highest());
+    Ok(Recovered { lock, cursor_file, cursor, rows: [priority, ordinary], highest })
+}
+
+/// Takes the lock, which the system frees with the process.
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let unusable = |source| StoreError::Directory { path: path.to_owned(), source };
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(unusable)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: path.to_owned() }),
+        Err(errno) => Err(unusable(io::Error::from(errno))),
+    }
+}

@@ -1,0 +1,346 @@
+//! One lane on disk: a row of generations, written at its end, acknowledged at its head.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::block;
+use super::cursor::LaneCursor;
+use super::generation::Generation;
+use super::scan::Entry;
+use crate::model::Sequence;
+use crate::os::file::sync_directory;
+
+/// Sealed generations whose blocks are known in memory: the head and the one being peeked.
+const LOADED: usize = 2;
+/// A newest generation without waiting frames is removed once it has taken this much.
+const RETIRE: u64 = 256 * 1024;
+
+/// The generations of one lane and what was acknowledged of them.
+#[derive(Debug)]
+pub(super) struct Row {
+    dir: PathBuf,
+    generations: VecDeque<Generation>,
+    /// Every block that starts below it is done.
+    low: Sequence,
+    partial: BTreeMap<Sequence, u32>,
+    /// Durable frames that turned out unreadable since the last [`Row::take_damaged`].
+    damaged: u64,
+}
+
+fn full(entry: &Entry) -> u32 {
+    u32::MAX.checked_shr(32u32.saturating_sub(entry.count)).unwrap_or(0)
+}
+
+impl Row {
+    /// Finds what is in `dir` and counts what waits there. Nothing there is changed but seals.
+    pub(super) fn open(dir: &Path, cursor: LaneCursor) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut generations: Vec<_> =
+            fs::read_dir(dir)?.flatten().filter_map(|e| Generation::found(&e.path())).collect();
+        generations.sort_by_key(|g| g.first);
+        let (low, partial) = (cursor.low, cursor.partial.into_iter().collect());
+        let mut row = Self { dir: dir.to_owned(), generations: generations.into(), low, partial, damaged: 0 };
+        for at in 0..row.generations.len() {
+            row.count(at)?;
+        }
+        Ok(row)
+    }
+
+    /// Finds out how much of a generation is done and seals it if that was not done.
+    fn count(&mut self, at: usize) -> io::Result<()> {
+        let low = self.low;
+        let Some(generation) = self.generations.get_mut(at) else { return Ok(()) };
+        if generation.is_sealed() && generation.last < low {
+            generation.done = generation.frames;
+            return Ok(());
+        }
+        let mut touching = self.partial.range(generation.first..).take_while(|(first, _)| **first <= generation.last);
+        let touched = generation.first < low || touching.next().is_some();
+        if generation.is_sealed() && !touched {
+            return Ok(());
+        }
+        self.load(at)?;
+        let Some(generation) = self.generations.get(at) else { return Ok(()) };
+        let entries = generation.entries().unwrap_or_default();
+        let done = entries.iter().map(|e| u64::from((self.bits(e) & full(e)).count_ones())).sum();
+        if let Some(generation) = self.generations.get_mut(at) {
+            generation.done = done;
+            if !generation.is_sealed() {
+                generation.seal();
+            }
+        }
+        Ok(())
+    }
+
+    fn bits(&self, entry: &Entry) -> u32 {
+        if entry.first < self.low { u32::MAX } else { self.partial.get(&entry.first).copied().unwrap_or(0) }
+    }
+
+    fn is_done(&self, entry: &Entry) -> bool {
+        self.bits(entry) & full(entry) == full(entry)
+    }
+
+    /// Loads the blocks of a generation and forgets those of others beyond [`LOADED`].
+    fn load(&mut self, at: usize) -> io::Result<()> {
+        if self.generations.get(at).is_none_or(|g| g.entries().is_some()) {
+            return Ok(());
+        }
+        let loaded: Vec<_> = (0..self.generations.len())
+            .filter(|i| self.generations.get(*i).is_some_and(|g| !g.is_open() && g.entries().is_some()))
+            .collect();
+        // The head goes last: commits fall there.
+        for i in loaded.iter().rev().take((loaded.len() + 1).saturating_sub(LOADED)) {
+            if let Some(generation) = self.generations.get_mut(*i) {
+                generation.unload();
+            }
+        }
+        let end = self.generations.get(at + 1).map_or(Sequence::MAX, |next| next.first);
+        if let Some(generation) = self.generations.get_mut(at) {
+            self.damaged += generation.load(end)?;
+        }
+        Ok(())
+    }
+
+    /// Writes frames as blocks, makes them durable and tells the last number of which that is
+    /// true. After an error the others are not in the row, and the generation that failed is closed.
+    pub(super) fn write(
+        &mut self,
+        frames: &[(Sequence, &[u8])],
+        limit: u64,
+        nonce: &mut dyn FnMut() -> u64,
+        durable: &mut Sequence,
+    ) -> io::Result<()> {
+        let mut rest = frames;
+        while let Some((first, _)) = rest.first() {
+            match self.generations.back_mut() {
+                Some(newest) if newest.is_open() && newest.payload >= limit => newest.close(true),
+                Some(newest) if newest.is_open() => {}
+                _ => self.generations.push_back(Generation::create(&self.dir, *first, nonce())?),
+            }
+            let Some(newest) = self.generations.back_mut().filter(|g| g.is_open()) else { continue };
+            let mut room = limit.saturating_sub(newest.payload);
+            let mut groups = Vec::new();
+            while room > 0 && !rest.is_empty() {
+                let count = block::take(rest.iter().map(|(_, bytes)| bytes.len()));
+                let (group, after) = rest.split_at(count.clamp(1, rest.len()));
+                room = room.saturating_sub(group.iter().map(|(_, bytes)| bytes.len() as u64).sum());
+                groups.push(group.to_vec());
+                rest = after;
+            }
+            if let Err(error) = newest.write(&groups) {
+                self.abandon();
+                return Err(error);
+            }
+            *durable = newest.last;
+        }
+        Ok(())
+    }
+
+    /// Closes the newest generation after an error; without durable frames it leaves the row.
+    fn abandon(&mut self) {
+        let Some(newest) = self.generations.back_mut() else { return };
+        newest.close(newest.frames > 0);
+        if newest.frames == 0 {
+            let _ = fs::remove_dir_all(&newest.dir);
+            self.generations.pop_back();
+        }
+    }
+
+    /// Passes waiting frames above `after` to `take`, oldest first, until it says false.
+    pub(super) fn peek(&mut self, after: Sequence, take: &mut dyn FnMut(Sequence, &[u8]) -> bool) -> io::Result<bool> {
+        for at in 0..self.generations.len() {
+            if self.generations.get(at).is_none_or(|g| g.last <= after || g.done >= g.frames) {
+                continue;
+            }
+            self.load(at)?;
+            let entries = self.generations.get(at).and_then(|g| g.entries()).unwrap_or_default();
+            let start = entries.partition_point(|e| e.last <= after);
+            for i in start..entries.len() {
+                let Some(entry) = self.entry(at, i).filter(|e| !self.is_done(e)) else { continue };
+                let Some(block) = self.generations.get(at).and_then(|g| g.block(&entry)) else {
+                    self.give_up(at, &entry);
+                    continue;
+                };
+                let bits = self.bits(&entry);
+                for ((sequence, bytes), bit) in block.frames.iter().zip(0u32..) {
+                    if *sequence > after && bits & (1 << bit) == 0 && !take(*sequence, bytes) {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+        self.advance();
+        Ok(true)
+    }
+
+    fn entry(&self, at: usize, i: usize) -> Option<Entry> {
+        self.generations.get(at)?.entries()?.get(i).cloned()
+    }
+
+    /// Counts what is left of an unreadable block as damaged.
+    fn give_up(&mut self, at: usize, entry: &Entry) {
+        let left = u64::from((full(entry) & !self.bits(entry)).count_ones());
+        self.partial.insert(entry.first, full(entry));
+        self.damaged += left;
+        if let Some(generation) = self.generations.get_mut(at) {
+            generation.done += left;
+            generation.damaged = true;
+        }
+    }
+
+    /// Marks frames as acknowledged and returns how many were waiting here. `sequences` ascend.
+    pub(super) fn commit(&mut self, sequences: &[Sequence]) -> io::Result<u64> {
+        let mut count = 0;
+        let mut open: Option<(usize, Entry, Vec<Sequence>)> = None;
+        for &sequence in sequences {
+            if !open.as_ref().is_some_and(|(_, e, _)| (e.first..=e.last).contains(&sequence)) {
+                open = self.locate(sequence)?;
+            }
+            let Some((at, entry, members)) = &open else { continue };
+            let Ok(bit) = members.binary_search(&sequence) else { continue };
+            let bit = 1u32 << bit;
+            if self.bits(entry) & bit == 0 {
+                *self.partial.entry(entry.first).or_default() |= bit;
+                count += 1;
+                if let Some(generation) = self.generations.get_mut(*at) {
+                    generation.done += 1;
+                }
+            }
+        }
+        self.advance();
+        Ok(count)
+    }
+
+    fn locate(&mut self, sequence: Sequence) -> io::Result<Option<(usize, Entry, Vec<Sequence>)>> {
+        let at = self.generations.partition_point(|g| g.last < sequence);
+        if self.generations.get(at).is_none_or(|g| g.first > sequence || g.done >= g.frames) {
+            return Ok(None);
+        }
+        self.load(at)?;
+        let entries = self.generations.get(at).and_then(|g| g.entries()).unwrap_or_default();
+        let i = entries.partition_point(|e| e.last < sequence);
+        let Some(entry) = self.entry(at, i).filter(|e| e.first <= sequence && !self.is_done(e)) else {
+            return Ok(None);
+        };
+        match self.generations.get(at).and_then(|g| g.block(&entry)) {
+            Some(block) => Ok(Some((at, entry, block.frames.into_iter().map(|f| f.0).collect()))),
+            None => {
+                self.give_up(at, &entry);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Moves `low` over the blocks at the head that are done.
+    fn advance(&mut self) {
+        let Some(entries) = self.generations.front().and_then(|g| g.entries()) else { return };
+        let start = entries.partition_point(|e| e.first < self.low);
+        let done = entries.get(start..).unwrap_or_default().iter().take_while(|e| self.is_done(e));
+        if let Some(last) = done.last().map(|e| e.last) {
+            self.pass(last);
+        }
+    }
+
+    fn pass(&mut self, last: Sequence) {
+        self.low = self.low.max(last.saturating_add(1));
+        self.partial = self.partial.split_off(&self.low);
+    }
+
+    /// Takes the generations out of the row that hold nothing waiting. The newest stays until it
+    /// has grown, so that an outage of a second does not cost a database, or until the `ending`.
+    pub(super) fn finished(&mut self, ending: bool) -> Vec<Generation> {
+        let mut finished = Vec::new();
+        let mut at = 0;
+        while let Some(generation) = self.generations.get_mut(at) {
+            if generation.done < generation.frames || (generation.is_open() && generation.payload < RETIRE && !ending) {
+                at += 1;
+                continue;
+            }
+            generation.close(false);
+            finished.extend(self.remove(at));
+        }
+        finished
+    }
+
+    /// Takes the oldest generation out of the row, whatever waits in it.
+    pub(super) fn evict(&mut self) -> Option<Generation> {
+        self.generations.front_mut()?.close(false);
+        self.remove(0)
+    }
+
+    fn remove(&mut self, at: usize) -> Option<Generation> {
+        let generation = self.generations.remove(at)?;
+        if at == 0 {
+            self.pass(generation.last);
+        } else {
+            self.partial.retain(|first, _| !(generation.first..=generation.last).contains(first));
+        }
+        Some(generation)
+    }
+
+    /// Seals the newest generation.
+    pub(super) fn close(&mut self) {
+        if let Some(newest) = self.generations.back_mut() {
+            newest.close(true);
+        }
+    }
+
+    /// How many frames wait on disk.
+    pub(super) fn waiting(&self) -> u64 {
+        self.generations.iter().map(|g| g.frames.saturating_sub(g.done)).sum()
+    }
+
+    /// What the row takes on disk.
+    pub(super) fn bytes(&self) -> u64 {
+        self.generations.iter().map(|g| g.bytes).sum()
+    }
+
+    /// The highest number on disk.
+    pub(super) fn highest(&self) -> Sequence {
+        self.generations.iter().map(|g| g.last.max(g.first)).max().unwrap_or(0)
+    }
+
+    /// How many frames have turned out unreadable since the last call.
+    pub(super) fn take_damaged(&mut self) -> u64 {
+        std::mem::take(&mut self.damaged)
+    }
+
+    /// What the cursor file keeps of the row.
+    pub(super) fn cursor(&self) -> LaneCursor {
+        LaneCursor { low: self.low, partial: self.partial.iter().map(|(first, bits)| (*first, *bits)).collect() }
+    }
+}
+
+/// Removes a generation's directory; a damaged one is kept aside, the `keep` newest of them.
+pub(super) fn discard(root: &Path, generation: &Generation, keep: usize) -> io::Result<()> {
+    let name = generation.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let prefix = if generation.damaged { "quarantine" } else { "trash" };
+    let aside = root.join(format!("{prefix}-{name}"));
+    match fs::rename(&generation.dir, &aside) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return sweep(root, keep),
+        renamed => renamed?,
+    }
+    sync_directory(generation.dir.parent().unwrap_or(root))?;
+    sync_directory(root)?;
+    sweep(root, keep)
+}
+
+/// Removes what is trash, and the oldest of what was kept aside beyond `keep`.
+pub(super) fn sweep(root: &Path, keep: usize) -> io::Result<()> {
+    let mut aside = Vec::new();
+    for path in fs::read_dir(root)?.flatten().map(|e| e.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with("trash-") {
+            fs::remove_dir_all(&path)?;
+        } else if name.starts_with("quarantine-") {
+            aside.push((fs::metadata(&path).and_then(|m| m.modified()).ok(), path));
+        }
+    }
+    aside.sort();
+    for (_, path) in aside.iter().rev().skip(keep) {
+        fs::remove_dir_all(path)?;
+    }
+    Ok(())
+}
