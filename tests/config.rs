@@ -74,7 +74,7 @@ fn parts_of_the_contract_that_come_later_are_accepted_with_a_warning() {
 #[test]
 fn effective_values_read_back_as_the_same_settings() {
     let text = format!(
-        "{MINIMAL}password_file = \"/etc/weir/secret\"\n[[port]]\nname = \"a\\\"b\"\ndevice = \"/dev/x\"\n[[meter]]\nname = \"m\"\nport = \"a\\\"b\"\nprotocol = \"modbus-rtu\"\naddress = 7\nevery = \"90s\"\n[[meter.register]]\nname = \"u\"\nregister = \"input:0\"\nscale = 0.10\n"
+        "{MINIMAL}username = \"u\"\npassword_file = \"/etc/weir/secret\"\n[[port]]\nname = \"a\\\"b\"\ndevice = \"/dev/x\"\n[[meter]]\nname = \"m\"\nport = \"a\\\"b\"\nprotocol = \"modbus-rtu\"\naddress = 7\nevery = \"90s\"\n[[meter.register]]\nname = \"u\"\nregister = \"input:0\"\nscale = 0.10\n"
     );
     let effective = config::parse(&text).unwrap().settings.effective();
     assert!(effective.contains("scale = 0.10"), "{effective}");
