@@ -25,7 +25,7 @@ pub use wiring::{Evidence, resolve_port};
 /// How long the inputs' last frames may take into the store at shutdown.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// How long the uplink may take to say goodbye at shutdown.
-const UPLINK_GRACE: Duration = Duration::from_secs(3);
+const UPLINK_GRACE: Duration = Duration::from_secs(8);
 
 /// Why the agent can't start.
 #[derive(Debug, thiserror::Error)]
