@@ -57,6 +57,35 @@ protocol = \"modbus-rtu\"
 }
 
 #[test]
+fn whatever_run_would_refuse_check_refuses_with_its_place() {
+    let found = |text: &str| complaints(&format!("{MINIMAL}{text}")).join("\n");
+    let board = found("[gateway]\nboard = \"nosuch\"\n");
+    assert!(board.starts_with("4:9: error: no board is called \"nosuch\"; known are beaglebone"), "{board}");
+    let port = found("[[port]]\nname = \"p\"\n");
+    assert!(port.contains("4:8: error: port \"p\" has no device: set device"), "{port}");
+    let form = found("[[port]]\nname = \"p\"\ndevice = \"tcp://meter\"\n");
+    assert!(form.contains("5:10: error: device \"tcp://meter\" must be tcp://host:port"), "{form}");
+    let imei = found("client_id = \"w-{imei}\"\n");
+    assert!(imei.starts_with("3:13: error: a topic, id or payload uses {imei}"), "{imei}");
+    let id = found("[gateway]\nid = \"a+b\"\n");
+    assert!(id.contains("can't be published to"), "{id}");
+    assert_eq!(found("[gateway]\nimei = \"1\"\n[uplink]\ndata_topic = \"{imei}\"\n"), "");
+}
+
+#[test]
+fn a_serial_device_has_one_owner_and_a_server_may_have_many() {
+    let two = |device: &str| {
+        format!(
+            "{MINIMAL}[[port]]\nname = \"a\"\ndevice = \"{device}\"\n[[port]]\nname = \"b\"\ndevice = \"{device}\"\n[[radio]]\nname = \"r\"\nreceiver = \"hex-lines\"\ndevice = \"{device}\"\n"
+        )
+    };
+    let errors: Vec<_> = complaints(&two("/dev/ttyS1")).into_iter().filter(|c| c.contains("error")).collect();
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert!(errors[0].starts_with("8:10: error: port \"b\" has the device /dev/ttyS1 of port \"a\""), "{errors:#?}");
+    assert!(!complaints(&two("tcp://h:502")).iter().any(|c| c.contains("error")));
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_told_where() {
     let found = complaints("[broker\nurl = \"ssl://x:1\"\n[store]\npath = 5\n");
     assert!(found[0].starts_with("1:8: error: not valid TOML"), "{found:#?}");

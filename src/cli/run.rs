@@ -9,7 +9,8 @@ use tracing::{info, warn};
 
 use super::failure::Failure;
 use super::{log, runtime};
-use crate::{agent, config};
+use crate::agent::{self, AgentError};
+use crate::config;
 
 /// Run the agent until SIGTERM or SIGINT.
 ///
@@ -25,8 +26,12 @@ impl Run {
             warn!(file = %config.display(), "{warning}");
         }
         info!(version = env!("CARGO_PKG_VERSION"), file = %config.display(), "starting: {}", loaded.settings.summary());
-        runtime()?.block_on(async {
-            let agent = agent::start(&loaded.settings).map_err(|e| Failure::other(e.to_string()))?;
+        let runtime = runtime()?;
+        let outcome = runtime.block_on(async {
+            let agent = agent::start(&loaded.settings).map_err(|e| match e {
+                AgentError::Store(_) => Failure::other(e.to_string()),
+                _ => Failure::config(e.to_string()),
+            })?;
             let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::other(e.to_string()))?;
             let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::other(e.to_string()))?;
             let stop = async {
@@ -37,6 +42,9 @@ impl Run {
             };
             agent.serve(stop).await;
             Ok(())
-        })
+        });
+        // A name lookup that hangs in the system must not hold up the end.
+        runtime.shutdown_background();
+        outcome
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Settings;
 use crate::os::line::Endpoint;
 use crate::setting::Problems;
-use crate::{meter, radio, uplink};
+use crate::{board, meter, radio, uplink};
 
 /// Checks names, references and whatever the rooms check themselves.
 pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
@@ -16,6 +16,8 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     settings.meter.iter().for_each(|m| meter::check(m, problems));
     settings.radio.iter().for_each(|r| radio::check(r, problems));
     uplink::check(&settings.broker, &settings.uplink, problems);
+    names(settings, problems);
+    devices(settings, problems);
     for meter in settings.meter.iter().filter(|m| !m.port.is_empty()) {
         let port = settings.port.iter().find(|p| *p.name == *meter.port);
         let Some(port) = port else {
@@ -42,6 +44,61 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     for port in &settings.port {
         if !settings.meter.iter().any(|m| *m.port == *port.name) {
             problems.warning(port.name.span(), format!("port \"{}\" has no meter and will not be opened", *port.name));
+        }
+    }
+}
+
+/// Sees that the names of the gateway fit into topics and ids, as far as the file tells them.
+fn names(settings: &Settings, problems: &mut Problems) {
+    let id = settings.gateway.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| "weir".to_owned());
+    let identity = uplink::Identity { id, imei: settings.gateway.imei.clone() };
+    uplink::check_names(&settings.broker, &settings.uplink, &identity, problems);
+}
+
+/// Sees that the board is known, and that every port leads somewhere nobody else leads to.
+fn devices(settings: &Settings, problems: &mut Problems) {
+    let board = board::load(&settings.gateway.board);
+    if let Err(error) = &board {
+        problems.error(settings.gateway.board.span(), error.to_string());
+    }
+    let mut owners: BTreeMap<Endpoint, String> = BTreeMap::new();
+    let mut own = |endpoint: Endpoint, span: Range<usize>, owner: String, problems: &mut Problems| {
+        // A server takes several connections, a serial device has one owner.
+        if matches!(endpoint, Endpoint::Tcp(_)) {
+            return;
+        }
+        match owners.get(&endpoint) {
+            Some(first) => problems
+                .error(span, format!("{owner} has the device {endpoint} of {first}; only one of them can open it")),
+            None => drop(owners.insert(endpoint, owner)),
+        }
+    };
+    for port in settings.port.iter().filter(|p| !p.name.is_empty()) {
+        let owner = format!("port \"{}\"", *port.name);
+        if let Some(device) = &port.device {
+            let endpoint = Endpoint::parse(device);
+            match endpoint.fault() {
+                Some(fault) => problems.error(device.span(), format!("device \"{}\" {fault}", **device)),
+                None => own(endpoint, device.span(), owner, problems),
+            }
+        } else if let Ok(board) = &board {
+            match board.port(&port.name) {
+                Some(known) => own(Endpoint::Device(known.device.clone()), port.name.span(), owner, problems),
+                None => {
+                    let known: Vec<_> = board.description.port.iter().map(|p| p.name.as_str()).collect();
+                    let message = format!(
+                        "{owner} has no device: set device = \"/dev/...\", or a name that board \"{}\" knows: {}",
+                        board.name,
+                        known.join(", ")
+                    );
+                    problems.missing(port.name.span(), message);
+                }
+            }
+        }
+    }
+    for radio in &settings.radio {
+        if let Some(device) = &radio.device {
+            own(Endpoint::parse(device), device.span(), format!("radio \"{}\"", *radio.name), problems);
         }
     }
 }

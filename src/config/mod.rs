@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use crate::meter::{MeterSettings, PortSettings};
 use crate::radio::RadioSettings;
-use crate::setting::{Count, Later, Node, Printed, Problem, Problems, Setting};
+use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
 use crate::uplink::{BrokerSettings, UplinkSettings};
 use crate::{os, settings};
@@ -64,7 +64,7 @@ settings! {
         /// machine id.
         pub id: Option<String>,
         /// The hardware: the name of a file in boards/ (`weir boards` lists them).
-        pub board: String = "generic",
+        pub board: At<String> = "generic",
         /// Stands for {imei} and \[IMEI\] in topics and ids.
         pub imei: Option<String>,
     }

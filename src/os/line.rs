@@ -18,7 +18,7 @@ use tokio_serial::{ClearBuffer, SerialPort, SerialPortBuilderExt, SerialStream};
 use super::rs485;
 
 /// Where a line leads.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Endpoint {
     /// A serial device such as `/dev/ttyS1`.
     Device(PathBuf),
@@ -32,6 +32,18 @@ impl Endpoint {
         match text.strip_prefix("tcp://") {
             Some(address) => Self::Tcp(address.to_owned()),
             None => Self::Device(text.into()),
+        }
+    }
+
+    /// What it must be, when it can't lead anywhere as it is written.
+    pub fn fault(&self) -> Option<&'static str> {
+        match self {
+            Self::Tcp(address) => {
+                let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
+                let usable = port.is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number > 0));
+                (!usable).then_some("must be tcp://host:port")
+            }
+            Self::Device(path) => (!path.is_absolute()).then_some("must be an absolute path or tcp://host:port"),
         }
     }
 }

@@ -89,18 +89,8 @@ fn check_receiver(named: &At<String>, problems: &mut Problems) {
 }
 
 fn check_device(device: &At<String>, problems: &mut Problems) {
-    match Endpoint::parse(device) {
-        Endpoint::Tcp(address) => {
-            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
-            if !port.is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number > 0)) {
-                problems.error(device.span(), format!("device \"{}\" must be tcp://host:port", **device));
-            }
-        }
-        Endpoint::Device(path) if !path.is_absolute() => {
-            let message = format!("device \"{}\" must be an absolute path or tcp://host:port", **device);
-            problems.error(device.span(), message);
-        }
-        Endpoint::Device(_) => {}
+    if let Some(fault) = Endpoint::parse(device).fault() {
+        problems.error(device.span(), format!("device \"{}\" {fault}", **device));
     }
 }
 

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::plan::Plan;
 use super::settings::{BrokerSettings, UplinkSettings};
 use super::tls::{TlsError, TlsFiles, own_identity};
+use super::value::Identity;
 use crate::setting::Problems;
 
 /// The longest will and the longest status payload (MQTT 3.1.1, 3.1.3.3).
@@ -38,6 +40,28 @@ pub fn check(broker: &BrokerSettings, uplink: &UplinkSettings, problems: &mut Pr
             status.span(),
             "uplink.status_topic and will_topic are the data_topic: consumers must tell frames and states apart",
         );
+    }
+}
+
+/// Tells when a topic, id or payload can't be filled in with the gateway's own names.
+pub fn check_names(broker: &BrokerSettings, uplink: &UplinkSettings, identity: &Identity, problems: &mut Problems) {
+    let Err(error) = Plan::new(broker, uplink, identity) else { return };
+    let usable = |topic: Option<String>| topic.is_some_and(|t| !t.contains(['+', '#']));
+    let texts = [Some(&broker.client_id), broker.username.as_ref()].into_iter().flatten();
+    let topics = [
+        Some(&uplink.data_topic),
+        uplink.event_topic.as_ref(),
+        uplink.status_topic.as_ref(),
+        uplink.will_topic.as_ref(),
+    ];
+    let first = texts
+        .filter(|t| t.of(identity).is_none())
+        .map(|t| t.span())
+        .chain(topics.into_iter().flatten().filter(|t| !usable(t.of(identity))).map(|t| t.span()))
+        .next();
+    match first {
+        Some(span) => problems.error(span, error.to_string()),
+        None => problems.error_overall(error.to_string()),
     }
 }
 

@@ -28,7 +28,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info};
 
 pub use self::backoff::{Backoff, Growth};
-pub use self::check::check;
+pub use self::check::{check, check_names};
 pub use self::failure::{Failure, Kind};
 pub use self::frames::{Added, Message};
 pub use self::health::Health;
@@ -46,7 +46,7 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
     /// A topic or id needs the IMEI and nobody knows it.
-    #[error("a topic or id uses {{imei}}, but the IMEI is not known: set gateway.imei")]
+    #[error("a topic, id or payload uses {{imei}}, but the IMEI is not known: set gateway.imei")]
     NoImei,
     /// A topic can't be published to once the gateway's own names are in it.
     #[error("the topic \"{topic}\" can't be published to: the gateway's id or IMEI must not hold + or #")]
