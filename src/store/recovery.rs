@@ -14,6 +14,10 @@ use super::row::{self, Row};
 use crate::model::Sequence;
 use crate::os::file::sync_directory;
 
+/// Numbers left out when nobody knows any more which were given: frames that were acknowledged
+/// in memory left no other trace than the cursor.
+const LEAP: Sequence = 1 << 32;
+
 /// What was found in the directory.
 #[derive(Debug)]
 pub(super) struct Recovered {
@@ -21,7 +25,7 @@ pub(super) struct Recovered {
     pub(super) cursor_file: CursorFile,
     pub(super) cursor: Cursor,
     pub(super) rows: [Row; 2],
-    /// The highest number on disk.
+    /// The highest number that may have been given, as far as the directory tells beside the cursor.
     pub(super) highest: Sequence,
 }
 
@@ -31,10 +35,12 @@ pub(super) fn open(path: &Path) -> Result<Recovered, StoreError> {
     fs::create_dir_all(path).map_err(unusable)?;
     let lock = lock(path)?;
     let cursor_path = path.join("cursor");
+    let mut leap = 0;
     let cursor = match cursor::read(&cursor_path).map_err(unusable)? {
         Found::Good(cursor) => cursor,
         Found::Nothing => Cursor::default(),
         Found::Damaged => {
+            leap = LEAP;
             error!(path = %cursor_path.display(), "the counters are unreadable, everything cached is sent again");
             fs::rename(&cursor_path, path.join("cursor.damaged")).map_err(unusable)?;
             Cursor::default()
@@ -46,7 +52,7 @@ pub(super) fn open(path: &Path) -> Result<Recovered, StoreError> {
     let priority = Row::open(&path.join("priority"), priority).map_err(unusable)?;
     let ordinary = Row::open(&path.join("ordinary"), ordinary).map_err(unusable)?;
     sync_directory(path).map_err(unusable)?;
-    let highest = priority.highest().max(ordinary.highest());
+    let highest = priority.highest().max(ordinary.highest()).saturating_add(leap);
     Ok(Recovered { lock, cursor_file, cursor, rows: [priority, ordinary], highest })
 }
 

@@ -40,6 +40,7 @@ impl Row {
         let mut generations: Vec<_> =
             fs::read_dir(dir)?.flatten().filter_map(|e| Generation::found(&e.path())).collect();
         generations.sort_by_key(|g| g.first);
+        drop_twins(&mut generations)?;
         let (low, partial) = (cursor.low, cursor.partial.into_iter().collect());
         let mut row = Self { dir: dir.to_owned(), generations: generations.into(), low, partial, damaged: 0 };
         for at in 0..row.generations.len() {
@@ -138,13 +139,11 @@ impl Row {
         Ok(())
     }
 
-    /// Closes the newest generation after an error; without durable frames it leaves the row.
+    /// Closes the newest generation after an error. Without durable frames it is finished, and
+    /// removed like any other: until that works, not just once.
     fn abandon(&mut self) {
-        let Some(newest) = self.generations.back_mut() else { return };
-        newest.close(newest.frames > 0);
-        if newest.frames == 0 {
-            let _ = fs::remove_dir_all(&newest.dir);
-            self.generations.pop_back();
+        if let Some(newest) = self.generations.back_mut() {
+            newest.close(newest.frames > 0);
         }
     }
 
@@ -311,6 +310,31 @@ impl Row {
     pub(super) fn cursor(&self) -> LaneCursor {
         LaneCursor { low: self.low, partial: self.partial.iter().map(|(first, bits)| (*first, *bits)).collect() }
     }
+}
+
+/// Of generations that begin with the same number, writing all but one failed and could not even
+/// be undone: leaves the one that holds most. The others go when its frames are done with.
+fn drop_twins(sorted: &mut Vec<Generation>) -> io::Result<()> {
+    let firsts: Vec<_> = sorted.iter().map(|g| g.first).collect();
+    let mut twins: Vec<_> = firsts.windows(2).filter(|w| w.first() == w.last()).flatten().copied().collect();
+    twins.dedup();
+    for first in twins {
+        let mut best: Option<(u64, PathBuf)> = None;
+        for twin in sorted.iter_mut().filter(|g| g.first == first) {
+            twin.load(Sequence::MAX)?;
+            if best.as_ref().is_none_or(|(frames, _)| twin.frames > *frames) {
+                best = Some((twin.frames, twin.dir.clone()));
+            }
+        }
+        let Some((_, dir)) = best else { continue };
+        sorted.retain(|g| g.first != first || g.dir == dir);
+        if let Some(kept) = sorted.iter_mut().find(|g| g.dir == dir)
+            && let Some(unread) = Generation::found(&dir)
+        {
+            *kept = unread;
+        }
+    }
+    Ok(())
 }
 
 /// Removes a generation's directory; a damaged one is kept aside, the `keep` newest of them.

@@ -113,7 +113,12 @@ fn fill(file: &File, buffer: &mut [u8], base: u64) -> io::Result<usize> {
             Ok(n) => filled += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             // A dead sector costs itself: the search goes on behind it.
-            Err(e) if e.raw_os_error() == Some(EIO) => filled += rest.len().min(SECTOR),
+            Err(e) if e.raw_os_error() == Some(EIO) => {
+                // Without what the buffer held before: that stood elsewhere.
+                let skipped = rest.len().min(SECTOR);
+                rest.iter_mut().take(skipped).for_each(|b| *b = 0);
+                filled += skipped;
+            }
             Err(e) => return Err(e),
         }
     }

@@ -438,8 +438,11 @@ impl Worker {
         }
         self.failures += 1;
         self.status.disk_error = Some(error.to_string());
-        self.retry = Some(Instant::now() + self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        // A read that fails again and again must not push the next try away.
+        if self.retry.is_none() {
+            self.retry = Some(Instant::now() + self.pause);
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Writes everything and gives back the numbers not used.
