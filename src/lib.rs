@@ -22,5 +22,11 @@ pub mod store;
 // Floor 3: the session with the platform.
 pub mod uplink;
 
+// Floor 4: the settings of all rooms, read from one file.
+pub mod config;
+
+// Floor 5: builds the rooms, joins them by bounded channels, supervises them.
+pub mod agent;
+
 // Floor 6: the commands a person types.
 pub mod cli;

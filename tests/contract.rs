@@ -41,8 +41,9 @@ fn value(name: &str, value: Option<&str>, unit: &str, quality: Quality) -> Value
 fn default_of(key: &str) -> Json {
     let Shape::Table { fields, .. } = UplinkSettings::shape() else { panic!("a table") };
     let default = fields.iter().find(|f| f.key == key).unwrap().default.unwrap();
-    let document: toml::Table = toml::from_str(&format!("v = {default}")).unwrap();
-    serde_json::from_str(document.get("v").unwrap().as_str().unwrap()).unwrap()
+    let source = format!("v = {default}");
+    let document = toml::de::DeTable::parse(&source).unwrap();
+    serde_json::from_str(document.get_ref().get("v").unwrap().get_ref().as_str().unwrap()).unwrap()
 }
 
 #[test]

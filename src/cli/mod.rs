@@ -1,9 +1,110 @@
-//! The commands a person types.
+//! The commands a person types: one file each.
+//!
+//! Invariants: what a person asked for goes to standard output, everything else to standard
+//! error; `--json` prints machine-readable lines only; a failure is one sentence that says what
+//! to do, and an exit code as in sysexits.h. Start with [`main`].
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the command line.
-pub fn main(_arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    ExitCode::SUCCESS
+use clap::{CommandFactory, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+
+mod boards;
+mod check;
+mod decode;
+#[cfg(feature = "demo")]
+mod demo;
+mod failure;
+mod log;
+mod read;
+mod run;
+mod store;
+mod table;
+
+use failure::Failure;
+
+/// The edge concentrator: reads meters over wire and radio, keeps every frame until the broker
+/// has acknowledged it, and publishes over TLS MQTT.
+#[derive(Debug, Parser)]
+#[command(
+    name = "weir",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+Start here:
+  weir demo                       see it work, with nothing connected
+  weir check                      is /etc/weir/weir.toml right?
+  weir read METER                 one reading now, as a table
+  weir run                        run the agent (systemd does this)"
+)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, short, global = true, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
+    config: PathBuf,
+
+    /// How much to log to standard error: off, error, warn, info, debug or trace.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<LevelFilter>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[cfg(feature = "demo")]
+    Demo(demo::Demo),
+    Run(run::Run),
+    Check(check::Check),
+    Read(read::Read),
+    Store(store::StoreCommand),
+    Decode(decode::Decode),
+    Boards(boards::Boards),
+    /// Print the completion script of a shell, e.g. `weir completions bash > /etc/bash_completion.d/weir`.
+    Completions {
+        /// bash, elvish, fish, powershell or zsh.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// One thread for everything that waits: see ARCHITECTURE.md.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::other(format!("the runtime cannot start: {e}")))
+}
+
+/// Runs the command line and returns the exit code: 0, 1, 64 (usage) or 78 (configuration).
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let usage = error.use_stderr();
+            let _ = error.print();
+            return if usage { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = dispatch(arguments);
+    result.map_or_else(|failure| failure.report(), |()| ExitCode::SUCCESS)
+}
+
+fn dispatch(arguments: Arguments) -> Result<(), Failure> {
+    let Arguments { config, log, command } = arguments;
+    match command {
+        #[cfg(feature = "demo")]
+        Command::Demo(command) => command.run(log),
+        Command::Run(command) => command.run(config, log),
+        Command::Check(command) => command.run(config),
+        Command::Read(command) => command.run(config, log),
+        Command::Store(command) => command.run(config),
+        Command::Decode(command) => command.run(),
+        Command::Boards(command) => command.run(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Arguments::command(), "weir", &mut std::io::stdout());
+            Ok(())
+        }
+    }
 }

@@ -196,8 +196,9 @@ impl Setting for Duration {
     }
 }
 
-/// Reads `90s`, `1m30s`, `500ms`: whole numbers, each with its unit.
-fn duration(text: &str) -> Option<Duration> {
+/// Reads `90s`, `1m30s`, `500ms`: whole numbers, each with its unit; `None` for anything else and
+/// for more than ten years.
+pub fn duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text.trim();
     if rest.is_empty() {

@@ -11,7 +11,7 @@ mod node;
 mod printed;
 mod problem;
 
-pub use kind::{At, Count, Later, SecretFile, Size};
+pub use kind::{At, Count, Later, SecretFile, Size, duration};
 pub use node::{Field, Node, Shape, Table, stand_in};
 pub use printed::Printed;
 pub use problem::{Problem, Problems, Severity};

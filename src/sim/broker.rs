@@ -44,6 +44,9 @@ pub enum Mode {
     Cut,
     /// It takes messages and shows them to the observer, but never acknowledges them.
     Withholding,
+    /// It takes messages and forgets them, neither shown nor acknowledged, as if it died while
+    /// they lay in its receive buffer.
+    Forgetting,
 }
 
 /// A message as a client published it.
@@ -219,7 +222,7 @@ async fn listen(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Sha
             let lost = tokio::select! {
                 lost = serve => lost,
                 // The wills of cut connections are not published: the broker itself is gone.
-                _ = mode.wait_for(|m| *m == Mode::Cut) => None,
+                _ = async { mode.wait_for(|m| *m == Mode::Cut).await.is_ok() } => None,
             };
             if let Some((client_id, will)) = lost {
                 let (topic, payload, retain) = (will.topic, will.message, will.retain);
@@ -244,11 +247,15 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
 
     /// Serves the client to its end; returns the will of a client that was lost.
     async fn serve(mut self) -> Option<(String, LastWill)> {
-        let Ok(Ok(Packet::Connect(connect))) = timeout(PATIENCE, self.read()).await else { return None };
+        let Ok(Ok(Packet::Connect(mut connect))) = timeout(PATIENCE, self.read()).await else { return None };
         let (outbox, inbox) = mpsc::channel(OUTBOX);
         let serial = {
             let mut clients = self.shared.clients();
             clients.serial += 1;
+            if connect.client_id.is_empty() {
+                // Each nameless client is one of its own (MQTT 3.1.1, 3.1.3.1).
+                connect.client_id = format!("nameless-{}", clients.serial);
+            }
             let client = Client { serial: clients.serial, filters: BTreeSet::new(), outbox };
             // An older connection with this id loses its outbox and hangs up (MQTT 3.1.1, 3.1.4).
             clients.by_id.insert(connect.client_id.clone(), client);
@@ -296,6 +303,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, S> {
         match packet {
             Packet::Publish(publish) => {
                 let (packet_id, qos) = (publish.pkid, publish.qos as u8);
+                if *self.shared.mode.borrow() == Mode::Forgetting {
+                    return Ok(());
+                }
                 if qos > 1 {
                     return Err(io::Error::other("QoS 2 is not spoken here"));
                 }

@@ -24,7 +24,7 @@
 //! <path>/trash-*                               being removed
 //! <path>/quarantine-*                          the newest two generations that had damage
 //! ```
-//! docs/store.md has it byte by byte, docs/decisions/0001-sled.md why. Start with [`worker`].
+//! docs/store.md has it byte by byte, docs/decisions/0001-sled.md why. Start with worker.rs.
 
 mod block;
 mod cursor;

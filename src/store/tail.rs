@@ -24,22 +24,27 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 pub(super) struct Tail {
     frames: BTreeMap<Sequence, Held>,
+    bytes: usize,
 }
 
 impl Tail {
     /// Adds the newest frame.
     pub(super) fn push(&mut self, sequence: Sequence, held: Held) {
+        self.bytes += held.bytes.len() + OVERHEAD;
         self.frames.insert(sequence, held);
     }
 
     /// Drops an acknowledged frame; false when it is not here.
     pub(super) fn remove(&mut self, sequence: Sequence) -> bool {
-        self.frames.remove(&sequence).is_some()
+        let removed = self.frames.remove(&sequence);
+        self.bytes -= removed.as_ref().map_or(0, |held| held.bytes.len() + OVERHEAD);
+        removed.is_some()
     }
 
     /// Drops every frame up to `last`: they are on disk now.
     pub(super) fn release(&mut self, last: Sequence) {
         self.frames = self.frames.split_off(&last.saturating_add(1));
+        self.bytes = self.frames.values().map(|held| held.bytes.len() + OVERHEAD).sum();
     }
 
     /// The frames above `after`, oldest first.
@@ -62,9 +67,9 @@ impl Tail {
         self.frames.len() as u64
     }
 
-    /// How many bytes wait here.
-    pub(super) fn bytes(&self) -> u64 {
-        self.frames.values().map(|h| h.bytes.len() as u64).sum()
+    /// How much of the memory bound is in use.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 }
 
@@ -81,6 +86,6 @@ mod tests {
         assert!(tail.remove(2) && !tail.remove(2));
         tail.release(3);
         assert_eq!(tail.after(4).map(|(s, _)| s).collect::<Vec<_>>(), [5, 6]);
-        assert_eq!((tail.first(), tail.len(), tail.bytes()), (Some(4), 3, 30));
+        assert_eq!((tail.first(), tail.len(), tail.bytes()), (Some(4), 3, 3 * (10 + OVERHEAD)));
     }
 }

@@ -3,6 +3,8 @@
 //! It sleeps until a request comes or something falls due; a batch of requests that wait together
 //! is written and synced together.
 
+mod upkeep;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -14,12 +16,12 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::cursor::{Cursor, CursorFile};
+use super::cursor::CursorFile;
 use super::generation::Generation;
 use super::recovery::{self, Recovered};
-use super::row::{self, Row};
+use super::row::Row;
 use super::tail::{Held, Tail};
-use super::{PEEK_BYTES, Status, StoreError, StoreSettings, SyncPolicy, block, index};
+use super::{ORDINARY_ROOM, PEEK_BYTES, Status, StoreError, StoreSettings, SyncPolicy, block, index};
 use crate::model::{Lane, Sequence, Stored};
 use crate::os::random;
 
@@ -27,12 +29,12 @@ use crate::os::random;
 const RESERVE: u64 = 65_536;
 /// Counters that changed without a change on disk are written this often.
 const COUNTERS_EVERY: Duration = Duration::from_mins(1);
+/// A tick beyond this would only overflow the clock.
+const LONGEST_TICK: Duration = Duration::from_hours(24);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Requests handled between two syncs.
 const BATCH: usize = 1024;
-/// Damaged generations kept aside.
-const KEEP: usize = 2;
 const MIB: u64 = 1024 * 1024;
 
 /// What the handles ask of the thread.
@@ -70,6 +72,8 @@ pub(super) struct Worker {
     max: u64,
     /// Payload after which a generation is sealed.
     limit: u64,
+    /// A tail of more bytes does not wait for its tick.
+    early: usize,
     rows: [Row; 2],
     tails: [Tail; 2],
     cursor_file: CursorFile,
@@ -107,6 +111,7 @@ impl Worker {
             policy: settings.sync,
             max,
             limit: (max / 32).clamp(128 * 1024, 4 * MIB),
+            early: usize::try_from(max / 16).unwrap_or(usize::MAX).min(ORDINARY_ROOM / 2),
             rows,
             tails: Default::default(),
             cursor_file,
@@ -286,7 +291,7 @@ impl Worker {
 
     fn period(&self) -> Duration {
         match self.policy {
-            SyncPolicy::Every(period) => period,
+            SyncPolicy::Every(period) => period.min(LONGEST_TICK),
             SyncPolicy::Always => Duration::ZERO,
         }
     }
@@ -297,10 +302,12 @@ impl Worker {
         self.cursor_due = Some(self.cursor_due.map_or(at, |due| due.min(at)));
     }
 
-    /// When a lane's tail must be on disk.
+    /// When a lane's tail must be on disk: at its tick, and before appends have to wait for room.
     fn tail_due(&self, lane: Lane) -> Option<Instant> {
-        let since = self.tails.get(index(lane))?.since()?;
-        Some(if lane == Lane::Priority { since } else { since + self.period() })
+        let tail = self.tails.get(index(lane))?;
+        let since = tail.since()?;
+        let at_once = lane == Lane::Priority || tail.bytes() > self.early;
+        Some(if at_once { since } else { since + self.period() })
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -330,6 +337,11 @@ impl Worker {
         for reply in self.syncs.drain(..) {
             let _ = reply.send(outcome.clone());
         }
+        self.answer();
+    }
+
+    /// Answers the appends that wait for the disk and are durable.
+    fn answer(&mut self) {
         let durable = self.status.durable;
         for (sequence, reply) in std::mem::take(&mut self.unanswered) {
             if sequence <= durable {
@@ -364,7 +376,7 @@ impl Worker {
 
     /// Writes a lane's tail and releases what became durable.
     fn flush(&mut self, lane: Lane) -> io::Result<()> {
-        let pending = self.tails.get(index(lane)).map_or(0, Tail::bytes);
+        let pending = self.tails.get(index(lane)).map_or(0, |t| t.bytes() as u64);
         self.make_room(3 * pending + MIB)?;
         let limit = self.limit;
         let (row, tail, random) = {
@@ -386,50 +398,6 @@ impl Worker {
         outcome
     }
 
-    /// Evicts until `wanted` bytes fit: what was kept aside, the oldest ordinary frames, and only
-    /// then priority frames.
-    fn make_room(&mut self, wanted: u64) -> io::Result<()> {
-        let mut evicted = 0;
-        while self.rows.iter().map(Row::bytes).sum::<u64>() + wanted > self.max {
-            let [priority, ordinary] = &mut self.rows;
-            let Some(victim) = ordinary.evict().or_else(|| priority.evict()) else { break };
-            evicted += victim.frames.saturating_sub(victim.done);
-            self.doomed.push(victim);
-        }
-        self.status.evicted += evicted;
-        if evicted > 0 && !self.evicting {
-            error!(evicted, max_size = self.max, "the store is full, the oldest frames are given up");
-        } else if evicted > 0 {
-            debug!(evicted, "frames were given up");
-        } else if self.evicting {
-            info!(evicted = self.status.evicted, "the store has room again");
-        }
-        self.evicting = evicted > 0 || (self.evicting && self.status.disk_bytes > self.max / 4 * 3);
-        self.remove_doomed(evicted > 0)
-    }
-
-    /// Removes generations that hold nothing waiting.
-    fn tidy(&mut self, ending: bool) -> io::Result<()> {
-        for row in &mut self.rows {
-            self.doomed.extend(row.finished(ending));
-        }
-        self.remove_doomed(false)
-    }
-
-    /// Removes directories, after the cursor says that they are done with.
-    fn remove_doomed(&mut self, crowded: bool) -> io::Result<()> {
-        if self.doomed.is_empty() {
-            return Ok(());
-        }
-        self.save()?;
-        let keep = if crowded { 0 } else { KEEP };
-        while let Some(generation) = self.doomed.last() {
-            row::discard(&self.root, generation, keep)?;
-            self.doomed.pop();
-        }
-        Ok(())
-    }
-
     fn count_damage(&mut self) {
         let lost = self.rows.iter_mut().map(Row::take_damaged).sum();
         self.lose(lost);
@@ -442,36 +410,6 @@ impl Worker {
             self.status.damaged += lost;
             self.touch(self.period());
         }
-    }
-
-    /// Reserves numbers ahead, on disk.
-    fn reserve(&mut self, ahead: u64) -> io::Result<()> {
-        let old = std::mem::replace(&mut self.reserved, self.next.saturating_add(ahead));
-        self.save().inspect_err(|_| self.reserved = old)
-    }
-
-    /// Writes the cursor.
-    fn save(&mut self) -> io::Result<()> {
-        self.refresh();
-        let mut lanes = [0, 1].map(|i| self.rows.get(i).map(Row::cursor).unwrap_or_default());
-        let forgotten: u64 = lanes.iter_mut().map(super::cursor::LaneCursor::shorten).sum();
-        let status = &self.status;
-        let cursor = Cursor {
-            serial: self.serial + 1,
-            reserved: self.reserved,
-            acknowledged: status.acknowledged.saturating_sub(forgotten),
-            evicted: status.evicted,
-            damaged: status.damaged,
-            cached: status.cached,
-            cached_priority: status.cached_priority,
-            durable: status.durable,
-            disk_bytes: status.disk_bytes,
-            lanes,
-        };
-        self.cursor_file.write(&cursor)?;
-        self.serial += 1;
-        self.cursor_due = None;
-        Ok(())
     }
 
     fn refresh(&mut self) {
@@ -517,6 +455,7 @@ impl Worker {
         self.reserved = self.next.saturating_sub(1);
         outcome = outcome.and(self.save());
         self.publish();
+        self.answer();
         let lost: u64 = self.tails.iter().map(Tail::len).sum();
         match outcome {
             Ok(()) => info!(cached = self.status.cached, "the store is closed"),

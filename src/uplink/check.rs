@@ -129,3 +129,83 @@ fn backoff(uplink: &UplinkSettings, problems: &mut Problems) {
         problems.warning(span, "uplink.backoff waits longer than an hour: after an outage data comes that much later");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setting::{Node, Setting};
+
+    fn read<T: Setting>(text: &str) -> T {
+        let document = toml::de::DeTable::parse(text).unwrap();
+        let value = toml::de::DeValue::Table(document.into_inner());
+        let mut problems = Problems::new();
+        T::read(&Node::new(&value, 0..0, ""), &mut problems).unwrap_or_else(|| panic!("{:?}", problems.located(text)))
+    }
+
+    fn said(broker: &str, uplink: &str) -> Vec<String> {
+        let mut problems = Problems::new();
+        check(&read(broker), &read(uplink), &mut problems);
+        problems.located(broker).iter().map(ToString::to_string).collect()
+    }
+
+    fn only(broker: &str, uplink: &str, words: &[&str]) {
+        let said = said(broker, uplink);
+        assert!(said.len() == 1 && words.iter().all(|w| said[0].contains(w)), "{words:?} not in {said:?}");
+    }
+
+    #[test]
+    fn no_tls_is_a_loud_warning() {
+        only("url = \"tcp://b\"", "", &["1:7: warning", "no TLS", "password travel readable"]);
+    }
+
+    #[test]
+    fn credentials_that_do_not_fit_together_are_errors() {
+        let ca = concat!("url = \"ssl://b\"\nca_file = \"", env!("CARGO_MANIFEST_DIR"), "/none.pem\"\n");
+        let key = format!("{ca}client_key_file = \"/k\"");
+        assert!(said(&key, "").iter().any(|s| s.contains("client_key_file needs broker.client_certificate_file")));
+        let certificate = format!("{ca}client_certificate_file = \"/c\"");
+        assert!(said(&certificate, "").iter().any(|s| s.contains("needs broker.client_key_file")));
+        let password = format!("{ca}password_file = \"/dev/null\"");
+        assert!(said(&password, "").iter().any(|s| s.contains("needs broker.username")));
+        only(ca, "", &["2:11: warning", "none.pem does not exist yet"]);
+    }
+
+    #[test]
+    fn files_that_are_there_are_looked_into() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.pem");
+        std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        only(&format!("url = \"ssl://b\"\nca_file = \"{}\"", path.display()), "", &["error", "the CA file", "x.pem"]);
+    }
+
+    #[test]
+    fn a_back_off_without_sense_is_an_error() {
+        let broker = concat!("url = \"ssl://b\"\nca_file = \"", env!("CARGO_MANIFEST_DIR"), "/none.pem\"\n");
+        let errors = |uplink: &str| said(broker, uplink).join("|");
+        assert!(errors("backoff = { first = \"0s\" }").contains("must not be zero"));
+        assert!(errors("backoff = { first = \"9s\", max = \"1s\" }").contains("shorter than first"));
+        assert!(errors("backoff = { max = \"1d\" }").contains("longer than an hour"));
+    }
+
+    #[test]
+    fn the_example_of_the_manual_is_read_as_written() {
+        let uplink: UplinkSettings = read(
+            "connect = \"always\"\nprofile = \"frames\"\nbatch = 500\nmax_payload = \"128KiB\"\n\
+             data_topic = \"/device/{id}/data/endpointdata\"\nevent_topic = \"/device/{id}/data/event\"\n\
+             status_topic = \"/device/{id}/status\"\nstatus_payload = '{\"connected\": 1}'\n\
+             will_topic = \"/device/{id}/will\"\nwill_payload = '{\"connected\": 0}'\n\
+             backoff = { shape = \"exponential\", first = \"1s\", max = \"64s\", jitter = \"999ms\" }",
+        );
+        let defaults: UplinkSettings = read("");
+        assert_eq!(uplink.status_payload, defaults.status_payload);
+        assert_eq!(uplink.backoff.printed(), defaults.backoff.printed());
+        assert_eq!(uplink.max_payload, defaults.max_payload);
+        let broker: BrokerSettings = read(
+            "url = \"ssl://broker.example.com:8883\"\nclient_id = \"{id}\"\nusername = \"meters\"\n\
+             password_file = \"/etc/weir/secrets/broker-password\"\nca_file = \"/etc/weir/tls/broker-ca.pem\"\n\
+             client_certificate_file = \"/etc/weir/tls/client.pem\"\nclient_key_file = \"/etc/weir/tls/client.key\"\n\
+             keep_alive = \"60s\"",
+        );
+        assert_eq!(broker.keep_alive.seconds(), 60);
+    }
+}

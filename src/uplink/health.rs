@@ -114,3 +114,55 @@ impl Report {
         self.health.send_modify(|h| h.oversized += 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_repeating_failure_is_logged_once_and_then_counted_and_its_end_is_logged() {
+        let page = Page::default();
+        let writer = page.clone();
+        let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+        let (mut report, health) = Report::new();
+        tracing::subscriber::with_default(log, || {
+            for _ in 0..500 {
+                report.failed(Failure::new(Kind::Unreachable, "nobody listens"));
+            }
+            for _ in 0..500 {
+                report.connected(Timestamp::from_millis(1), "ssl://b:8883");
+                report.failed(Failure::new(Kind::Lost, "it broke"));
+            }
+            assert_eq!((health.borrow().failures, health.borrow().reconnects()), (1000, 499));
+            report.connected(Timestamp::from_millis(2), "ssl://b:8883");
+            report.settled();
+            report.failed(Failure::new(Kind::Lost, "it broke"));
+        });
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        for (line, words) in
+            lines.iter().zip(["nobody listens", "connected to", "it broke", "stable again", "it broke"])
+        {
+            assert!(line.contains(words), "{words}: {line}");
+        }
+        assert_eq!(health.borrow().last_error.as_deref(), Some("it broke"));
+    }
+}

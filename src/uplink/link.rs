@@ -72,10 +72,11 @@ impl Link {
 
     /// Sends DISCONNECT, so that the broker forgets the will, and hangs up after `limit` at the latest.
     pub(super) async fn close(mut self, limit: Duration) {
-        if self.client.try_disconnect_now().is_ok() {
-            let _ = timeout(limit, &mut self.task).await;
+        let said = self.client.try_disconnect_now().is_ok();
+        // A task that has ended must not be awaited a second time.
+        if !said || timeout(limit, &mut self.task).await.is_err() {
+            self.abandon().await;
         }
-        self.abandon().await;
     }
 
     /// Hangs up at once. When this returns, every notice of the link is settled.

@@ -146,7 +146,7 @@ impl Uplink {
             }
             let end = tokio::select! {
                 biased;
-                _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+                () = stopped(&mut shutdown) => return Ok(()),
                 link = open(&self.plan, &self.pace) => link,
             };
             let end = match end {
@@ -168,7 +168,7 @@ impl Uplink {
                     let wait = backoff.next(&mut self.random);
                     debug!(wait_ms = wait.as_millis(), "waiting before the next attempt");
                     tokio::select! {
-                        _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+                        () = stopped(&mut shutdown) => return Ok(()),
                         () = sleep(wait) => {}
                     }
                 }
@@ -181,11 +181,10 @@ impl Uplink {
         let mut status = self.store.status();
         tokio::select! {
             biased;
-            _ = shutdown.wait_for(|stop| *stop) => Ok(false),
-            waits = status.wait_for(|s| s.cached > 0) => match waits {
-                Ok(_) => Ok(true),
-                Err(_) => Err(StoreError::Closed.into()),
-            },
+            () = stopped(shutdown) => Ok(false),
+            waits = async { status.wait_for(|s| s.cached > 0).await.is_ok() } => {
+                if waits { Ok(true) } else { Err(StoreError::Closed.into()) }
+            }
         }
     }
 
@@ -206,6 +205,11 @@ impl Uplink {
         backoff.ended(begun.elapsed(), finished);
         Ok(end)
     }
+}
+
+/// Returns when the agent shuts down, or nobody is left who could tell.
+async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    let _ = shutdown.wait_for(|stop| *stop).await.is_ok();
 }
 
 /// Connects and waits until the broker accepts the session.

@@ -13,13 +13,13 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::Pace;
 use super::failure::{Failure, Kind};
 use super::frames::{Added, Message};
 use super::health::Report;
 use super::link::{Link, LinkEvent};
 use super::plan::Plan;
 use super::settings::Connect;
+use super::{Pace, stopped};
 use crate::model::{Lane, Sequence, Stored};
 use crate::store::{Status, Store, StoreError};
 
@@ -167,9 +167,7 @@ impl<'a> Session<'a> {
                         return Ok(End::Failed(self.lost(error)));
                     }
                 }
-                stop = shutdown.wait_for(|stop| *stop), if leave_at.is_none() => {
-                    // A dropped sender means that nobody can ask for anything else any more.
-                    drop(stop);
+                () = stopped(shutdown), if leave_at.is_none() => {
                     leave_at = Some(Instant::now() + self.pace.grace);
                 }
                 changed = self.status.changed() => {
@@ -261,14 +259,18 @@ impl<'a> Session<'a> {
         while let Some((ticket, acknowledged)) = next.take() {
             self.window.acknowledged(ticket.bytes, now.duration_since(ticket.sent));
             if acknowledged {
-                self.progress = now;
                 done.push(ticket);
             } else {
                 self.failed = true;
             }
             next = self.under_way.try_join_next().and_then(Result::ok);
         }
-        commit(self.store, self.report, done).await
+        commit(self.store, self.report, done).await?;
+        if !self.failed {
+            // The store may have taken its time on a slow card; that is not the broker's silence.
+            self.progress = Instant::now();
+        }
+        Ok(())
     }
 
     async fn why_lost(&mut self) -> Failure {

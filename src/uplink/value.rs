@@ -272,6 +272,8 @@ impl Setting for PayloadLimit {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -310,5 +312,18 @@ mod tests {
         assert!(Topic::parse("a/{ide}").unwrap_err().contains("placeholder"));
         assert!(Topic::parse(&"a".repeat(2000)).unwrap_err().contains("1024"));
         assert!(Topic::parse("a\u{0}").unwrap_err().contains("control"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused_without_a_panic(text in ".{0,40}", host in "[a-z.:\\[\\]0-9/@]{0,20}") {
+            let known = Identity { id: text.clone(), imei: None };
+            let _ = (Text::parse(&text), Topic::parse(&text), substituted(&text, &known));
+            for url in [text, format!("ssl://{host}")] {
+                if let Ok(url) = BrokerUrl::parse(&url) {
+                    prop_assert_eq!(BrokerUrl::parse(&url.to_string()).unwrap(), url);
+                }
+            }
+        }
     }
 }

@@ -176,7 +176,7 @@ async fn nothing_is_committed_without_its_own_puback() {
     let data = received.recv().await.unwrap();
     assert_eq!(data.topic, "data/gw1");
     let health = agent.until("stalled", |h| h.failures == 1).await;
-    assert!(health.last_error.unwrap().contains("acknowledged nothing for 2 s"));
+    assert!(health.last_error.unwrap().contains("acknowledged nothing for"));
     let stored = agent.store.status().borrow().clone();
     assert_eq!((stored.cached, stored.acknowledged, health.acknowledged), (50, 0, 0));
     broker.set_mode(Mode::Serving);
@@ -198,7 +198,7 @@ async fn a_link_cut_again_and_again_loses_nothing() {
     let mut agent = Agent::start(&settings, &uplink, Pace::default(), store);
     let (mut seen, mut messages, mut cuts) = (BTreeSet::new(), 0, 0);
     let mut health = agent.health.clone();
-    while agent.store.status().borrow().cached > 0 || seen.len() < 4000 {
+    while seen.len() < 4000 {
         let message = tokio::time::timeout(super::rig::LIMIT, received.recv()).await.unwrap().unwrap();
         let json: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
         let frames = json["frames"].as_array().cloned().unwrap_or_default();
@@ -207,11 +207,14 @@ async fn a_link_cut_again_and_again_loses_nothing() {
         if messages % 37 == 0 && cuts < 6 {
             cuts += 1;
             let sessions = health.borrow_and_update().sessions;
+            broker.set_mode(Mode::Forgetting);
+            health.wait_for(|h| h.published >= h.acknowledged + 20).await.unwrap();
             broker.set_mode(Mode::Cut);
             health.wait_for(|h| h.connected_since.is_none() || h.sessions > sessions).await.unwrap();
             broker.set_mode(Mode::Serving);
         }
     }
+    tokio::spawn(async move { while received.recv().await.is_some() {} });
     assert_eq!((cuts, seen.into_iter().collect::<Vec<_>>()), (6, (1..=4000).collect()));
     agent.until_empty().await;
     agent.stop().await;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,7 +22,7 @@ use weir::store::Store;
 use weir::uplink::{BrokerSettings, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
 
 /// No wait of these tests may take longer.
-pub const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(30);
 
 pub fn settings<T: Setting>(text: &str) -> T {
     let document = toml::de::DeTable::parse(text).unwrap();
@@ -132,8 +133,21 @@ pub struct Subscriber {
 impl Subscriber {
     /// Starts it and waits until the broker has confirmed the subscription.
     pub async fn start(port: u16, extra: &[&str]) -> Self {
-        let mut child = Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-t", "#", "-d", "-F", "@@\t%t\t%q\t%r\t%p"])
+        // Line by line, although its output is a pipe.
+        let mut child = Command::new("stdbuf")
+            .args([
+                "-oL",
+                "mosquitto_sub",
+                "-h",
+                "127.0.0.1",
+                "-p",
+                &port.to_string(),
+                "-t",
+                "#",
+                "-d",
+                "-F",
+                "==\t%t\t%q\t%r\t%p",
+            ])
             .args(extra)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -147,7 +161,7 @@ impl Subscriber {
                 if line.contains("SUBACK") {
                     let _ = tell_ready.send(());
                 }
-                if let ["@@", topic, qos, retain, payload] = line.splitn(5, '\t').collect::<Vec<_>>()[..] {
+                if let ["==", topic, qos, retain, payload] = line.splitn(5, '\t').collect::<Vec<_>>()[..] {
                     let [topic, qos, retain, payload] = [topic, qos, retain, payload].map(str::to_owned);
                     let _ = tell.send(Heard { topic, qos, retain, payload });
                 }
@@ -208,7 +222,7 @@ impl Relay {
                     let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = gate.wait_for(|open| !open) => {}
+                        _ = async { gate.wait_for(|open| !open).await.is_ok() } => {}
                     }
                 });
             }
@@ -227,6 +241,32 @@ impl Drop for Relay {
     }
 }
 
+/// A relay that passes on `rate` bytes a second towards the broker, with a deep queue before it,
+/// like a modem on a bad day.
+pub async fn slow_link(to: u16, rate: u64) -> u16 {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((near, _)) = listener.accept().await {
+            let far = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
+            let (mut from_agent, mut to_agent) = near.into_split();
+            let (mut from_broker, mut to_broker) = far.into_split();
+            tokio::spawn(async move { tokio::io::copy(&mut from_broker, &mut to_agent).await });
+            tokio::spawn(async move {
+                let mut chunk = vec![0; usize::try_from(rate / 50).unwrap()];
+                loop {
+                    match from_agent.read(&mut chunk).await {
+                        Ok(n) if n > 0 && to_broker.write_all(&chunk[..n]).await.is_ok() => {}
+                        _ => return,
+                    }
+                    sleep(Duration::from_millis(20)).await;
+                }
+            });
+        }
+    });
+    port
+}
+
 /// An uplink at work on a store of its own.
 pub struct Agent {
     pub store: Store,
@@ -239,7 +279,7 @@ pub const TOPICS: &str = "data_topic = \"data/{id}\"\nevent_topic = \"event/{id}
 const QUICK: &str = "backoff = { first = \"100ms\", max = \"1s\", jitter = \"10ms\" }\n";
 
 pub fn new_store() -> Store {
-    let directory = tempfile::tempdir().unwrap().keep();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap().keep();
     Store::open(&settings(&format!("path = \"{}\"", directory.join("store").display()))).unwrap()
 }
 
@@ -257,11 +297,8 @@ impl Agent {
     }
 
     pub async fn until(&mut self, what: &str, condition: impl FnMut(&Health) -> bool) -> Health {
-        let waited = timeout(LIMIT, self.health.wait_for(condition)).await;
-        match waited {
-            Ok(health) => health.unwrap().clone(),
-            Err(_) => panic!("never {what}: {:?}", *self.health.borrow()),
-        }
+        let waited = timeout(LIMIT, self.health.wait_for(condition)).await.map(|h| h.unwrap().clone());
+        waited.unwrap_or_else(|_| panic!("never {what}: {:?}", *self.health.borrow()))
     }
 
     pub async fn until_empty(&mut self) {

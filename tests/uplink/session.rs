@@ -3,10 +3,10 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use weir::sim::broker::Broker;
+use weir::sim::broker::{Broker, Mode};
 use weir::uplink::Pace;
 
-use super::rig::{Agent, Mosquitto, Relay, Subscriber, TOPICS, append, new_store};
+use super::rig::{Agent, Mosquitto, Relay, Subscriber, TOPICS, append, new_store, slow_link};
 
 #[tokio::test]
 async fn on_demand_connects_only_when_data_waits_and_leaves_when_it_is_delivered() {
@@ -89,4 +89,36 @@ async fn a_frame_longer_than_the_limit_goes_alone_and_holds_up_nobody() {
     agent.until_empty().await;
     assert_eq!(agent.health.borrow().oversized, 1);
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_slow_link_is_not_taken_for_a_dead_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
+    // 300 KiB through 20 KiB/s: were they queued at once, a ping would wait 15 s behind them.
+    let port = slow_link(broker.port, 20 << 10).await;
+    let store = new_store();
+    append(&store, 100, 2200, 0).await;
+    let url = format!("url = \"tcp://127.0.0.1:{port}\"\nkeep_alive = \"5s\"");
+    let mut agent = Agent::start(&url, &format!("{TOPICS}max_payload = \"32KiB\"\n"), Pace::default(), store);
+    agent.until_empty().await;
+    let health = agent.health.borrow().clone();
+    assert_eq!((health.sessions, health.failures, health.published), (1, 0, 100), "{health:?}");
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_acknowledgements_but_not_for_ever() {
+    let broker = Broker::plain().await.unwrap();
+    broker.set_mode(Mode::Withholding);
+    let pace = Pace { grace: Duration::from_millis(500), hang_up: Duration::from_millis(500), ..Pace::default() };
+    let store = new_store();
+    append(&store, 30, 20, 0).await;
+    let url = format!("url = \"{}\"", broker.url());
+    let mut agent = Agent::start(&url, TOPICS, pace, store.clone());
+    agent.until("published", |h| h.published == 30).await;
+    let begun = tokio::time::Instant::now();
+    agent.stop().await;
+    assert!(begun.elapsed() >= Duration::from_millis(500) && begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(store.status().borrow().cached, 30);
 }

@@ -1,0 +1,137 @@
+//! Builds the rooms, joins them by bounded channels, supervises them and stops them in order.
+//!
+//! Invariants: rooms meet only in [`wiring`]; a room that ends is started again with growing
+//! pauses and never takes the others with it; at the end inputs stop first, channels drain into
+//! the store, the store syncs, and the uplink gets a grace to say goodbye. Start with [`start`].
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use crate::config::Settings;
+use crate::os::notify;
+use crate::store::{Store, StoreError};
+
+mod identity;
+mod intake;
+mod supervisor;
+mod wiring;
+
+pub use identity::identity;
+pub use wiring::{Evidence, resolve_port};
+
+/// How long the inputs' last frames may take into the store at shutdown.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// How long the uplink may take to say goodbye at shutdown.
+const UPLINK_GRACE: Duration = Duration::from_secs(8);
+
+/// Why the agent can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The store can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The board named in the configuration can't be used.
+    #[error(transparent)]
+    Board(#[from] crate::board::BoardError),
+    /// A meter's settings make no session.
+    #[error("meter \"{meter}\": {reason}")]
+    Meter {
+        /// The meter's name.
+        meter: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The names in the uplink's settings can't be filled in.
+    #[error(transparent)]
+    Uplink(#[from] crate::uplink::UplinkError),
+    /// A port has no device, neither in the file nor by its board.
+    #[error(
+        "port \"{port}\" has no device: set device = \"/dev/...\", or a name that board \"{board}\" knows: {known}"
+    )]
+    Device {
+        /// The port's name.
+        port: String,
+        /// The board.
+        board: String,
+        /// Names the board knows.
+        known: String,
+    },
+}
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    /// The cache.
+    pub store: Store,
+    /// What the rooms tell about themselves.
+    pub evidence: Evidence,
+    inputs: supervisor::Rooms,
+    intake: tokio::task::JoinHandle<()>,
+    uplink: supervisor::Rooms,
+    stop_uplink: watch::Sender<bool>,
+}
+
+/// Opens the store and starts every room; must be called inside a current-thread runtime.
+///
+/// # Errors
+/// [`AgentError`]; nothing is left running then.
+pub fn start(settings: &Settings) -> Result<Agent, AgentError> {
+    wiring::build(settings)
+}
+
+impl Agent {
+    /// Serves until `stop` resolves, keeping the service manager informed, then shuts down.
+    pub async fn serve(self, stop: impl Future<Output = ()>) {
+        notify::ready();
+        info!("ready");
+        let tick = notify::alive_every().unwrap_or(Duration::from_secs(30)).min(Duration::from_secs(30));
+        let mut stop = std::pin::pin!(stop);
+        loop {
+            tokio::select! {
+                () = &mut stop => break,
+                () = tokio::time::sleep(tick) => self.heartbeat(tick).await,
+            }
+        }
+        self.shut_down().await;
+    }
+
+    /// Pings the service manager, but only when the store's thread answers.
+    async fn heartbeat(&self, tick: Duration) {
+        use crate::model::{Lane, Sequence};
+        match timeout(tick, self.store.peek(Lane::Priority, Sequence::MAX, 1)).await {
+            Ok(Ok(_)) => {
+                notify::alive();
+                notify::status(&self.status_line());
+            }
+            Ok(Err(_)) | Err(_) => warn!("the store does not answer; its disk may be hanging"),
+        }
+    }
+
+    fn status_line(&self) -> String {
+        let status = self.store.status().borrow().clone();
+        let link = if self.evidence.uplink().connected_since.is_some() { "connected" } else { "not connected" };
+        format!("{link}; received {}, acknowledged {}, cached {}", status.received, status.acknowledged, status.cached)
+    }
+
+    /// Stops in order: inputs, channels into the store, sync, uplink.
+    pub async fn shut_down(self) {
+        notify::stopping();
+        let Self { store, inputs, intake, uplink, stop_uplink, .. } = self;
+        inputs.stop().await;
+        if timeout(DRAIN_GRACE, intake).await.is_err() {
+            warn!(room = "intake", "still running at shutdown");
+        }
+        if let Err(error) = store.sync().await {
+            warn!(%error, "the store could not be synced at shutdown");
+        }
+        let _ = stop_uplink.send(true);
+        uplink.finish(UPLINK_GRACE).await;
+        match store.close().await {
+            Ok(()) => info!("stopped"),
+            Err(error) => warn!(%error, "the store did not close well; it recovers at the next start"),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! `weir decode HEX`: a frame in words.
+
+use std::io::{BufRead, Write};
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use data_encoding::HEXLOWER_PERMISSIVE;
+
+use super::failure::{Failure, OTHER};
+use super::table;
+use crate::wire::explain::{Explanation, Format, explain};
+
+/// Lines longer than this are no telegram.
+const LONGEST_LINE: usize = 1 << 16;
+
+/// Explain a radio frame layer by layer.
+///
+/// Takes wireless M-Bus telegrams (with or without link CRCs) and MBAL frames. Without HEX it
+/// reads one a line from standard input and explains each; a bad one does not stop the rest.
+/// Exits with 1 when a frame could not be explained.
+#[derive(Debug, Args)]
+pub(super) struct Decode {
+    /// The frame in hex; spaces, `:` and `_` may stand between digits.
+    #[arg(value_name = "HEX")]
+    hex: Vec<String>,
+
+    /// What it is; found out by lengths and CRCs when not given.
+    #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(Format::ALL.iter().map(|(word, _)| *word)))]
+    format: Option<String>,
+
+    /// Print one JSON object a frame; {"error": ...} for a bad one.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Decode {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let format = self.format.as_deref().and_then(Format::parse);
+        if !self.hex.is_empty() {
+            return self.one(&self.hex.concat(), format);
+        }
+        let mut bad = false;
+        for line in std::io::stdin().lock().lines() {
+            let line = line.map_err(|e| Failure::other(format!("standard input: {e}")))?;
+            if !line.trim().is_empty() {
+                bad |= self.show(&line, format).is_err();
+            }
+        }
+        if bad { Err(Failure::silent(OTHER)) } else { Ok(()) }
+    }
+
+    fn one(&self, hex: &str, format: Option<Format>) -> Result<(), Failure> {
+        match self.show(hex, format) {
+            Ok(()) => Ok(()),
+            Err(()) => Err(Failure::silent(OTHER)),
+        }
+    }
+
+    /// Prints the explanation, or why there is none.
+    fn show(&self, hex: &str, format: Option<Format>) -> Result<(), ()> {
+        let mut out = std::io::stdout().lock();
+        match decode(hex, format) {
+            Ok(explanation) if self.json => {
+                let _ = writeln!(out, "{}", explanation.to_json());
+            }
+            Ok(explanation) => {
+                let _ = writeln!(out, "{explanation}");
+            }
+            Err(sentence) => {
+                if self.json {
+                    let _ = writeln!(out, "{}", serde_json::json!({ "error": sentence }));
+                } else {
+                    let _ = writeln!(std::io::stderr(), "weir: {}", table::printable(&sentence));
+                }
+                return Err(());
+            }
+        }
+        Ok(())
+    }
+}
+
+fn decode(hex: &str, format: Option<Format>) -> Result<Explanation, String> {
+    if hex.len() > LONGEST_LINE {
+        return Err("the line is too long for a frame".to_owned());
+    }
+    let digits: String = hex.chars().filter(|c| !c.is_whitespace() && !matches!(c, ':' | '_' | '|')).collect();
+    let digits = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")).unwrap_or(&digits);
+    if let Some((at, wrong)) = digits.chars().enumerate().find(|(_, c)| !c.is_ascii_hexdigit()) {
+        return Err(format!("'{wrong}' (character {}) is no hex digit; give the frame's bytes as 0-9 and A-F", at + 1));
+    }
+    let bytes = HEXLOWER_PERMISSIVE
+        .decode(digits.as_bytes())
+        .map_err(|_| format!("{} hex digits are no whole bytes; one digit is missing or too many", digits.len()))?;
+    explain(&bytes, format).map_err(|e| e.to_string())
+}

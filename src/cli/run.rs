@@ -1,0 +1,42 @@
+//! `weir run`: the agent.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+use tracing::{info, warn};
+
+use super::failure::Failure;
+use super::{log, runtime};
+use crate::{agent, config};
+
+/// Run the agent until SIGTERM or SIGINT.
+///
+/// Logs to standard error; under systemd it reports readiness and feeds the watchdog.
+#[derive(Debug, Args)]
+pub(super) struct Run {}
+
+impl Run {
+    pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
+        log::start(level.unwrap_or(LevelFilter::INFO));
+        let loaded = config::load(&config)?;
+        for warning in &loaded.warnings {
+            warn!(file = %config.display(), "{warning}");
+        }
+        info!(version = env!("CARGO_PKG_VERSION"), file = %config.display(), "starting: {}", loaded.settings.summary());
+        runtime()?.block_on(async {
+            let agent = agent::start(&loaded.settings).map_err(|e| Failure::other(e.to_string()))?;
+            let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::other(e.to_string()))?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::other(e.to_string()))?;
+            let stop = async {
+                tokio::select! {
+                    _ = terminate.recv() => info!("SIGTERM received"),
+                    _ = interrupt.recv() => info!("SIGINT received"),
+                }
+            };
+            agent.serve(stop).await;
+            Ok(())
+        })
+    }
+}

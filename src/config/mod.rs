@@ -1,0 +1,166 @@
+//! weir.toml: the settings of all rooms, read from one file with every mistake at once.
+//!
+//! Invariants: the rooms own their settings, this room only composes them and checks what spans
+//! rooms; a file with an error never yields [`Settings`]; no secret is read here, only the path
+//! of its file. Start with [`load`].
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use toml::de::DeTable;
+
+use crate::meter::{MeterSettings, PortSettings};
+use crate::radio::RadioSettings;
+use crate::setting::{Count, Later, Node, Printed, Problem, Problems, Setting};
+use crate::store::StoreSettings;
+use crate::uplink::{BrokerSettings, UplinkSettings};
+use crate::{os, settings};
+
+mod check;
+mod document;
+
+pub use document::markdown;
+
+/// Where the agent looks when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/weir/weir.toml";
+
+/// Larger files are refused: a configuration of 1 MiB is a mistake.
+const LARGEST_FILE: u64 = 1 << 20;
+
+settings! {
+    /// Everything weir is told, in one file.
+    pub struct Settings {
+        /// The version of this file's format.
+        pub version: Count<1, 1> = 1,
+        /// Who this gateway is.
+        pub gateway: GatewaySettings = {},
+        /// The MQTT broker that frames go to.
+        pub broker: BrokerSettings,
+        /// How frames travel to the broker.
+        pub uplink: UplinkSettings = {},
+        /// The durable cache.
+        pub store: StoreSettings = {},
+        /// Serial ports and serial servers.
+        pub port: Vec<PortSettings> = [],
+        /// Wired meters.
+        pub meter: Vec<MeterSettings> = [],
+        /// Radio receivers.
+        pub radio: Vec<RadioSettings> = [],
+        /// Transparent serial tunnels.
+        pub tunnel: Option<Later>,
+        /// Remote control by MQTT and SMS.
+        pub control: Option<Later>,
+        /// The periodic status message.
+        pub status: Option<Later>,
+        /// Watchdogs.
+        pub watchdog: Option<Later>,
+    }
+}
+
+settings! {
+    /// Who this gateway is.
+    pub struct GatewaySettings {
+        /// Stands for {id} in topics and ids. Unset: the board's serial number, then the
+        /// machine id.
+        pub id: Option<String>,
+        /// The hardware: the name of a file in boards/ (`weir boards` lists them).
+        pub board: String = "generic",
+        /// Stands for {imei} and \[IMEI\] in topics and ids.
+        pub imei: Option<String>,
+    }
+}
+
+/// Why a configuration can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("cannot read {}: {source}; write it first (see docs/config.md) or name another with --config", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is no text in UTF-8.
+    #[error("{} is not a text file in UTF-8", .0.display())]
+    NotText(PathBuf),
+    /// The file has errors.
+    #[error("{} has {} that must be corrected", path.display(), count(problems))]
+    Wrong {
+        /// The file.
+        path: PathBuf,
+        /// All that was found, in the order of the file, warnings too.
+        problems: Vec<Problem>,
+    },
+}
+
+fn count(problems: &[Problem]) -> String {
+    let errors = problems.iter().filter(|p| p.severity == crate::setting::Severity::Error).count();
+    if errors == 1 { "1 error".to_owned() } else { format!("{errors} errors") }
+}
+
+/// A configuration without errors.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// The settings.
+    pub settings: Settings,
+    /// Warnings, in the order of the file.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// [`ConfigError`], with all mistakes of the file.
+pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let bytes = os::file::read_small(path, LARGEST_FILE)
+        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+    let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText(path.to_owned()))?;
+    parse(&text).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
+}
+
+/// Reads and checks a configuration's text.
+///
+/// # Errors
+/// Every mistake, in the order of the text; warnings too.
+pub fn parse(text: &str) -> Result<Loaded, Vec<Problem>> {
+    let mut problems = Problems::new();
+    let (document, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        problems.syntax(error.span(), format!("not valid TOML: {}", error.message().replace('\n', ", ")));
+    }
+    let root = toml::de::DeValue::Table(document.get_ref().clone());
+    let settings = Settings::read(&Node::new(&root, 0..0, ""), &mut problems);
+    if let Some(settings) = &settings {
+        check::across_rooms(settings, &mut problems);
+    }
+    let failed = problems.has_errors();
+    let problems = problems.located(text);
+    match settings {
+        Some(settings) if !failed => Ok(Loaded { settings, warnings: problems }),
+        _ => Err(problems),
+    }
+}
+
+impl Settings {
+    /// What the file asks for, in a few words.
+    pub fn summary(&self) -> String {
+        let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let meters = self.meter.len();
+        format!(
+            "{} on {}, {}, to {}",
+            counted(meters, "meter"),
+            counted(self.port.len(), "port"),
+            counted(self.radio.len(), "receiver"),
+            *self.broker.url
+        )
+    }
+
+    /// The effective values as TOML, defaults included, without any secret.
+    pub fn effective(&self) -> String {
+        match self.printed() {
+            printed @ Printed::Table(_) => printed.document(),
+            _ => String::new(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! The worker's housekeeping: room on disk, directories out of use, the cursor.
+
+use std::io;
+
+use tracing::{debug, error, info};
+
+use super::super::cursor::{Cursor, LaneCursor};
+use super::super::row::{self, Row};
+use super::Worker;
+
+/// Damaged generations kept aside.
+const KEEP: usize = 2;
+
+impl Worker {
+    /// Evicts until `wanted` bytes fit: what was kept aside, the oldest ordinary frames, and only
+    /// then priority frames.
+    pub(super) fn make_room(&mut self, wanted: u64) -> io::Result<()> {
+        let mut evicted = 0;
+        while self.rows.iter().map(Row::bytes).sum::<u64>() + wanted > self.max {
+            let [priority, ordinary] = &mut self.rows;
+            let Some(victim) = ordinary.evict().or_else(|| priority.evict()) else { break };
+            evicted += victim.frames.saturating_sub(victim.done);
+            self.doomed.push(victim);
+        }
+        self.status.evicted += evicted;
+        if evicted > 0 && !self.evicting {
+            error!(evicted, max_size = self.max, "the store is full, the oldest frames are given up");
+        } else if evicted > 0 {
+            debug!(evicted, "frames were given up");
+        } else if self.evicting {
+            info!(evicted = self.status.evicted, "the store has room again");
+        }
+        self.evicting = evicted > 0 || (self.evicting && self.status.disk_bytes > self.max / 4 * 3);
+        self.remove_doomed(evicted > 0)
+    }
+
+    /// Removes generations that hold nothing waiting.
+    pub(super) fn tidy(&mut self, ending: bool) -> io::Result<()> {
+        for row in &mut self.rows {
+            self.doomed.extend(row.finished(ending));
+        }
+        self.remove_doomed(false)
+    }
+
+    /// Removes directories, after the cursor says that they are done with.
+    fn remove_doomed(&mut self, crowded: bool) -> io::Result<()> {
+        if self.doomed.is_empty() {
+            return Ok(());
+        }
+        self.save()?;
+        let keep = if crowded { 0 } else { KEEP };
+        while let Some(generation) = self.doomed.last() {
+            row::discard(&self.root, generation, keep)?;
+            self.doomed.pop();
+        }
+        Ok(())
+    }
+
+    /// Reserves numbers ahead, on disk.
+    pub(super) fn reserve(&mut self, ahead: u64) -> io::Result<()> {
+        let old = std::mem::replace(&mut self.reserved, self.next.saturating_add(ahead));
+        self.save().inspect_err(|_| self.reserved = old)
+    }
+
+    /// Writes the cursor.
+    pub(super) fn save(&mut self) -> io::Result<()> {
+        self.refresh();
+        let mut lanes = [0, 1].map(|i| self.rows.get(i).map(Row::cursor).unwrap_or_default());
+        let forgotten: u64 = lanes.iter_mut().map(LaneCursor::shorten).sum();
+        let status = &self.status;
+        let cursor = Cursor {
+            serial: self.serial + 1,
+            reserved: self.reserved,
+            acknowledged: status.acknowledged.saturating_sub(forgotten),
+            evicted: status.evicted,
+            damaged: status.damaged,
+            cached: status.cached,
+            cached_priority: status.cached_priority,
+            durable: status.durable,
+            disk_bytes: status.disk_bytes,
+            lanes,
+        };
+        self.cursor_file.write(&cursor)?;
+        self.serial += 1;
+        self.cursor_due = None;
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! Stories about weir.toml: every mistake at once, with its place and what to do about it.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
+
+use std::path::Path;
+
+use weir::config;
+use weir::setting::Severity;
+
+fn complaints(text: &str) -> Vec<String> {
+    config::parse(text).map_or_else(|p| p, |l| l.warnings).iter().map(ToString::to_string).collect()
+}
+
+const MINIMAL: &str = "[broker]\nurl = \"ssl://localhost:8883\"\n";
+
+#[test]
+fn the_smallest_file_names_only_the_broker() {
+    let loaded = config::parse(MINIMAL).unwrap();
+    assert!(loaded.warnings.is_empty(), "{:?}", loaded.warnings);
+    assert_eq!(loaded.settings.store.max_size.bytes(), 256 << 20);
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_with_its_place() {
+    let text = "version = 2
+[store]
+max_size = \"lots\"
+snyc = \"1s\"
+[broker]
+url = \"ssl://localhost:8883\"
+[[port]]
+name = \"a\"
+baud = \"fast\"
+framing = \"9N1\"
+[[meter]]
+name = \"m\"
+port = \"b\"
+protocol = \"modbus-rtu\"
+every = \"0s\"
+[[meter]]
+name = \"m\"
+protocol = \"modbus-rtu\"
+";
+    let found = complaints(text);
+    for expected in [
+        "1:11: error: version is 2, but must be from 1 to 1",
+        "3:12: error: store.max_size is \"lots\", but must be a size",
+        "4:1: error: unknown key \"snyc\" in [store]; did you mean \"sync\"?",
+        "9:8: error: port[0].baud must be a whole number, but this is a string",
+        "10:11: error: port[0].framing is \"9N1\"",
+        "13:8: error: meter \"m\" names port \"b\", which is not defined; known: a",
+        "16:1: error: meter[1].port is missing",
+        "17:8: error: there is already a meter named \"m\"",
+    ] {
+        assert!(found.iter().any(|f| f.starts_with(expected)), "missing: {expected}\nfound: {found:#?}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_toml_is_told_where() {
+    let found = complaints("[broker\nurl = \"ssl://x:1\"\n[store]\npath = 5\n");
+    assert!(found[0].starts_with("1:8: error: not valid TOML"), "{found:#?}");
+    assert!(found.iter().any(|f| f.contains("store.path must be a path")), "{found:#?}");
+    assert!(!found.iter().any(|f| f.contains("missing")), "a broken file hides keys: {found:#?}");
+}
+
+#[test]
+fn parts_of_the_contract_that_come_later_are_accepted_with_a_warning() {
+    let loaded = config::parse(&format!("{MINIMAL}[control]\nat_topics = [\"x\"]\n")).unwrap();
+    assert_eq!(loaded.warnings.len(), 1);
+    assert_eq!(loaded.warnings[0].severity, Severity::Warning);
+}
+
+#[test]
+fn effective_values_read_back_as_the_same_settings() {
+    let text = format!(
+        "{MINIMAL}username = \"u\"\npassword_file = \"/etc/weir/secret\"\n[[port]]\nname = \"a\\\"b\"\ndevice = \"/dev/x\"\n[[meter]]\nname = \"m\"\nport = \"a\\\"b\"\nprotocol = \"modbus-rtu\"\naddress = 7\nevery = \"90s\"\n[[meter.register]]\nname = \"u\"\nregister = \"input:0\"\nscale = 0.10\n"
+    );
+    let effective = config::parse(&text).unwrap().settings.effective();
+    assert!(effective.contains("scale = 0.10"), "{effective}");
+    assert!(effective.contains("content masked"), "{effective}");
+    let again = config::parse(&effective).unwrap_or_else(|p| panic!("{p:#?}\n{effective}"));
+    assert_eq!(again.settings.effective(), effective);
+}
+
+#[test]
+fn the_configuration_page_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
+    let made = config::markdown();
+    if std::env::var_os("WEIR_BLESS").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == made, "docs/config.md is stale; run: WEIR_BLESS=1 cargo test --test config");
+}
