@@ -122,3 +122,28 @@ fn the_configuration_page_is_fresh() {
     let kept = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(kept == made, "docs/config.md is stale; run: WEIR_BLESS=1 cargo test --test config");
 }
+
+#[test]
+fn the_shipped_example_can_be_used_as_it_is() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/example.toml")).unwrap();
+    let loaded = config::parse(&text).unwrap_or_else(|p| panic!("{p:#?}"));
+    let missing_files = |p: &&weir::setting::Problem| !p.message.ends_with("does not exist yet");
+    assert_eq!(loaded.warnings.iter().filter(missing_files).count(), 0, "{:#?}", loaded.warnings);
+}
+
+/// The contract of names, when the reference lies beside the checkout: every name in it is known,
+/// and the only errors are of what this version says it does not do.
+#[test]
+fn the_contract_of_names_is_understood() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let places =
+        [root.join("../shared/reference/example-config.toml"), "/work/shared/reference/example-config.toml".into()];
+    let Some(text) = places.iter().find_map(|p| std::fs::read_to_string(p).ok()) else {
+        println!("NOT CHECKED: example-config.toml is not beside the checkout");
+        return;
+    };
+    let found = config::parse(&text).map_or_else(|p| p, |l| l.warnings);
+    let errors: Vec<_> = found.iter().filter(|p| p.severity == Severity::Error).map(ToString::to_string).collect();
+    assert!(errors.iter().all(|e| e.contains("this version of weir does not drive the receiver")), "{errors:#?}");
+    assert!(errors.len() <= 1, "{errors:#?}");
+}

@@ -28,12 +28,13 @@ impl Run {
         info!(version = env!("CARGO_PKG_VERSION"), file = %config.display(), "starting: {}", loaded.settings.summary());
         let runtime = runtime()?;
         let outcome = runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::other(e.to_string()))?;
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::other(e.to_string()))?;
+            // Signals are taken before anything is opened, so that a stop is never sudden.
             let agent = agent::start(&loaded.settings).map_err(|e| match e {
                 AgentError::Store(_) => Failure::other(e.to_string()),
                 _ => Failure::config(e.to_string()),
             })?;
-            let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::other(e.to_string()))?;
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(|e| Failure::other(e.to_string()))?;
             let stop = async {
                 tokio::select! {
                     _ = terminate.recv() => info!("SIGTERM received"),

@@ -20,7 +20,7 @@ pub(super) struct StoreCommand {
 enum Sub {
     /// Show how many frames were received, acknowledged and evicted, and how many wait.
     ///
-    /// Works while the agent runs: what it shows is what was durable at the last sync.
+    /// Works while the agent runs; its figures are then up to a minute old.
     Status {
         /// Print one JSON object.
         #[arg(long)]

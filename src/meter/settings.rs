@@ -69,7 +69,8 @@ settings! {
         pub pause: Duration = "0ms",
         /// Modbus: a register map, by name or as a path of a file.
         pub profile: Option<At<String>>,
-        /// Modbus: registers to read, besides those of the profile.
+        /// Modbus: registers to read besides those of the profile; one with a name of the profile
+        /// replaces it.
         pub register: Vec<RegisterSettings> = [],
         /// IEC 62056-21: the ids to keep from a readout, e.g. "1.8.0"; empty keeps all.
         pub values: Vec<String> = [],

@@ -73,7 +73,10 @@ fn read(settings: &MeterSettings, problems: &mut Problems) -> Map {
             Err(sentence) => problems.error(name.span(), sentence),
         }
     }
-    points.extend(points_of(&settings.register, problems));
+    let own = points_of(&settings.register, problems);
+    // The meter's own registers add to the profile and replace those of the same name.
+    points.retain(|p: &Point| own.iter().all(|o| o.name != p.name));
+    points.extend(own);
     if settings.profile.is_none() && settings.register.is_empty() {
         let known = known_profiles();
         let message =
@@ -249,6 +252,9 @@ pub(super) mod tests {
         let twice = "name = \"m\"\nport = \"p\"\nprotocol = \"modbus-tcp\"\naddress = 255\n\
             register = [{ name = \"a\", register = \"input:0\" }, { name = \"a\", register = \"input:1\" }]\n";
         assert!(mistakes(twice)[0].contains("two registers named \"a\""));
+        let replaced = "name = \"m\"\nport = \"p\"\nprotocol = \"modbus-rtu\"\nprofile = \"eastron-sdm120\"\n\
+            register = [{ name = \"voltage\", register = \"holding:7\" }]\n";
+        assert_eq!(mistakes(replaced), Vec::<String>::new(), "a register of one's own replaces the profile's");
         let zero = "name = \"m\"\nport = \"p\"\nprotocol = \"modbus-rtu\"\nprofile = \"eastron-sdm120\"\n\
             timeout = \"0s\"\nevery = \"0s\"\n";
         assert_eq!(mistakes(zero).len(), 2);
