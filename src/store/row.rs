@@ -39,7 +39,7 @@ impl Row {
         fs::create_dir_all(dir)?;
         let mut generations: Vec<_> =
             fs::read_dir(dir)?.flatten().filter_map(|e| Generation::found(&e.path())).collect();
-        generations.sort_by_key(|g| g.first);
+        generations.sort_by(|a, b| (a.first, &a.dir).cmp(&(b.first, &b.dir)));
         drop_twins(&mut generations)?;
         let (low, partial) = (cursor.low, cursor.partial.into_iter().collect());
         let mut row = Self { dir: dir.to_owned(), generations: generations.into(), low, partial, damaged: 0 };
