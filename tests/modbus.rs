@@ -128,6 +128,21 @@ async fn a_late_answer_is_not_taken_by_another_entry_for_the_same_unit() {
 }
 
 #[tokio::test]
+async fn over_tcp_too_a_late_answer_is_not_taken_by_another_entry_for_the_same_unit() {
+    let meters = ModbusMeters::new(&[1]);
+    let (address, _served) = meters.serve_tcp().await.unwrap();
+    let entry = |name, timeout, register| {
+        let rest = format!("protocol = \"modbus-tcp\"\ntimeout = \"{timeout}\"\nretries = 0");
+        meter(name, &rest, &[(register, "u16")])
+    };
+    let both = vec![entry("first", "250ms", "holding:0"), entry("second", "2s", "holding:5")];
+    let bus = Bus::start(Endpoint::Tcp(address.to_string()), 9600, both);
+    meters.set_fault(1, Some(Fault::Late(Duration::from_millis(400))));
+    bus.read("first").await.unwrap_err();
+    assert_eq!(bus.texts("second").await, ["1005"]);
+}
+
+#[tokio::test]
 async fn three_and_a_half_characters_of_silence_stand_between_answer_and_request() {
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();

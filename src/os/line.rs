@@ -204,6 +204,7 @@ pub struct Line {
     speed: Speed,
     /// When the last byte was sent or received, for silence rules such as Modbus t3.5.
     last_byte: Instant,
+    number: u16,
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -242,12 +243,19 @@ impl Line {
                 Io::Tcp(stream)
             }
         };
-        Ok(Self { io, speed, last_byte: Instant::now() })
+        Ok(Self { io, speed, last_byte: Instant::now(), number: 0 })
     }
 
     /// The present speed; over TCP what the serial server is assumed to use.
     pub const fn speed(&self) -> Speed {
         self.speed
+    }
+
+    /// A running number for those who number what they send over this line: never the same twice
+    /// in a row of 65,536, whoever asks.
+    pub const fn next_number(&mut self) -> u16 {
+        self.number = self.number.wrapping_add(1);
+        self.number
     }
 
     /// Tells whether bytes travel over TCP, where character times mean little.

@@ -42,8 +42,6 @@ pub(super) struct Guard {
     name: String,
     timeout: Duration,
     pause: Duration,
-    /// The transaction id of the last request; never used twice in a row of 65,536.
-    transaction: u16,
     /// Until when an answer to an open request may come, and to which request.
     open: Option<(Instant, Request)>,
     /// A late answer was told about; once is enough.
@@ -57,7 +55,6 @@ impl Guard {
             name: settings.name.to_string(),
             timeout: settings.timeout,
             pause: settings.pause,
-            transaction: 0,
             open: None,
             late_told: false,
         }
@@ -181,8 +178,8 @@ impl Guard {
 
     async fn tcp(&mut self, line: &mut Line, unit: u8, request: &Request, adu: &[u8]) -> Result<Vec<u8>, MeterError> {
         sleep_until(line.last_byte() + self.pause).await;
-        self.transaction = self.transaction.wrapping_add(1);
-        let ours = tcp::Header { transaction: self.transaction, unit };
+        // Of the line, not of the meter: two meters on one connection must not use the same.
+        let ours = tcp::Header { transaction: line.next_number(), unit };
         let (mut pdu, mut sent) = (Vec::new(), Vec::new());
         request.encode(&mut pdu);
         tcp::encode(ours, &pdu, &mut sent);
