@@ -350,6 +350,8 @@ fn a_generation_that_could_not_be_removed_does_not_hide_the_one_written_instead(
         run(async {
             with_backlog(dir.path(), 256 << 20, 50, Lane::Ordinary).await;
             let written = databases(dir.path(), "ordinary").remove(0).parent().unwrap().to_owned();
+            // As a crash leaves it.
+            fs::remove_file(written.join("sealed")).unwrap();
             let (first, _) = written.file_name().unwrap().to_str().unwrap().rsplit_once('-').unwrap();
             fs::create_dir(written.with_file_name(format!("{first}-{nonce}"))).unwrap();
             let store = Store::open(&quiet(dir.path())).unwrap();
