@@ -5,6 +5,7 @@
 //! to do, and an exit code as in sysexits.h. Start with [`main`].
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -103,7 +104,10 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Decode(command) => command.run(),
         Command::Boards(command) => command.run(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "weir", &mut std::io::stdout());
+            // Into memory first: the generator panics when a pipe is closed early.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "weir", &mut script);
+            let _ = std::io::stdout().write_all(&script);
             Ok(())
         }
     }

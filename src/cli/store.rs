@@ -39,7 +39,7 @@ impl StoreCommand {
             let object = serde_json::json!({
                 "path": path, "received": status.received, "acknowledged": status.acknowledged,
                 "evicted": status.evicted, "cached": status.cached, "cached_priority": status.cached_priority,
-                "durable": status.durable,
+                "damaged": status.damaged, "durable": status.durable, "disk_bytes": status.disk_bytes,
             });
             let _ = writeln!(out, "{object}");
             return Ok(());
@@ -48,7 +48,7 @@ impl StoreCommand {
             ("store", path.display().to_string()),
             ("received", status.received.to_string()),
             ("acknowledged", status.acknowledged.to_string()),
-            ("evicted", status.evicted.to_string()),
+            ("evicted", format!("{} ({} unreadable)", status.evicted, status.damaged)),
             ("cached", format!("{} ({} with priority)", status.cached, status.cached_priority)),
         ];
         let _ = out.write_all(table::pairs(&rows).as_bytes());
