@@ -1,6 +1,6 @@
 //! Builds the rooms, joins them by bounded channels, supervises them and stops them in order.
 //!
-//! Invariants: rooms meet only in [`wiring`]; a room that ends is started again with growing
+//! Invariants: rooms meet only in `wiring.rs`; a room that ends is started again with growing
 //! pauses and never takes the others with it; at the end inputs stop first, channels drain into
 //! the store, the store syncs, and the uplink gets a grace to say goodbye. Start with [`start`].
 

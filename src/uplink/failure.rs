@@ -140,12 +140,34 @@ fn closed_before_answer(url: &BrokerUrl, files: &TlsFiles) -> Failure {
     }
 }
 
+/// What ended a session, without the libraries' own wording where the kind says it all.
 fn short(error: &ConnectionError) -> String {
-    match error {
-        ConnectionError::MqttState(StateError::Io(io)) => io.to_string(),
-        ConnectionError::MqttState(state) => state.to_string(),
-        other => other.to_string(),
+    match io_error(error).map(|io| (io.kind(), io)) {
+        Some((io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionAborted, _)) => {
+            "the other side hung up".to_owned()
+        }
+        Some((io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe, _)) => "it was reset".to_owned(),
+        Some((_, io)) => io.to_string(),
+        None => error.to_string(),
     }
+}
+
+/// Finds the system's error wherever it is wrapped.
+fn io_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<io::Error>() {
+            return Some(found);
+        }
+        next = match error.downcast_ref::<ConnectionError>() {
+            Some(ConnectionError::MqttState(StateError::Io(io))) => Some(io),
+            Some(ConnectionError::MqttState(StateError::Deserialization(rumqttc::mqttbytes::Error::Io(io)))) => {
+                Some(io)
+            }
+            _ => error.source(),
+        };
+    }
+    None
 }
 
 /// Finds the TLS library's error wherever it is wrapped. An `io::Error` hides what it carries
@@ -167,6 +189,19 @@ fn tls_error<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e rustls::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hung_up_connection_is_told_in_plain_words() {
+        let url = BrokerUrl::parse("ssl://b").unwrap();
+        let eof = || io::Error::new(io::ErrorKind::UnexpectedEof, "see https://docs.rs");
+        for error in [
+            ConnectionError::MqttState(StateError::Io(eof())),
+            ConnectionError::MqttState(StateError::Deserialization(rumqttc::mqttbytes::Error::Io(eof()))),
+        ] {
+            let failure = Failure::explain(&error, &url, &TlsFiles::default(), true);
+            assert_eq!(failure.sentence, "the connection to ssl://b:8883 broke (the other side hung up)");
+        }
+    }
 
     #[test]
     fn a_tls_error_is_found_however_deep_it_is_wrapped() {

@@ -80,10 +80,11 @@ impl Screen {
             (
                 "broker",
                 format!(
-                    "{}, {} messages, {} frames acknowledged",
+                    "{}, {} messages, {} frames acknowledged, {} repeated",
                     link(sight),
                     sight.messages,
-                    sight.store.acknowledged
+                    sight.store.acknowledged,
+                    sight.repeats
                 ),
             ),
             ("newest value", table::printable(&sight.newest)),
