@@ -1,7 +1,7 @@
 //! From the inputs' channel into the store.
 
 use tokio::sync::mpsc;
-use tracing::error;
+use tracing::{debug, error};
 
 use crate::model::Frame;
 use crate::store::Store;
@@ -10,11 +10,23 @@ use crate::store::Store;
 /// it is full the inputs wait, and serial lines and pipes buffer in the kernel.
 pub(super) const FRAMES_WAITING: usize = 256;
 
-/// Appends every frame to the store until all inputs are gone.
+/// Appends every frame to the store until all inputs are gone. A refusal of one kind is logged
+/// once, then counted.
 pub(super) async fn run(mut frames: mpsc::Receiver<Frame>, store: Store) {
+    let mut lost = 0u64;
+    let mut told = None;
     while let Some(frame) = frames.recv().await {
-        if let Err(error) = store.append(frame).await {
-            error!(%error, "a frame could not be stored and is lost");
+        let Err(error) = store.append(frame).await else { continue };
+        lost += 1;
+        let kind = Some(std::mem::discriminant(&error));
+        if told == kind {
+            debug!(%error, lost, "a frame could not be stored and is lost, again");
+        } else {
+            told = kind;
+            error!(%error, lost, "a frame could not be stored and is lost");
         }
+    }
+    if lost > 0 {
+        error!(lost, "so many frames could not be stored since the start");
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::config::Settings;
 use crate::os::notify;
@@ -24,6 +24,8 @@ pub use wiring::{Evidence, resolve_port};
 
 /// How long the inputs' last frames may take into the store at shutdown.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// How long the uplink's goodbye may be held up by the sync before it.
+const SYNC_GRACE: Duration = Duration::from_secs(5);
 /// How long the uplink may take to say goodbye at shutdown.
 const UPLINK_GRACE: Duration = Duration::from_secs(8);
 
@@ -89,25 +91,42 @@ impl Agent {
         info!("ready");
         let tick = notify::alive_every().unwrap_or(Duration::from_secs(30)).min(Duration::from_secs(30));
         let mut stop = std::pin::pin!(stop);
+        let mut missed = 0;
         loop {
+            let beat = async {
+                tokio::time::sleep(tick).await;
+                self.heartbeat(tick, &mut missed).await
+            };
             tokio::select! {
                 () = &mut stop => break,
-                () = tokio::time::sleep(tick) => self.heartbeat(tick).await,
+                alive = beat => if !alive { break },
             }
         }
         self.shut_down().await;
     }
 
-    /// Pings the service manager, but only when the store's thread answers.
-    async fn heartbeat(&self, tick: Duration) {
+    /// Pings the service manager, but only when the store's thread answers; counts in `missed`
+    /// how often it did not. False when the store has ended: then nothing can be kept any more.
+    async fn heartbeat(&self, tick: Duration, missed: &mut u64) -> bool {
         use crate::model::{Lane, Sequence};
         match timeout(tick, self.store.peek(Lane::Priority, Sequence::MAX, 1)).await {
             Ok(Ok(_)) => {
                 notify::alive();
                 notify::status(&self.status_line());
+                if std::mem::take(missed) > 0 {
+                    info!("the store answers again");
+                }
+                return true;
             }
-            Ok(Err(_)) | Err(_) => warn!("the store does not answer; its disk may be hanging"),
+            Ok(Err(error)) => {
+                error!(%error, "the store has ended by itself; weir stops so that it is started anew");
+                return false;
+            }
+            Err(_) if *missed == 0 => warn!("the store does not answer; its disk may be hanging"),
+            Err(_) => debug!(missed, "the store still does not answer"),
         }
+        *missed += 1;
+        true
     }
 
     fn status_line(&self) -> String {
@@ -124,8 +143,10 @@ impl Agent {
         if timeout(DRAIN_GRACE, intake).await.is_err() {
             warn!(room = "intake", "still running at shutdown");
         }
-        if let Err(error) = store.sync().await {
-            warn!(%error, "the store could not be synced at shutdown");
+        match timeout(SYNC_GRACE, store.sync()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!(%error, "the store could not be synced at shutdown"),
+            Err(_) => warn!("the store is still syncing at shutdown"),
         }
         let _ = stop_uplink.send(true);
         uplink.finish(UPLINK_GRACE).await;

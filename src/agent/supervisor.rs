@@ -5,11 +5,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{error, info, warn};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A room that ran so long before it failed works: its next failure is news again.
+const STEADY: Duration = Duration::from_secs(600);
 
 /// A group of supervised rooms.
 #[derive(Debug, Default)]
@@ -36,6 +38,7 @@ impl Rooms {
             loop {
                 // A task of its own, so that a panic ends the room and not its supervision.
                 let mut attempt = JoinSet::new();
+                let begun = Instant::now();
                 attempt.spawn(run());
                 let sentence = match attempt.join_next().await {
                     Some(Ok(Ok(()))) | None => break,
@@ -43,6 +46,10 @@ impl Rooms {
                     Some(Err(panic)) => format!("it panicked: {panic}"),
                 };
                 failures += 1;
+                if begun.elapsed() >= STEADY {
+                    pause = FIRST_PAUSE;
+                    last.clear();
+                }
                 if sentence == last {
                     tracing::debug!(room, failures, "the room failed again");
                 } else {
@@ -101,6 +108,35 @@ mod tests {
         });
         rooms.finish(Duration::from_secs(60)).await;
         assert_eq!(tries.load(Ordering::SeqCst), 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failure_after_a_long_run_is_a_new_one() {
+        let (tell, mut starts) = tokio::sync::mpsc::unbounded_channel();
+        let mut rooms = Rooms::default();
+        let mut attempt = 0;
+        rooms.start("wobbly", move || {
+            attempt += 1;
+            let (tell, attempt) = (tell.clone(), attempt);
+            async move {
+                tell.send(Instant::now()).unwrap();
+                match attempt {
+                    1..=4 => Err("at once"),
+                    5 => {
+                        sleep(STEADY).await;
+                        Err("at once")
+                    }
+                    _ => Ok(()),
+                }
+            }
+        });
+        rooms.finish(STEADY * 2).await;
+        let mut at = Vec::new();
+        while let Ok(start) = starts.try_recv() {
+            at.push(start);
+        }
+        let pauses: Vec<_> = at.windows(2).map(|w| (w[1] - w[0]).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, STEADY.as_secs() + 1]);
     }
 
     #[tokio::test(start_paused = true)]
