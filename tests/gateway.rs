@@ -139,7 +139,7 @@ fn the_unit_checks_first_tells_when_it_is_ready_and_is_watched() {
     for line in [
         "Type=notify",
         "ExecStartPre=/usr/bin/weir check /etc/weir/weir.toml",
-        "WatchdogSec=30s",
+        "WatchdogSec=60s",
         "Restart=always",
         "User=weir",
         "SupplementaryGroups=dialout",
