@@ -40,8 +40,10 @@ impl Decode {
             return self.one(&self.hex.concat(), format);
         }
         let mut bad = false;
-        for line in std::io::stdin().lock().lines() {
+        // As bytes: a line that is no text is a bad line, not the end.
+        for line in std::io::stdin().lock().split(b'\n') {
             let line = line.map_err(|e| Failure::other(format!("standard input: {e}")))?;
+            let line = String::from_utf8_lossy(&line);
             if !line.trim().is_empty() {
                 bad |= self.show(&line, format).is_err();
             }

@@ -23,9 +23,10 @@ impl Run {
         log::start(level.unwrap_or(LevelFilter::INFO));
         let loaded = config::load(&config)?;
         for warning in &loaded.warnings {
-            warn!(file = %config.display(), "{warning}");
+            let (line, column, problem) = (warning.line, warning.column, &warning.message);
+            warn!(file = %config.display(), line, column, problem, "the configuration can be used, but somebody should look");
         }
-        info!(version = env!("CARGO_PKG_VERSION"), file = %config.display(), "starting: {}", loaded.settings.summary());
+        info!(version = env!("CARGO_PKG_VERSION"), file = %config.display(), work = loaded.settings.summary(), "starting");
         let runtime = runtime()?;
         let outcome = runtime.block_on(async {
             let mut terminate = signal(SignalKind::terminate()).map_err(|e| Failure::other(e.to_string()))?;
