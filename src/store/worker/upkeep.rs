@@ -23,14 +23,16 @@ impl Worker {
             self.doomed.push(victim);
         }
         self.status.evicted += evicted;
+        // A generation given up makes room for many flushes; that is not yet the end of it.
+        let goes_on = evicted > 0 || (self.evicting && self.status.disk_bytes > self.max / 4 * 3);
         if evicted > 0 && !self.evicting {
             error!(evicted, max_size = self.max, "the store is full, the oldest frames are given up");
         } else if evicted > 0 {
             debug!(evicted, "frames were given up");
-        } else if self.evicting {
+        } else if self.evicting && !goes_on {
             info!(evicted = self.status.evicted, "the store has room again");
         }
-        self.evicting = evicted > 0 || (self.evicting && self.status.disk_bytes > self.max / 4 * 3);
+        self.evicting = goes_on;
         self.remove_doomed(evicted > 0)
     }
 
@@ -84,5 +86,60 @@ impl Worker {
         self.serial += 1;
         self.cursor_due = None;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::super::super::{Status, StoreSettings, SyncPolicy};
+    use super::*;
+    use crate::setting::Size;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_store_that_stays_full_does_not_say_again_and_again_that_it_has_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let max = 8 << 20;
+        let settings = StoreSettings {
+            path: dir.path().to_owned(),
+            max_size: Size::from_bytes(max),
+            sync: SyncPolicy::Every(Duration::from_secs(1)),
+        };
+        let mut worker = Worker::open(&settings, watch::channel(Status::default()).0).unwrap();
+        let page = Page::default();
+        let writer = page.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            worker.evicting = true;
+            worker.status.disk_bytes = max;
+            for _ in 0..10 {
+                worker.make_room(0).unwrap();
+            }
+            assert_eq!(page.0.lock().unwrap().len(), 0);
+            worker.status.disk_bytes = 0;
+            for _ in 0..10 {
+                worker.make_room(0).unwrap();
+            }
+        });
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("has room again").count(), 1, "{text}");
     }
 }
