@@ -64,6 +64,15 @@ pub(super) enum Request {
     Rest(oneshot::Sender<()>),
 }
 
+/// Reading fails: of which lane, behind which number, and when it is tried again.
+#[derive(Debug)]
+struct Unreadable {
+    lane: Lane,
+    after: Sequence,
+    again: Instant,
+    pause: Duration,
+}
+
 /// The state of the thread.
 #[derive(Debug)]
 pub(super) struct Worker {
@@ -93,6 +102,7 @@ pub(super) struct Worker {
     retry: Option<Instant>,
     pause: Duration,
     failures: u64,
+    unreadable: Option<Unreadable>,
     evicting: bool,
     _lock: std::fs::File,
 }
@@ -129,6 +139,7 @@ impl Worker {
             retry: None,
             pause: FIRST_PAUSE,
             failures: 0,
+            unreadable: None,
             evicting: false,
             _lock: lock,
         };
@@ -249,8 +260,9 @@ impl Worker {
         if let Ok(true) = outcome {
             let _ = tail.after(after).all(|(sequence, bytes)| take(sequence, bytes));
         }
-        if let Err(error) = outcome {
-            self.failed(&error);
+        match outcome {
+            Err(error) => self.read_failed(lane, after, &error),
+            Ok(whole) => self.read_worked(lane, after, whole),
         }
         if !strange.is_empty() {
             let lost = self.commit(lane, strange);
@@ -270,7 +282,7 @@ impl Worker {
         let on_disk = match outcome {
             Ok(count) => count,
             Err(error) => {
-                self.failed(&error);
+                self.read_failed(lane, 0, &error);
                 0
             }
         };
@@ -314,7 +326,8 @@ impl Worker {
         if self.retry.is_some() {
             return self.retry;
         }
-        let dues = [self.tail_due(Lane::Priority), self.tail_due(Lane::Ordinary), self.cursor_due];
+        let reread = self.unreadable.as_ref().filter(|_| self.status.disk_error.is_some()).map(|u| u.again);
+        let dues = [self.tail_due(Lane::Priority), self.tail_due(Lane::Ordinary), self.cursor_due, reread];
         dues.into_iter().flatten().min()
     }
 
@@ -322,18 +335,23 @@ impl Worker {
     fn settle(&mut self) {
         let now = Instant::now();
         let asked = !self.syncs.is_empty();
+        let mut outcome = Ok(());
         if asked || self.retry.is_none_or(|at| at <= now) {
             let was_failing = self.retry.take().is_some();
             if let Err(error) = self.work(now, asked, was_failing) {
                 self.failed(&error);
+                outcome = Err(error.to_string());
             } else if was_failing {
                 info!(failures = self.failures, "the store's disk works again");
                 (self.status.disk_error, self.pause, self.failures) = (None, FIRST_PAUSE, 0);
             }
         }
+        if self.retry.is_none() && self.unreadable.as_ref().is_some_and(|u| u.again <= now) {
+            // The change of the status tells whoever reads to try again.
+            self.status.disk_error = None;
+        }
         self.refresh();
         self.publish();
-        let outcome = self.status.disk_error.clone().map_or(Ok(()), Err);
         for reply in self.syncs.drain(..) {
             let _ = reply.send(outcome.clone());
         }
@@ -433,16 +451,13 @@ impl Worker {
     }
 
     fn failed(&mut self, error: &io::Error) {
-        if self.status.disk_error.is_none() {
+        if self.failures == 0 {
             error!(%error, path = %self.root.display(), "the store's disk fails, frames stay in memory");
         }
         self.failures += 1;
         self.status.disk_error = Some(error.to_string());
-        // A read that fails again and again must not push the next try away.
-        if self.retry.is_none() {
-            self.retry = Some(Instant::now() + self.pause);
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        }
+        self.retry = Some(Instant::now() + self.pause);
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
     /// Writes everything and gives back the numbers not used.

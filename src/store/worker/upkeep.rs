@@ -2,11 +2,13 @@
 
 use std::io;
 
+use tokio::time::Instant;
 use tracing::{debug, error, info};
 
 use super::super::cursor::{Cursor, LaneCursor};
 use super::super::row::{self, Row};
-use super::Worker;
+use super::{FIRST_PAUSE, LONGEST_PAUSE, Unreadable, Worker};
+use crate::model::{Lane, Sequence};
 
 /// Damaged generations kept aside.
 const KEEP: usize = 2;
@@ -34,6 +36,35 @@ impl Worker {
         }
         self.evicting = goes_on;
         self.remove_doomed(evicted > 0)
+    }
+
+    /// Notes that reading fails. Writing goes on meanwhile.
+    pub(super) fn read_failed(&mut self, lane: Lane, after: Sequence, error: &io::Error) {
+        let now = Instant::now();
+        self.status.disk_error = Some(error.to_string());
+        match &mut self.unreadable {
+            None => {
+                error!(%error, path = %self.root.display(), "the store cannot read what it holds; it is tried again");
+                let pause = FIRST_PAUSE;
+                self.unreadable = Some(Unreadable { lane, after, again: now + pause, pause });
+            }
+            Some(known) if known.again <= now => {
+                known.pause = (known.pause * 2).min(LONGEST_PAUSE);
+                known.again = now + known.pause;
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// Notes that reading works again, when it read `whole` what it could not read before.
+    pub(super) fn read_worked(&mut self, lane: Lane, after: Sequence, whole: bool) {
+        let mends = |u: &mut Unreadable| whole && u.lane == lane && after <= u.after;
+        if self.unreadable.take_if(mends).is_some() {
+            info!("the store can be read again");
+            if self.retry.is_none() {
+                self.status.disk_error = None;
+            }
+        }
     }
 
     /// Removes generations that hold nothing waiting.
