@@ -1,7 +1,7 @@
 //! Exact decimal numbers: what a register holds times what its scale says, digit for digit.
 //!
 //! Billing values must not pass through a binary float; [`Decimal`] keeps an integer and a power
-//! of ten. See docs/decisions/ for why it is ours.
+//! of ten. docs/decisions/0004-decimal.md says why it is ours.
 
 use std::fmt;
 use std::str::FromStr;
