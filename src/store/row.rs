@@ -189,27 +189,31 @@ impl Row {
         }
     }
 
-    /// Marks frames as acknowledged and returns how many were waiting here. `sequences` ascend.
-    pub(super) fn commit(&mut self, sequences: &[Sequence]) -> io::Result<u64> {
-        let mut count = 0;
+    /// Marks frames as acknowledged and adds to `count` how many were waiting here. `sequences`
+    /// ascend. After an error the others are marked all the same.
+    pub(super) fn commit(&mut self, sequences: &[Sequence], count: &mut u64) -> io::Result<()> {
+        let mut outcome = Ok(());
         let mut open: Option<(usize, Entry, Vec<Sequence>)> = None;
         for &sequence in sequences {
             if !open.as_ref().is_some_and(|(_, e, _)| (e.first..=e.last).contains(&sequence)) {
-                open = self.locate(sequence)?;
+                open = self.locate(sequence).unwrap_or_else(|error| {
+                    outcome = Err(error);
+                    None
+                });
             }
             let Some((at, entry, members)) = &open else { continue };
             let Ok(bit) = members.binary_search(&sequence) else { continue };
             let bit = 1u32 << bit;
             if self.bits(entry) & bit == 0 {
                 *self.partial.entry(entry.first).or_default() |= bit;
-                count += 1;
+                *count += 1;
                 if let Some(generation) = self.generations.get_mut(*at) {
                     generation.done += 1;
                 }
             }
         }
         self.advance();
-        Ok(count)
+        outcome
     }
 
     fn locate(&mut self, sequence: Sequence) -> io::Result<Option<(usize, Entry, Vec<Sequence>)>> {

@@ -278,14 +278,10 @@ impl Worker {
         let before = sequences.len();
         sequences.retain(|s| !tail.remove(*s));
         let in_memory = (before - sequences.len()) as u64;
-        let outcome = row.commit(&sequences);
-        let on_disk = match outcome {
-            Ok(count) => count,
-            Err(error) => {
-                self.read_failed(lane, 0, &error);
-                0
-            }
-        };
+        let mut on_disk = 0;
+        if let Err(error) = row.commit(&sequences, &mut on_disk) {
+            self.read_failed(lane, 0, &error);
+        }
         if in_memory > 0 {
             self.touch(COUNTERS_EVERY);
         }
