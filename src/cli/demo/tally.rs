@@ -76,10 +76,9 @@ pub(super) struct Count {
 
 impl Count {
     /// The line for machines.
-    pub(super) fn json(&self) -> Value {
-        serde_json::json!({
-            "received": self.received, "acknowledged": self.acknowledged, "cached": self.cached, "lost": self.lost,
-        })
+    pub(super) fn json(&self) -> String {
+        let Self { received, acknowledged, cached, lost, .. } = self;
+        format!(r#"{{"received":{received},"acknowledged":{acknowledged},"cached":{cached},"lost":{lost}}}"#)
     }
 
     /// The lines for people.
