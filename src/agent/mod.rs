@@ -86,23 +86,27 @@ pub fn start(settings: &Settings) -> Result<Agent, AgentError> {
 
 impl Agent {
     /// Serves until `stop` resolves, keeping the service manager informed, then shuts down.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] when the store ended by itself: the agent must be started anew.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), StoreError> {
         notify::ready();
         info!("ready");
         let tick = notify::alive_every().unwrap_or(Duration::from_secs(30)).min(Duration::from_secs(30));
         let mut stop = std::pin::pin!(stop);
         let mut missed = 0;
-        loop {
+        let ended = loop {
             let beat = async {
                 tokio::time::sleep(tick).await;
                 self.heartbeat(tick, &mut missed).await
             };
             tokio::select! {
-                () = &mut stop => break,
-                alive = beat => if !alive { break },
+                () = &mut stop => break Ok(()),
+                alive = beat => if !alive { break Err(StoreError::Closed) },
             }
-        }
+        };
         self.shut_down().await;
+        ended
     }
 
     /// Pings the service manager, but only when the store's thread answers; counts in `missed`

@@ -42,8 +42,7 @@ impl Run {
                     _ = interrupt.recv() => info!("SIGINT received"),
                 }
             };
-            agent.serve(stop).await;
-            Ok(())
+            agent.serve(stop).await.map_err(|e| Failure::other(e.to_string()))
         });
         // A name lookup that hangs in the system must not hold up the end.
         runtime.shutdown_background();

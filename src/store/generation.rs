@@ -178,20 +178,32 @@ impl Generation {
         }
     }
 
-    /// Reads one block; `None` when it is damaged.
-    pub(super) fn block(&self, entry: &Entry) -> Option<Block> {
+    /// Reads one block; `None` when it is damaged. An error of the moment, such as too little
+    /// memory, is no damage and is returned: the block may be good the next time.
+    pub(super) fn block(&self, entry: &Entry) -> io::Result<Option<Block>> {
         let body = match &self.values {
             Values::Written(writer) => writer.body(entry.first),
             Values::Filed(Some(file)) => scan::body(file, self.nonce, entry),
             Values::Filed(None) => Ok(None),
         };
-        block::decode_body(entry.first, &body.ok().flatten()?)
+        match body {
+            Ok(body) => Ok(body.and_then(|body| block::decode_body(entry.first, &body))),
+            Err(error) if is_damage(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Measures what the directory takes on disk.
     pub(super) fn measure(&mut self) {
         self.bytes = disk_bytes(&self.dir);
     }
+}
+
+/// Whether an error says that the medium or the database has lost what it held.
+fn is_damage(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    let lost = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::Other);
+    lost || error.raw_os_error() == Some(EIO)
 }
 
 /// What the files right in `dir` take on disk.
@@ -220,6 +232,16 @@ mod tests {
     }
 
     #[test]
+    fn only_a_lost_medium_is_damage_and_an_error_of_the_moment_is_not() {
+        const EIO: i32 = 5;
+        const ENOMEM: i32 = 12;
+        const EMFILE: i32 = 24;
+        assert!(is_damage(&io::Error::from_raw_os_error(EIO)));
+        assert!(is_damage(&io::ErrorKind::UnexpectedEof.into()));
+        assert!(![ENOMEM, EMFILE].iter().any(|code| is_damage(&io::Error::from_raw_os_error(*code))));
+    }
+
+    #[test]
     fn a_closed_generation_is_known_by_its_seal_and_read_without_sled() {
         let row = tempfile::tempdir().unwrap();
         let mut generation = filled(row.path(), 40);
@@ -228,7 +250,7 @@ mod tests {
         assert_eq!((again.first, again.last, again.frames, again.is_sealed()), (1, 80, 80, true));
         assert_eq!(again.load(Sequence::MAX).unwrap(), 0);
         let entry = again.entries().unwrap()[39].clone();
-        assert_eq!(again.block(&entry).unwrap().frames[1], (80, vec![6; 500]));
+        assert_eq!(again.block(&entry).unwrap().unwrap().frames[1], (80, vec![6; 500]));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::block;
+use super::block::{self, Block};
 use super::cursor::LaneCursor;
 use super::generation::Generation;
 use super::scan::Entry;
@@ -158,7 +158,7 @@ impl Row {
             let start = entries.partition_point(|e| e.last <= after);
             for i in start..entries.len() {
                 let Some(entry) = self.entry(at, i).filter(|e| !self.is_done(e)) else { continue };
-                let Some(block) = self.generations.get(at).and_then(|g| g.block(&entry)) else {
+                let Some(block) = self.block(at, &entry)? else {
                     self.give_up(at, &entry);
                     continue;
                 };
@@ -172,6 +172,10 @@ impl Row {
         }
         self.advance();
         Ok(true)
+    }
+
+    fn block(&self, at: usize, entry: &Entry) -> io::Result<Option<Block>> {
+        self.generations.get(at).map_or(Ok(None), |generation| generation.block(entry))
     }
 
     fn entry(&self, at: usize, i: usize) -> Option<Entry> {
@@ -227,7 +231,7 @@ impl Row {
         let Some(entry) = self.entry(at, i).filter(|e| e.first <= sequence && !self.is_done(e)) else {
             return Ok(None);
         };
-        match self.generations.get(at).and_then(|g| g.block(&entry)) {
+        match self.block(at, &entry)? {
             Some(block) => Ok(Some((at, entry, block.frames.into_iter().map(|f| f.0).collect()))),
             None => {
                 self.give_up(at, &entry);
