@@ -43,7 +43,7 @@ protocol = \"modbus-rtu\"
 ";
     let found = complaints(text);
     for expected in [
-        "1:11: error: version is 2, but must be from 1 to 1",
+        "1:11: error: version is 2, but this version of weir knows only 1",
         "3:12: error: store.max_size is \"lots\", but must be a size",
         "4:1: error: unknown key \"snyc\" in [store]; did you mean \"sync\"?",
         "9:8: error: port[0].baud must be a whole number, but this is a string",

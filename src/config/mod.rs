@@ -74,7 +74,7 @@ settings! {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file can't be read.
-    #[error("cannot read {}: {source}; write it first (see docs/config.md) or name another with --config", path.display())]
+    #[error("cannot read {}: {source}; {}", path.display(), remedy(source))]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -92,6 +92,16 @@ pub enum ConfigError {
         /// All that was found, in the order of the file, warnings too.
         problems: Vec<Problem>,
     },
+}
+
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::NotFound => "write it first (see docs/config.md) or name another with --config",
+        io::ErrorKind::PermissionDenied => {
+            "make it readable for the user that runs weir, or name another with --config"
+        }
+        _ => "name a TOML file with --config",
+    }
 }
 
 fn count(problems: &[Problem]) -> String {

@@ -79,6 +79,9 @@ impl Child {
     pub async fn ending(mut self) -> String {
         let ended = timeout(ENDING, self.process.wait()).await;
         match ended {
+            Ok(Ok(status)) if matches!(status.code(), Some(126 | 127)) => {
+                format!("the shell could not start a program ({status}): check that it is installed and executable")
+            }
             Ok(Ok(status)) => format!("the program ended ({status})"),
             Ok(Err(error)) => format!("the program is lost: {error}"),
             Err(_) => "the program closed its output and was killed".to_owned(),
@@ -138,6 +141,15 @@ mod tests {
         child.read_to_string(&mut text).await.unwrap();
         assert_eq!(text, "hello\n");
         assert_eq!(child.ending().await, "the program ended (exit status: 3)");
+    }
+
+    #[tokio::test]
+    async fn a_program_the_shell_does_not_find_is_told_in_words() {
+        let ending = shell("/nowhere/rtl_sdr -f 868.95M - | cat > /dev/null; exit 127").ending().await;
+        assert_eq!(
+            ending,
+            "the shell could not start a program (exit status: 127): check that it is installed and executable"
+        );
     }
 
     #[tokio::test]

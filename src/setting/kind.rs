@@ -312,6 +312,9 @@ impl<const MIN: u32, const MAX: u32> Setting for Count<MIN, MAX> {
         };
         match u32::from_str_radix(number.as_str(), number.radix()) {
             Ok(value) if (MIN..=MAX).contains(&value) => Some(Self(value)),
+            _ if MIN == MAX => {
+                node.refused(&format!("is {}, but this version of weir knows only {MIN}", number.as_str()), problems)
+            }
             _ => node.refused(&format!("is {}, but must be from {MIN} to {MAX}", number.as_str()), problems),
         }
     }

@@ -294,6 +294,10 @@ async fn settle(notice: PublishNotice, ticket: Ticket) -> Settled {
 }
 
 async fn commit(store: &Store, report: &mut Report, done: Vec<Ticket>) -> Result<(), StoreError> {
+    if !done.is_empty() {
+        let frames: usize = done.iter().map(|t| t.sequences.len()).sum();
+        debug!(messages = done.len(), frames, "acknowledged by the broker");
+    }
     for lane in [Lane::Priority, Lane::Ordinary] {
         let sequences: Vec<_> =
             done.iter().filter(|t| t.lane == Some(lane)).flat_map(|t| t.sequences.iter().copied()).collect();

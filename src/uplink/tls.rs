@@ -213,12 +213,24 @@ fn certificate_sentence(why: &CertificateError, host: &str, files: &TlsFiles) ->
         }
         CertificateError::NotValidForNameContext { presented, .. } => format!(
             "the certificate is for {}, not for {host}: use one of these names in broker.url, or have it issued for {host}",
-            if presented.is_empty() { "no name at all".to_owned() } else { presented.join(", ") }
+            names(presented)
         ),
         CertificateError::NotValidForName => format!("the certificate is not for {host}: check broker.url"),
         CertificateError::Revoked => format!("the certificate of {host} was revoked by its CA"),
         other => format!("the certificate of {host} can't be accepted: {other}"),
     }
+}
+
+/// The names of a certificate as a person writes them; the library says `DnsName("a.example")`.
+fn names(presented: &[String]) -> String {
+    let plain = |name: &String| {
+        let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+        inner.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    if presented.is_empty() {
+        return "no name at all".to_owned();
+    }
+    presented.iter().map(plain).collect::<Vec<_>>().join(", ")
 }
 
 fn alert_sentence(alert: AlertDescription, files: &TlsFiles) -> Failure {

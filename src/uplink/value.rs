@@ -83,6 +83,10 @@ impl Setting for BrokerUrl {
         Self::parse(text).map_or_else(|why| node.refused(why, problems), Some)
     }
 
+    fn stand_in() -> Option<Self> {
+        Some(Self { tls: true, host: String::new(), port: 8883 })
+    }
+
     fn printed(&self) -> Printed {
         Printed::text(&self.to_string())
     }

@@ -11,6 +11,8 @@
 )]
 
 mod delivery;
+#[path = "../peers/mod.rs"]
+mod peers;
 mod refusal;
 mod rig;
 mod session;

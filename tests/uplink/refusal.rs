@@ -1,60 +1,12 @@
 //! What a technician reads when there is no session: one clear sentence for each cause.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use weir::sim::authority::Authority;
 use weir::uplink::Pace;
 
+use super::peers::site::{Site, passwords};
 use super::rig::{Agent, Mosquitto, TOPICS, append, free_port, new_store};
-
-/// A directory with a CA, and the lines of mosquitto's configuration for a server certificate.
-struct Site {
-    directory: tempfile::TempDir,
-    authority: Authority,
-}
-
-impl Site {
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let authority = Authority::new("test CA").unwrap();
-        fs::write(directory.path().join("ca.pem"), authority.pem()).unwrap();
-        Self { directory, authority }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn server(&self, names: &[&str], years: Option<std::ops::Range<i32>>) -> String {
-        let issued = self.authority.issue(names, years).unwrap();
-        let (certificate, key) = issued.write(self.directory.path(), "server").unwrap();
-        format!("certfile {}\nkeyfile {}\nallow_anonymous true\n", certificate.display(), key.display())
-    }
-
-    fn client(&self, authority: &Authority, name: &str) -> String {
-        let (certificate, key) = authority.issue(&["gw1"], None).unwrap().write(self.directory.path(), name).unwrap();
-        format!("client_certificate_file = \"{}\"\nclient_key_file = \"{}\"\n", certificate.display(), key.display())
-    }
-
-    fn mutual(&self) -> String {
-        format!("cafile {}\nrequire_certificate true\n", self.path("ca.pem").display())
-    }
-
-    fn broker_settings(&self, port: u16) -> String {
-        format!("url = \"ssl://127.0.0.1:{port}\"\nca_file = \"{}\"\n", self.path("ca.pem").display())
-    }
-}
-
-fn passwords(directory: &Path) -> String {
-    let path = directory.join("passwords");
-    let made = Command::new("mosquitto_passwd").args(["-b", "-c", path.to_str().unwrap(), "meters", "right"]).status();
-    assert!(made.unwrap().success());
-    fs::write(directory.join("right"), "right\n").unwrap();
-    fs::write(directory.join("wrong"), "wrong\n").unwrap();
-    format!("allow_anonymous false\npassword_file {}\n", path.display())
-}
 
 async fn delivers(broker: &str) {
     let mut agent = Agent::start(broker, TOPICS, Pace::default(), new_store());

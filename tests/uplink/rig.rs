@@ -1,18 +1,10 @@
-//! What the uplink's tests share: a real mosquitto, its own subscriber, a relay that can be cut,
-//! an uplink with its store.
+//! What the uplink's tests share beside the peers: a slow link, an uplink with its store.
 
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
@@ -21,8 +13,8 @@ use weir::setting::{Node, Problems, Setting};
 use weir::store::Store;
 use weir::uplink::{BrokerSettings, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
 
-/// No wait of these tests may take longer.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub use super::peers::broker::{Heard, LIMIT, Mosquitto, Relay, Subscriber};
+pub use super::peers::free_port;
 
 pub fn settings<T: Setting>(text: &str) -> T {
     let document = toml::de::DeTable::parse(text).unwrap();
@@ -30,215 +22,6 @@ pub fn settings<T: Setting>(text: &str) -> T {
     let mut problems = Problems::new();
     let read = T::read(&Node::new(&value, 0..0, ""), &mut problems);
     read.unwrap_or_else(|| panic!("{:?}", problems.located(text)))
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A real mosquitto, ended with the test.
-pub struct Mosquitto {
-    child: Child,
-    pub port: u16,
-    conf: PathBuf,
-}
-
-impl Mosquitto {
-    /// Starts it; `extra` are lines of its configuration.
-    pub async fn start(directory: &Path, extra: &str) -> Self {
-        let port = free_port();
-        let conf = directory.join("mosquitto.conf");
-        let log = directory.join("mosquitto.log");
-        let text = format!(
-            "user root\nlistener {port} 127.0.0.1\npersistence false\nlog_dest file {}\nlog_type all\nmax_queued_messages 0\n{extra}\n",
-            log.display()
-        );
-        fs::write(&conf, text).unwrap();
-        let mut broker = Self { child: Self::spawn(&conf), port, conf };
-        broker.ready().await;
-        broker
-    }
-
-    fn spawn(conf: &Path) -> Child {
-        Command::new("/usr/sbin/mosquitto")
-            .args(["-c", conf.to_str().unwrap()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto is needed: tests/run says how to install the peers")
-    }
-
-    async fn ready(&mut self) {
-        let port = self.port;
-        let listening = async {
-            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-                assert!(self.child.try_wait().unwrap().is_none(), "mosquitto ended: {}", self.conf.display());
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(LIMIT, listening).await.expect("mosquitto listens");
-    }
-
-    pub fn signal(&self, name: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([format!("-{name}"), pid]).status().unwrap().success());
-    }
-
-    pub fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    pub async fn restart(&mut self) {
-        self.child = Self::spawn(&self.conf);
-        self.ready().await;
-    }
-}
-
-impl Drop for Mosquitto {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A message as mosquitto_sub printed it.
-#[derive(Debug, Clone)]
-pub struct Heard {
-    pub topic: String,
-    pub qos: String,
-    pub retain: String,
-    pub payload: String,
-}
-
-impl Heard {
-    pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.payload).unwrap_or_else(|e| panic!("{e}: {}", self.payload))
-    }
-
-    /// The sequence numbers of the frames in it; none for a status.
-    pub fn sequences(&self) -> Vec<u64> {
-        let json = self.json();
-        let frames = json["frames"].as_array().cloned().unwrap_or_default();
-        frames.iter().map(|f| f["meta"]["sequence"].as_u64().unwrap()).collect()
-    }
-}
-
-/// A real mosquitto_sub on all topics.
-pub struct Subscriber {
-    child: Child,
-    heard: mpsc::UnboundedReceiver<Heard>,
-}
-
-impl Subscriber {
-    /// Starts it and waits until the broker has confirmed the subscription.
-    pub async fn start(port: u16, extra: &[&str]) -> Self {
-        // Line by line, although its output is a pipe.
-        let mut child = Command::new("stdbuf")
-            .args([
-                "-oL",
-                "mosquitto_sub",
-                "-h",
-                "127.0.0.1",
-                "-p",
-                &port.to_string(),
-                "-t",
-                "#",
-                "-d",
-                "-F",
-                "==\t%t\t%q\t%r\t%p",
-            ])
-            .args(extra)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("mosquitto_sub is needed: tests/run says how to install the peers");
-        let output = child.stdout.take().unwrap();
-        let (tell, heard) = mpsc::unbounded_channel();
-        let (tell_ready, mut ready) = mpsc::unbounded_channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if line.contains("SUBACK") {
-                    let _ = tell_ready.send(());
-                }
-                if let ["==", topic, qos, retain, payload] = line.splitn(5, '\t').collect::<Vec<_>>()[..] {
-                    let [topic, qos, retain, payload] = [topic, qos, retain, payload].map(str::to_owned);
-                    let _ = tell.send(Heard { topic, qos, retain, payload });
-                }
-            }
-        });
-        timeout(LIMIT, ready.recv()).await.expect("mosquitto_sub subscribes").expect("mosquitto_sub runs");
-        Self { child, heard }
-    }
-
-    pub async fn next(&mut self) -> Heard {
-        timeout(LIMIT, self.heard.recv()).await.expect("a message comes").expect("mosquitto_sub runs")
-    }
-
-    /// Takes messages until `count` different frames were heard.
-    pub async fn until_frames(&mut self, count: usize) -> Vec<Heard> {
-        let mut all = Vec::new();
-        let mut seen = std::collections::BTreeSet::new();
-        while seen.len() < count {
-            let heard = self.next().await;
-            seen.extend(heard.sequences());
-            all.push(heard);
-        }
-        all
-    }
-}
-
-impl Drop for Subscriber {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// A TCP relay before a broker that can be closed: then it hangs up and lets nobody in.
-pub struct Relay {
-    pub port: u16,
-    pub accepted: Arc<AtomicUsize>,
-    open: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
-
-impl Relay {
-    pub async fn start(to: u16, open: bool) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let (open, gate) = watch::channel(open);
-        let accepted = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&accepted);
-        let task = tokio::spawn(async move {
-            loop {
-                let (mut near, _) = listener.accept().await.unwrap();
-                let mut gate = gate.clone();
-                if !*gate.borrow() {
-                    continue;
-                }
-                count.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(async move {
-                    let Ok(mut far) = TcpStream::connect(("127.0.0.1", to)).await else { return };
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
-                        _ = async { gate.wait_for(|open| !open).await.is_ok() } => {}
-                    }
-                });
-            }
-        });
-        Self { port, accepted, open, task }
-    }
-
-    pub fn set_open(&self, open: bool) {
-        self.open.send_replace(open);
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 /// A relay that passes on `rate` bytes a second towards the broker, with a deep queue before it,

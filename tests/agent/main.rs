@@ -1,0 +1,25 @@
+//! The whole agent from outside: the real binary, real meters, receivers and brokers.
+
+#![cfg(feature = "demo")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test may fail loudly, and says what it measured"
+)]
+
+mod broker;
+mod commands;
+mod configuration;
+mod delivery;
+mod kill;
+mod lines;
+#[path = "../peers/mod.rs"]
+mod peers;
+mod refusal;
+mod rig;
+mod shutdown;
