@@ -12,19 +12,22 @@ use crate::Scale;
 use crate::rig::{TELEGRAM, directory, frame, open_store, run, telegram};
 use crate::table::{Figure, median};
 
+/// As many frames as the agent's intake takes at once when they come faster than they are stored.
+const TOGETHER: usize = 64;
 const TICK: Duration = Duration::from_secs(1);
 
 pub fn measure(scale: &Scale) -> Vec<Figure> {
-    let mut ours = Vec::new();
+    let (mut ours, mut lonely) = (Vec::new(), Vec::new());
     let mut bare = Vec::new();
     let mut written = (0.0, 0.0);
     for _ in 0..scale.repeats {
         let begun = bytes_written();
         bare.push(rate(scale.backlog, |dir| bare_log(&dir.join("log"), scale.backlog, Some(TICK))));
         let between = bytes_written();
-        ours.push(rate(scale.backlog, |dir| appended(&dir.join("store"), scale.backlog)));
+        ours.push(rate(scale.backlog, |dir| appended(&dir.join("store"), scale.backlog, TOGETHER)));
         let payload = (scale.backlog * TELEGRAM as u64) as f64;
         written = ((bytes_written() - between) / payload, (between - begun) / payload);
+        lonely.push(rate(scale.backlog, |dir| appended(&dir.join("store"), scale.backlog, 1)));
     }
     let mut single = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..scale.repeats {
@@ -37,11 +40,14 @@ pub fn measure(scale: &Scale) -> Vec<Figure> {
         }));
     }
     let [each, always, priority] = single.map(median);
-    let frames = scale.backlog;
+    let (frames, bare) = (scale.backlog, median(bare));
     vec![
         Figure::new("append, sync \"1s\"", median(ours), "frames/s")
-            .against("bare log, fdatasync each 1 s", median(bare))
-            .note(format!("{frames} frames of {TELEGRAM} bytes")),
+            .against("bare log, fdatasync each 1 s", bare)
+            .note(format!("{frames} frames of {TELEGRAM} bytes, {TOGETHER} at a time, as the agent does")),
+        Figure::new("append, sync \"1s\", one at a time", median(lonely), "frames/s")
+            .against("bare log, fdatasync each 1 s", bare)
+            .note("waits for each frame's number"),
         Figure::new("written to disk, sync \"1s\"", written.0, "x payload").against("bare log", written.1),
         Figure::new("append, sync \"always\"", always, "frames/s")
             .against("bare log, fdatasync each frame", each)
@@ -83,11 +89,15 @@ fn bare_log(path: &Path, frames: u64, tick: Option<Duration>) {
 }
 
 /// From an empty directory to everything durable.
-fn appended(path: &Path, frames: u64) {
+fn appended(path: &Path, frames: u64, together: usize) {
     run(async {
         let store = open_store(path, SyncPolicy::Every(TICK));
-        for n in 0..frames {
-            store.append(frame(n, Lane::Ordinary)).await.unwrap();
+        let mut next = 0;
+        while next < frames {
+            let end = frames.min(next + together as u64);
+            let batch = (next..end).map(|n| frame(n, Lane::Ordinary));
+            assert!(store.append_all(batch).await.iter().all(Result::is_ok));
+            next = end;
         }
         store.sync().await.unwrap();
     });

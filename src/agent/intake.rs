@@ -10,11 +10,17 @@ use crate::store::Store;
 /// it is full the inputs wait, and serial lines and pipes buffer in the kernel.
 pub(super) const FRAMES_WAITING: usize = 256;
 
+/// Frames that wait together go into the store together, so many at most.
+const TOGETHER: usize = 64;
+
 /// Appends every frame to the store until all inputs are gone.
 pub(super) async fn run(mut frames: mpsc::Receiver<Frame>, store: Store) {
-    while let Some(frame) = frames.recv().await {
-        if let Err(error) = store.append(frame).await {
-            error!(%error, "a frame could not be stored and is lost");
+    let mut waiting = Vec::with_capacity(TOGETHER);
+    while frames.recv_many(&mut waiting, TOGETHER).await > 0 {
+        for outcome in store.append_all(waiting.drain(..)).await {
+            if let Err(error) = outcome {
+                error!(%error, "a frame could not be stored and is lost");
+            }
         }
     }
 }
