@@ -27,7 +27,7 @@ pub fn measure(scale: &Scale) -> Vec<Figure> {
         ours.push(rate(scale.backlog, |dir| appended(&dir.join("store"), scale.backlog, TOGETHER)));
         let payload = (scale.backlog * TELEGRAM as u64) as f64;
         written = ((bytes_written() - between) / payload, (between - begun) / payload);
-        lonely.push(rate(scale.backlog, |dir| appended(&dir.join("store"), scale.backlog, 1)));
+        lonely.push(rate(scale.backlog / 4, |dir| appended(&dir.join("store"), scale.backlog / 4, 1)));
     }
     let mut single = [Vec::new(), Vec::new(), Vec::new()];
     for _ in 0..scale.repeats {
