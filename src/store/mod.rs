@@ -211,6 +211,28 @@ impl Store {
     /// # Errors
     /// [`StoreError::Closed`], [`StoreError::FrameTooLarge`].
     pub async fn append(&self, frame: Frame) -> Result<Sequence, StoreError> {
+        self.hand_over(frame).await?.await.map_err(|_| StoreError::Closed)
+    }
+
+    /// Adds frames in their order and returns what became of each. As many calls of
+    /// [`Store::append`] do the same, but wait for the store's thread once a frame.
+    pub async fn append_all(&self, frames: impl IntoIterator<Item = Frame>) -> Vec<Result<Sequence, StoreError>> {
+        let mut answers = Vec::new();
+        for frame in frames {
+            answers.push(self.hand_over(frame).await);
+        }
+        let mut outcomes = Vec::with_capacity(answers.len());
+        for answer in answers {
+            outcomes.push(match answer {
+                Ok(answer) => answer.await.map_err(|_| StoreError::Closed),
+                Err(error) => Err(error),
+            });
+        }
+        outcomes
+    }
+
+    /// Gives a frame to the store's thread as soon as its lane has room; the number follows.
+    async fn hand_over(&self, frame: Frame) -> Result<oneshot::Receiver<Sequence>, StoreError> {
         let lane = frame.lane;
         let bytes = block::encode_frame(&frame).ok_or(StoreError::Closed)?;
         drop(frame);
@@ -223,7 +245,7 @@ impl Store {
         let room = room.clone().acquire_many_owned(size).await.map_err(|_| StoreError::Closed)?;
         let (reply, answer) = oneshot::channel();
         self.requests.send(Request::Append { lane, bytes, room, reply }).map_err(|_| StoreError::Closed)?;
-        answer.await.map_err(|_| StoreError::Closed)
+        Ok(answer)
     }
 
     /// Returns up to `limit` waiting frames of `lane` with numbers above `after`, oldest first,

@@ -243,6 +243,24 @@ fn a_frame_beyond_the_limit_is_refused_and_one_at_it_survives() {
     });
 }
 
+#[test]
+fn frames_given_together_are_numbered_in_their_order_and_a_refused_one_costs_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let store = Store::open(&quiet(dir.path())).unwrap();
+        // More than the memory of the lane: the first ones must be written while the last ones wait.
+        let size = |n| if n == 7 { MAX_FRAME } else { 100_000 };
+        let outcomes = store.append_all((0..40).map(|n| frame(Lane::Ordinary, n, size(n)))).await;
+        assert!(matches!(outcomes[7], Err(StoreError::FrameTooLarge { .. })));
+        let numbers: Vec<_> = outcomes.into_iter().filter_map(Result::ok).collect();
+        let found = all(&store, Lane::Ordinary).await;
+        assert_eq!(found.iter().map(|s| s.sequence).collect::<Vec<_>>(), numbers);
+        let tags: Vec<_> = (0..40).filter(|n| *n != 7).map(|n| frame(Lane::Ordinary, n, size(n))).collect();
+        assert_eq!(found.into_iter().map(|s| s.frame).collect::<Vec<_>>(), tags);
+        store.close().await.unwrap();
+    });
+}
+
 /// A closed store with 40 generations' worth of small blocks, and its path.
 async fn with_backlog(path: &Path, max_size: u64, frames: u64, lane: Lane) -> Vec<Sequence> {
     let store = Store::open(&settings(path, max_size, SyncPolicy::Every(HOUR))).unwrap();
