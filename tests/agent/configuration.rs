@@ -34,12 +34,13 @@ command = ["a"]
 "#;
 
 /// Line, column and a word of each mistake in [`WRONG`].
-const MISTAKES: [(usize, usize, &str); 13] = [
+const MISTAKES: [(usize, usize, &str); 14] = [
     (1, 11, "version"),
     (3, 1, "did you mean \"board\""),
     (5, 7, "ssl://"),
     (6, 14, "\"5s\""),
     (8, 12, "256MiB"),
+    (10, 8, "rs485-1"),
     (11, 11, "8N1"),
     (14, 8, "known: a"),
     (15, 12, "modbus-rtu"),
@@ -65,7 +66,7 @@ fn every_mistake_is_told_at_once_with_its_place_and_nothing_starts() {
             assert!(text.starts_with(&format!("{file}:{line}:{column}: error: ")), "{text}: {line}:{column}");
             assert!(text.contains(word), "{text}: {word}");
         }
-        assert!(said.lines().last().unwrap().contains("has 13 errors that must be corrected"), "{said}");
+        assert!(said.lines().last().unwrap().contains("has 14 errors that must be corrected"), "{said}");
     }
     assert!(!home.path("store").exists());
 }

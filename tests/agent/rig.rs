@@ -288,12 +288,20 @@ impl Consumer {
         assert_eq!((json["version"].as_u64(), heard.retain.as_str()), (Some(1), "0"));
         for frame in frames {
             let sequence = frame["meta"]["sequence"].as_u64().unwrap();
-            let arrived = Arrived { topic: heard.topic.clone(), json: frame.clone() };
-            if let Some(before) = self.frames.insert(sequence, arrived.clone()) {
-                assert_eq!(before, arrived, "sequence {sequence} was given to two frames");
-                self.repeats += 1;
-            }
+            self.take_frame(sequence, Arrived { topic: heard.topic.clone(), json: frame.clone() });
         }
+    }
+
+    fn take_frame(&mut self, sequence: u64, arrived: Arrived) {
+        if let Some(before) = self.frames.insert(sequence, arrived.clone()) {
+            assert_eq!(before, arrived, "sequence {sequence} was given to two frames");
+            self.repeats += 1;
+        }
+    }
+
+    /// Takes over what another has received.
+    pub fn merge(&mut self, other: Self) {
+        other.frames.into_iter().for_each(|(sequence, arrived)| self.take_frame(sequence, arrived));
     }
 
     /// Takes messages until `enough`.
