@@ -85,9 +85,15 @@ impl Count {
     pub(super) fn sentence(&self) -> String {
         let Self { received, acknowledged, cached, repeats, lost } = self;
         let sign = if received == &(acknowledged + cached) { "=" } else { "is not" };
+        let again = if *repeats == 0 {
+            "no frame came twice".to_owned()
+        } else {
+            format!(
+                "{repeats} came twice, their acknowledgement was cut off; consumers drop repeats by sequence number"
+            )
+        };
         format!(
-            "received {received} {sign} acknowledged {acknowledged} + still cached {cached}, lost {lost}\n\
-             ({repeats} frames came twice because their acknowledgement was cut off; consumers drop them by sequence number)\n"
+            "received {received} {sign} acknowledged {acknowledged} + still cached {cached}, lost {lost}\n({again})\n"
         )
     }
 }
