@@ -10,6 +10,13 @@ use crate::store::Store;
 /// it is full the inputs wait, and serial lines and pipes buffer in the kernel.
 pub(super) const FRAMES_WAITING: usize = 256;
 
+/// Waits until every frame that an input holds already has found its place in the channel and
+/// left it, so that stopping the inputs afterwards drops none.
+pub(super) async fn let_in(frames: &mpsc::Sender<Frame>) {
+    // Places are given in the order they were asked for: with all of them, nobody waits before us.
+    let _ = frames.reserve_many(frames.max_capacity()).await.is_ok();
+}
+
 /// Frames that wait together go into the store together, so many at most.
 const TOGETHER: usize = 64;
 
@@ -34,5 +41,36 @@ pub(super) async fn run(mut frames: mpsc::Receiver<Frame>, store: Store) {
     }
     if lost > 0 {
         error!(lost, "so many frames could not be stored since the start");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Body, Lane, Reading, Timestamp};
+
+    fn frame(number: i64) -> Frame {
+        let body = Body::Reading(Reading { meter: "m".into(), values: vec![] });
+        Frame { time: Timestamp::from_millis(number), lane: Lane::Ordinary, body }
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_waits_for_a_place_is_let_in_before_the_inputs_stop() {
+        let (frames, mut waiting) = mpsc::channel(1);
+        frames.try_send(frame(1)).unwrap();
+        let input = frames.clone();
+        let blocked = tokio::spawn(async move { input.send(frame(2)).await });
+        tokio::task::yield_now().await;
+        let taken = tokio::spawn(async move {
+            let mut times = Vec::new();
+            while let Some(frame) = waiting.recv().await {
+                times.push(frame.time.as_millis());
+            }
+            times
+        });
+        let_in(&frames).await;
+        blocked.abort();
+        drop(frames);
+        assert_eq!(taken.await.unwrap(), [1, 2]);
     }
 }

@@ -6,11 +6,12 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Settings;
+use crate::model::Frame;
 use crate::os::notify;
 use crate::store::{Store, StoreError};
 
@@ -22,6 +23,8 @@ mod wiring;
 pub use identity::identity;
 pub use wiring::{Evidence, resolve_port};
 
+/// How long frames may wait for a place in the channel at shutdown.
+const LET_IN_GRACE: Duration = Duration::from_secs(2);
 /// How long the inputs' last frames may take into the store at shutdown.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// How long the uplink's goodbye may be held up by the sync before it.
@@ -70,6 +73,8 @@ pub struct Agent {
     pub store: Store,
     /// What the rooms tell about themselves.
     pub evidence: Evidence,
+    /// Held to let the inputs' last frames in at shutdown.
+    frames: mpsc::Sender<Frame>,
     inputs: supervisor::Rooms,
     intake: tokio::task::JoinHandle<()>,
     uplink: supervisor::Rooms,
@@ -142,8 +147,12 @@ impl Agent {
     /// Stops in order: inputs, channels into the store, sync, uplink.
     pub async fn shut_down(self) {
         notify::stopping();
-        let Self { store, inputs, intake, uplink, stop_uplink, .. } = self;
+        let Self { store, frames, inputs, intake, uplink, stop_uplink, .. } = self;
+        if timeout(LET_IN_GRACE, intake::let_in(&frames)).await.is_err() {
+            warn!("the store takes no frames at shutdown; readings under way are lost");
+        }
         inputs.stop().await;
+        drop(frames);
         if timeout(DRAIN_GRACE, intake).await.is_err() {
             warn!(room = "intake", "still running at shutdown");
         }

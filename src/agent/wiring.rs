@@ -59,6 +59,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         intake: tokio::spawn(intake::run(waiting, store.clone())),
         store,
         evidence,
+        frames: frames.clone(),
         inputs: Rooms::default(),
         uplink: uplink_rooms,
         stop_uplink,
