@@ -29,6 +29,8 @@
 mod block;
 mod cursor;
 mod generation;
+pub mod key;
+pub mod manifest;
 mod ledger;
 mod recovery;
 mod row;
