@@ -9,7 +9,7 @@ use super::block::{self, Block};
 use super::scan::{self, Entry};
 use super::writer::Writer;
 use crate::model::Sequence;
-use crate::os::file::{read_small, write_atomic};
+use crate::os::file::{read_small, sync_directory, write_atomic};
 
 const SEALED: &str = "sealed";
 /// A file shorter than this without any block is the trace of a start that was cut off.
@@ -133,6 +133,18 @@ impl Generation {
             }
             self.measure();
         }
+    }
+
+    /// Makes durable what an earlier process wrote and may not have synced: it is there now, but
+    /// perhaps only in the page cache.
+    pub(super) fn settle(&self) -> io::Result<()> {
+        match File::open(self.dir.join("db")) {
+            Ok(file) => file.sync_all()?,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        sync_directory(&self.dir)?;
+        sync_directory(self.dir.parent().unwrap_or(Path::new(".")))
     }
 
     /// Notes how many frames it holds beside it, so that a start need not read it.
