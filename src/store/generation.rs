@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Advice, fadvise};
+
 use super::block::{self, Block};
 use super::scan::{self, Entry};
 use super::writer::Writer;
@@ -40,6 +42,8 @@ pub(super) struct Generation {
     /// Something in it could not be read: it is kept aside when it is done with.
     pub(super) damaged: bool,
     sealed: bool,
+    /// What it holds is on disk, not just in the page cache.
+    settled: bool,
     nonce: u64,
     entries: Option<Vec<Entry>>,
     values: Values,
@@ -70,6 +74,7 @@ impl Generation {
             payload: zero,
             damaged: false,
             sealed: false,
+            settled: true,
             entries: None,
         }
     }
@@ -135,20 +140,11 @@ impl Generation {
         }
     }
 
-    /// Makes durable what an earlier process wrote and may not have synced: it is there now, but
-    /// perhaps only in the page cache.
-    pub(super) fn settle(&self) -> io::Result<()> {
-        match File::open(self.dir.join("db")) {
-            Ok(file) => file.sync_all()?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e),
-        }
-        sync_directory(&self.dir)?;
-        sync_directory(self.dir.parent().unwrap_or(Path::new(".")))
-    }
-
     /// Notes how many frames it holds beside it, so that a start need not read it.
     pub(super) fn seal(&mut self) {
+        if !self.settled {
+            return;
+        }
         let body = postcard::to_stdvec(&(self.last, self.frames)).unwrap_or_default();
         let crc = block::checksum(&[&self.nonce.to_le_bytes(), &body]).to_le_bytes();
         self.sealed = write_atomic(&self.dir.join(SEALED), &[&crc[..], &body].concat(), 0o640).is_ok();
@@ -158,8 +154,12 @@ impl Generation {
     /// not there. Without a seal what is found is what counts.
     pub(super) fn load(&mut self, end: Sequence) -> io::Result<u64> {
         let Values::Filed(slot) = &mut self.values else { return Ok(0) };
+        let known = self.sealed || self.frames > 0;
         let mut entries = match File::open(self.dir.join("db")) {
             Ok(file) => {
+                if !known {
+                    self.settled = settle(&self.dir, &file).is_ok();
+                }
                 let found = scan::blocks(&file, self.nonce)?;
                 *slot = Some(file);
                 found
@@ -167,7 +167,6 @@ impl Generation {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
-        let known = self.sealed || self.frames > 0;
         let end = if known { end.min(self.last.saturating_add(1)) } else { end };
         entries.retain(|e| e.first >= self.first && e.last < end);
         let frames = entries.iter().map(|e| u64::from(e.count)).sum();
@@ -209,6 +208,16 @@ impl Generation {
     pub(super) fn measure(&mut self) {
         self.bytes = disk_bytes(&self.dir);
     }
+}
+
+/// Makes durable what an earlier process wrote and did not sync, and forgets what is only in the
+/// page cache: after a sync that failed Linux keeps there what the disk never got, and lets the
+/// next sync succeed.
+fn settle(dir: &Path, file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    fadvise(file, 0, None, Advice::DontNeed)?;
+    sync_directory(dir)?;
+    sync_directory(dir.parent().unwrap_or(Path::new(".")))
 }
 
 /// Whether an error says that the medium or the database has lost what it held.
@@ -276,6 +285,23 @@ mod tests {
         let mut cut = Generation::found(&dir).unwrap();
         cut.load(78).unwrap();
         assert_eq!((cut.last, cut.frames), (76, 76));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_read_from_the_disk_and_not_from_the_cache() {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let row = tempfile::tempdir().unwrap();
+        let dir = filled(row.path(), 40).dir;
+        let file = File::open(dir.join("db")).unwrap();
+        let mut bytes = [0; 100];
+        let mut cached = || preadv2(&file, &mut [io::IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT);
+        if cached() == Err(Errno::OPNOTSUPP) {
+            println!("this file system can't tell what is cached: not tested");
+            return;
+        }
+        assert_eq!(cached(), Ok(100));
+        settle(&dir, &file).unwrap();
+        assert_eq!(cached(), Err(Errno::AGAIN));
     }
 
     #[test]

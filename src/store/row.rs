@@ -68,7 +68,7 @@ impl Row {
         let done = entries.iter().map(|e| u64::from((self.bits(e) & full(e)).count_ones())).sum();
         if let Some(generation) = self.generations.get_mut(at) {
             generation.done = done;
-            if !generation.is_sealed() && generation.settle().is_ok() {
+            if !generation.is_sealed() {
                 generation.seal();
             }
         }

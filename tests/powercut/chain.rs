@@ -68,18 +68,26 @@ impl Tally {
 pub(crate) struct Site {
     room: PathBuf,
     recorder: PathBuf,
+    /// Chains of this kind only.
+    kind: Option<Kind>,
 }
 
 impl Site {
     pub(crate) fn new(room: &Path) -> Self {
         fs::create_dir_all(room).unwrap();
-        Self { room: room.to_owned(), recorder: recording::build() }
+        let kind = std::env::var("WEIR_KIND").ok().map(|name| match name.as_str() {
+            "mixed" => Kind::Mixed,
+            "small" => Kind::Small,
+            "heavy" => Kind::Heavy,
+            other => panic!("WEIR_KIND is mixed, small or heavy, not {other}"),
+        });
+        Self { room: room.to_owned(), recorder: recording::build(), kind }
     }
 
     /// Lives a chain of lives and judges cuts of each.
     pub(crate) fn chain(&mut self, seed: u64, tally: &mut Tally) {
         let mut random = repeatable(seed);
-        let kind = [Kind::Mixed, Kind::Mixed, Kind::Small, Kind::Heavy][random.random_range(0..4)];
+        let kind = self.kind.unwrap_or([Kind::Mixed, Kind::Mixed, Kind::Small, Kind::Heavy][random.random_range(0..4)]);
         let names = [Names::Ordered, Names::Loose][random.random_range(0..2)];
         let home = self.room.join(format!("chain-{seed}"));
         let mut image = Image::new();
@@ -175,8 +183,11 @@ impl Life<'_> {
         File::create(&marker).unwrap();
         let processes = random.random_range(1..4);
         for process in 0..processes {
+            if process > 0 {
+                self.evict_cache(image, &root, &Recording::read(&log));
+            }
             let steps = match self.kind {
-                Kind::Heavy => random.random_range(4..20),
+                Kind::Heavy => random.random_range(4..40),
                 _ => random.random_range(10..70),
             };
             let life = boot * 8 + process + 1;
@@ -207,6 +218,23 @@ impl Life<'_> {
             return Err(format!("the recording misses something of what was done to {differs:?}"));
         }
         Ok(recording)
+    }
+
+    /// Takes from the files what a failed sync left in the page cache only, as the disk model
+    /// will when it meets the next process.
+    fn evict_cache(&self, image: &Image, root: &Path, recording: &Recording) {
+        if !recording.ops.iter().any(|op| op.act == Act::Sync { worked: false }) {
+            return;
+        }
+        let mut disk = Disk::new(image, self.names);
+        recording.ops.iter().for_each(|op| disk.follow(op, recording));
+        let before = disk.now();
+        disk.begin();
+        for (path, content) in disk.now() {
+            if let (Some(bytes), true) = (&content, before.get(&path) != Some(&content)) {
+                fs::write(root.join(path), bytes).unwrap();
+            }
+        }
     }
 
     /// Where to cut: most of them soon after a start on what an earlier process has left.

@@ -11,6 +11,7 @@ use std::path::Path;
 
 use rand::RngExt;
 use rand::rngs::StdRng;
+use weir::os::random::repeatable;
 
 use super::recording::{Act, Op, Recording};
 
@@ -112,6 +113,31 @@ impl Content {
                 what.apply(&mut self.base);
             }
         }
+    }
+
+    /// The page cache is gone: what a failed sync left in doubt has reached the disk or has not.
+    fn forget(&mut self, random: &mut StdRng) {
+        let mut again = BTreeSet::new();
+        let mut kept: Vec<_> = std::mem::take(&mut self.changes);
+        kept.reverse();
+        kept.retain_mut(|(what, fate)| {
+            let page = what.page();
+            let rewritten = page.is_some_and(|page| !again.insert(page)) && *fate == Fate::Doubtful;
+            let survives = *fate != Fate::Doubtful || rewritten || page.is_none() || random.random_bool(0.5);
+            if *fate == Fate::Doubtful {
+                *fate = Fate::Sure;
+            }
+            survives
+        });
+        kept.reverse();
+        self.changes = kept;
+        self.size = self.now().len() as u64;
+    }
+
+    fn now(&self) -> Vec<u8> {
+        let mut bytes = self.base.clone();
+        self.changes.iter().for_each(|(what, _)| what.apply(&mut bytes));
+        bytes
     }
 
     fn survivor(&self, style: Style, random: &mut StdRng) -> Vec<u8> {
@@ -272,7 +298,8 @@ impl Disk {
     pub(crate) fn follow(&mut self, op: &Op, recording: &Recording) {
         let path = op.path.as_str();
         match &op.act {
-            Act::Start | Act::Mark { .. } => {}
+            Act::Start => self.begin(),
+            Act::Mark { .. } => {}
             Act::Create | Act::Mkdir => {
                 let file = op.act == Act::Create;
                 self.objects.push(if file { Object::File(Content::default()) } else { Object::Directory });
@@ -294,6 +321,21 @@ impl Disk {
             Act::Rmdir => self.rename(vec![(self.key(path), None)], self.find(path)),
             Act::Sync { worked } => self.sync(path, *worked),
             Act::Unknown => panic!("the recorder saw something on {path} that this disk does not know"),
+        }
+    }
+
+    /// A process begins. The store drops the cached pages of a `db` before it searches it (its
+    /// unit test sees to that), so it meets what the disk has got. Of other files the cache may
+    /// still hold what the disk never gets.
+    pub(crate) fn begin(&mut self) {
+        let mut random = repeatable(self.objects.len() as u64);
+        let files = self.live.iter().filter(|((_, name), _)| name == "db").map(|(_, object)| *object);
+        for object in files.collect::<Vec<_>>() {
+            if let Object::File(content) = &mut self.objects[object]
+                && content.changes.iter().any(|c| c.1 == Fate::Doubtful)
+            {
+                content.forget(&mut random);
+            }
         }
     }
 
@@ -330,11 +372,7 @@ impl Disk {
 
     /// What a reader sees now.
     pub(crate) fn now(&self) -> Image {
-        self.image(&self.live, &mut |content| {
-            let mut bytes = content.base.clone();
-            content.changes.iter().for_each(|(what, _)| what.apply(&mut bytes));
-            bytes
-        })
+        self.image(&self.live, &mut Content::now)
     }
 
     /// The disk as a power cut at this moment could leave it.
@@ -430,7 +468,6 @@ pub(crate) fn get(root: &Path) -> Image {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use weir::os::random::repeatable;
 
     fn recording(bytes: &[u8]) -> Recording {
         Recording { bytes: bytes.to_vec(), ops: Vec::new() }
