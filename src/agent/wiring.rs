@@ -32,13 +32,18 @@ pub struct Evidence {
     pub meters: meter::Health,
     /// Every receiver's counters, by name.
     pub receivers: Vec<(String, radio::Health)>,
-    uplink: Arc<Mutex<watch::Receiver<uplink::Health>>>,
+    uplink: SharedHealth,
 }
 
 impl Evidence {
-    /// The uplink's state and counters since it was last started.
+    /// The uplink's state and counters since it was last started, all brokers together.
     pub fn uplink(&self) -> uplink::Health {
-        self.uplink.lock().unwrap_or_else(PoisonError::into_inner).borrow().clone()
+        uplink::Health::overall(&self.brokers())
+    }
+
+    /// The same for each broker, in the order of the configuration.
+    pub fn brokers(&self) -> Vec<uplink::Health> {
+        self.uplink.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|h| h.borrow().clone()).collect()
     }
 }
 
@@ -73,7 +78,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     Ok(agent)
 }
 
-type SharedHealth = Arc<Mutex<watch::Receiver<uplink::Health>>>;
+type SharedHealth = Arc<Mutex<Vec<watch::Receiver<uplink::Health>>>>;
 
 fn start_uplink(
     settings: &Settings,
@@ -81,8 +86,12 @@ fn start_uplink(
     store: &Store,
 ) -> Result<(Rooms, SharedHealth, watch::Sender<bool>), AgentError> {
     let (stop, stopping) = watch::channel(false);
-    let (broker, uplink, store) = (settings.broker.clone(), settings.uplink.clone(), store.clone());
-    let make = move || Uplink::new(&broker, &uplink, &identity, store.clone(), random::generator());
+    let (brokers, uplink, store) = (settings.broker.clone(), settings.uplink.clone(), store.clone());
+    let mirror_file = settings.store.path.join("mirror");
+    let make = move || {
+        Uplink::new(&brokers, &uplink, &identity, store.clone(), random::generator())
+            .map(|(uplink, health)| (uplink.with_mirror_file(mirror_file.clone()), health))
+    };
     let (first, health) = make()?;
     let shared: SharedHealth = Arc::new(Mutex::new(health));
     let mut first = Some(first);

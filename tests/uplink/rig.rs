@@ -11,7 +11,7 @@ use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
 use weir::os::random::repeatable;
 use weir::setting::{Node, Problems, Setting};
 use weir::store::Store;
-use weir::uplink::{BrokerSettings, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
+use weir::uplink::{Brokers, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
 
 pub use super::peers::broker::{Heard, LIMIT, Mosquitto, Relay, Subscriber};
 pub use super::peers::free_port;
@@ -69,11 +69,11 @@ pub fn new_store() -> Store {
 impl Agent {
     pub fn start(broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
-        let (broker, uplink) =
-            (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
+        let (broker, uplink) = (settings::<Brokers>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };
         let random = repeatable(5);
-        let (uplink, health) = Uplink::new(&broker, &uplink, &identity, store.clone(), random).unwrap();
+        let (uplink, mut healths) = Uplink::new(&broker, &uplink, &identity, store.clone(), random).unwrap();
+        let health = healths.remove(0);
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(uplink.with_pace(pace).run(stopped));
         Self { store, health, stop, task }
