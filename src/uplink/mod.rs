@@ -85,7 +85,8 @@ pub struct Pace {
     /// The longest wait for the broker to accept a session.
     pub connect: Duration,
     /// With messages under way and no acknowledgement for so long (plus a second for each
-    /// kibibyte of the longest message), the session is made anew.
+    /// kibibyte of the longest of them), the session is made anew; also when one message was not
+    /// acknowledged for so long after a later one was.
     pub stall: Duration,
     /// A session that lasted so long starts the back-off anew.
     pub settled: Duration,

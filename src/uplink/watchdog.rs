@@ -20,13 +20,11 @@ pub(super) struct Watchdog {
     progress: Instant,
     /// The oldest message and since when a later one is acknowledged.
     overtaken: Option<(u64, Instant)>,
-    /// The longest message of the session: on a slow link it may take its time.
-    longest: usize,
 }
 
 impl Watchdog {
     pub(super) fn new(stall: Duration, now: Instant) -> Self {
-        Self { stall, under_way: BTreeMap::new(), next: 0, progress: now, overtaken: None, longest: 0 }
+        Self { stall, under_way: BTreeMap::new(), next: 0, progress: now, overtaken: None }
     }
 
     /// Notes a message and returns its number.
@@ -37,7 +35,6 @@ impl Watchdog {
         let number = self.next;
         self.next += 1;
         self.under_way.insert(number, bytes);
-        self.longest = self.longest.max(bytes);
         number
     }
 
@@ -61,9 +58,10 @@ impl Watchdog {
         self.under_way.first_key_value().map(|(number, _)| *number)
     }
 
-    /// How long it may take: a link that moves a kibibyte a second is slow, not stuck.
+    /// How long the next PUBACK may take: a link that moves a kibibyte a second is slow, not stuck.
     pub(super) fn patience(&self) -> Duration {
-        self.stall + Duration::from_secs((self.longest / 1024) as u64)
+        let longest = self.under_way.values().max().copied().unwrap_or(0);
+        self.stall + Duration::from_secs((longest / 1024) as u64)
     }
 
     /// When the session is to be given up unless something is acknowledged before.

@@ -10,10 +10,13 @@
     reason = "a test may fail loudly"
 )]
 
+mod crooked;
 mod delivery;
+mod line;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod refusal;
 mod rig;
 mod session;
 mod simulated;
+mod stall;
