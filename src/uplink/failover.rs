@@ -70,6 +70,13 @@ impl Failover {
     /// Tries until a broker accepts a session; `None` when the agent shuts down before.
     async fn next_link(&mut self) -> Result<Option<Link>, UplinkError> {
         loop {
+            if let Some(course) = self.courses.get(self.at).filter(|c| c.plan.connect == Connect::OnDemand) {
+                tokio::select! {
+                    biased;
+                    () = stopped(&mut self.shutdown) => return Ok(None),
+                    waits = course.data_waits() => waits?,
+                }
+            }
             if self.at > 0 && Instant::now() >= self.return_at {
                 self.use_broker(0);
                 // One attempt is enough to see that it is still gone.
@@ -79,16 +86,13 @@ impl Failover {
             }
             let Some(course) = self.courses.get_mut(self.at) else { return Ok(None) };
             let attempt = async {
-                if course.plan.connect == Connect::OnDemand {
-                    course.data_waits().await?;
-                }
                 sleep_until(course.ready).await;
-                Ok::<_, UplinkError>(course.open().await)
+                course.open().await
             };
             let outcome = tokio::select! {
                 biased;
                 () = stopped(&mut self.shutdown) => return Ok(None),
-                outcome = attempt => outcome?,
+                outcome = attempt => outcome,
             };
             match outcome {
                 Ok(link) => return Ok(Some(link)),

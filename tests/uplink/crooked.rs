@@ -137,8 +137,9 @@ async fn no_frame_is_given_up_that_a_crooked_broker_did_not_take_in() {
     let store = new_store();
     append(&store, 6000, 30, 40).await;
     let pace = Pace { stall: Duration::from_millis(500), ..Pace::default() };
-    let uplink =
-        format!("{TOPICS}max_payload = \"1KiB\"\nbackoff = {{ first = \"100ms\", max = \"100ms\", jitter = \"0ms\" }}\n");
+    let uplink = format!(
+        "{TOPICS}max_payload = \"1KiB\"\nbackoff = {{ first = \"100ms\", max = \"100ms\", jitter = \"0ms\" }}\n"
+    );
     let mut agent = Agent::start(&url, &uplink, pace, store);
     let mut status = agent.store.status();
     while agent.store.status().borrow().cached > 0 {

@@ -18,5 +18,6 @@ mod peers;
 mod refusal;
 mod rig;
 mod session;
+mod several;
 mod simulated;
 mod stall;
