@@ -23,7 +23,6 @@ const LOSSES_OF_ONE: u32 = 5;
 const FRAMES_OF_LANE: u32 = 2;
 /// Frames that may be set aside; the next one is then tried for ever, as the first in its lane.
 const MOST: usize = 64;
-const FIRST_PAUSE: Duration = Duration::from_mins(1);
 const LONGEST_PAUSE: Duration = Duration::from_hours(6);
 /// So long a refused size is not tried again.
 const REMEMBER: Duration = Duration::from_hours(6);
@@ -79,8 +78,8 @@ struct Aside {
 }
 
 impl Aside {
-    fn new(after: Sequence, now: Instant) -> Self {
-        Self { after, pause: FIRST_PAUSE, again: now + FIRST_PAUSE }
+    fn new(after: Sequence, now: Instant, pause: Duration) -> Self {
+        Self { after, pause, again: now + pause }
     }
 
     fn refused_again(&mut self, now: Instant) {
@@ -93,6 +92,8 @@ impl Aside {
 #[derive(Debug)]
 pub(super) struct Caution {
     most: usize,
+    /// The pause before what was set aside is tried for the first time.
+    pause: Duration,
     limit: usize,
     /// A size that was refused, and until when that is believed.
     refused: Option<(usize, Instant)>,
@@ -107,10 +108,12 @@ pub(super) struct Caution {
 }
 
 impl Caution {
-    /// Suspects nothing; messages may be `most` bytes long.
-    pub(super) fn new(most: usize) -> Self {
+    /// Suspects nothing; messages may be `most` bytes long. What is set aside waits for `pause`
+    /// at first.
+    pub(super) fn new(most: usize, pause: Duration) -> Self {
         Self {
             most,
+            pause,
             limit: most,
             refused: None,
             suspect: None,
@@ -250,17 +253,17 @@ impl Caution {
     fn set_aside(&mut self, cargo: &Cargo, bytes: usize, now: Instant) -> Option<Verdict> {
         let verdict = match *cargo {
             Cargo::Notice => {
-                self.notices = Some(Aside::new(0, now));
+                self.notices = Some(Aside::new(0, now, self.pause));
                 Verdict::NoticesAside
             }
             Cargo::Frames { lane, first, after, .. } => {
                 let in_a_row = self.in_a_row.entry(lane).or_default();
                 *in_a_row += 1;
                 if *in_a_row > FRAMES_OF_LANE {
-                    self.lanes.insert(lane, Aside::new(0, now));
+                    self.lanes.insert(lane, Aside::new(0, now, self.pause));
                     Verdict::LaneAside(lane)
                 } else if self.frames.len() < MOST {
-                    self.frames.insert((lane, first), Aside::new(after, now));
+                    self.frames.insert((lane, first), Aside::new(after, now, self.pause));
                     Verdict::FrameAside { frame: first, bytes }
                 } else {
                     return None;
@@ -277,13 +280,15 @@ impl Caution {
 mod tests {
     use super::*;
 
+    const FIRST_PAUSE: Duration = Duration::from_mins(1);
+
     fn frames(first: Sequence, count: usize) -> Cargo {
         Cargo::Frames { lane: Lane::Ordinary, first, after: first - 1, count }
     }
 
     #[test]
     fn a_size_that_is_refused_is_halved_until_it_passes_and_not_tried_again_for_hours() {
-        let (mut caution, now) = (Caution::new(1000), Instant::now());
+        let (mut caution, now) = (Caution::new(1000, FIRST_PAUSE), Instant::now());
         assert_eq!(caution.lost(&frames(1, 10), 1000, now), None);
         assert!(caution.is_suspicious());
         assert_eq!(caution.lost(&frames(1, 10), 1000, now), None);
@@ -302,7 +307,7 @@ mod tests {
 
     #[test]
     fn one_refused_frame_is_set_aside_and_the_size_recovers() {
-        let (mut caution, now) = (Caution::new(1000), Instant::now());
+        let (mut caution, now) = (Caution::new(1000, FIRST_PAUSE), Instant::now());
         for bytes in [1000, 1000, 1000, 490, 240] {
             assert!(!matches!(caution.lost(&frames(7, 3), bytes, now), Some(Verdict::FrameAside { .. })));
         }
@@ -322,7 +327,7 @@ mod tests {
 
     #[test]
     fn sessions_lost_with_other_messages_first_prove_nothing() {
-        let (mut caution, now) = (Caution::new(1000), Instant::now());
+        let (mut caution, now) = (Caution::new(1000, FIRST_PAUSE), Instant::now());
         for first in 1..100 {
             assert_eq!(caution.lost(&frames(first, 1), 100, now), None);
             assert_eq!(caution.lost(&frames(first, 1), 100, now), None);
@@ -331,7 +336,7 @@ mod tests {
 
     #[test]
     fn a_topic_that_is_refused_sets_its_lane_aside_and_a_puback_brings_it_back() {
-        let (mut caution, now) = (Caution::new(1000), Instant::now());
+        let (mut caution, now) = (Caution::new(1000, FIRST_PAUSE), Instant::now());
         let verdicts: Vec<_> = (0..15).filter_map(|n| caution.lost(&frames(1 + n / 5, 1), 100, now)).collect();
         assert_eq!(verdicts.last(), Some(&Verdict::LaneAside(Lane::Ordinary)));
         assert!(caution.lane_is_aside(Lane::Ordinary) && !caution.lane_is_due(Lane::Ordinary, now));

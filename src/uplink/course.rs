@@ -55,7 +55,7 @@ impl Course {
         backoff: Backoff,
         random: StdRng,
     ) -> Self {
-        let caution = Caution::new(plan.max_payload);
+        let caution = Caution::new(plan.max_payload, pace.refused);
         let ready = Instant::now() + backoff.initial();
         Self { plan, pace, source, report, document, random, caution, backoff, ready, strikes: 0, proved: false }
     }

@@ -179,7 +179,7 @@ mod tests {
         fn new(store: &Store, ledger: &SharedLedger, broker: usize) -> Self {
             let source = Source::Mirror { store: store.clone(), ledger: ledger.clone(), broker };
             let queues = [Lane::Priority, Lane::Ordinary].map(|lane| Queue::new(lane, &source)).into();
-            Self { source, queues, caution: Caution::new(900), under_way: Vec::new() }
+            Self { source, queues, caution: Caution::new(900, Duration::from_mins(1)), under_way: Vec::new() }
         }
 
         fn lose(&mut self) {

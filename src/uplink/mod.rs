@@ -90,6 +90,8 @@ pub struct Pace {
     pub stall: Duration,
     /// A session that lasted so long starts the back-off anew.
     pub settled: Duration,
+    /// How long a frame that the broker answered by hanging up waits before it is sent again.
+    pub refused: Duration,
     /// On demand: how long a session outlives the last acknowledgement.
     pub idle: Duration,
     /// At shutdown: the longest wait for acknowledgements under way.
@@ -106,6 +108,7 @@ impl Default for Pace {
             connect: Duration::from_secs(60),
             stall: Duration::from_secs(60),
             settled: Duration::from_secs(60),
+            refused: Duration::from_mins(1),
             idle: Duration::from_secs(10),
             grace: Duration::from_secs(5),
             hang_up: Duration::from_secs(2),

@@ -33,6 +33,8 @@ enum Fault {
     Twice,
     /// Acknowledges this message again, so many messages later.
     Again(u32, u32),
+    /// Hangs up on every message whose topic begins with one of these.
+    Denies([&'static str; 2]),
     /// Never acknowledges this message; it was taken in.
     Never(u32),
     None,
@@ -62,6 +64,9 @@ async fn converse(mut stream: TcpStream, fault: Fault, taken: &Taken) -> std::io
                 match fault {
                     Fault::Dies(after) if messages >= after => return Ok(()),
                     Fault::Twice | Fault::Again(..) if messages >= MOST => return Ok(()),
+                    Fault::Denies(topics) if topics.iter().any(|t| publish.topic.starts_with(t.as_bytes())) => {
+                        return Ok(());
+                    }
                     Fault::Twice => answers.push(ack.clone()),
                     Fault::Again(which, _) if messages == which => kept = Some(ack.clone()),
                     _ => {}
@@ -151,6 +156,41 @@ async fn no_frame_is_given_up_that_a_crooked_broker_did_not_take_in() {
     agent.until("acknowledged", |h| h.acknowledged >= 6000).await;
     assert_eq!(*taken.lock().unwrap(), (1..=6000).collect());
     assert!(agent.health.borrow().sessions > 20, "{:?}", agent.health.borrow());
+    agent.stop().await;
+    broker.abort();
+}
+
+#[tokio::test]
+async fn a_topic_that_ends_the_session_holds_up_no_other_topic() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("url = \"tcp://{}\"", listener.local_addr().unwrap());
+    let taken = Taken::default();
+    let (seen, allow) = (taken.clone(), Arc::new(Mutex::new(false)));
+    let allowed = allow.clone();
+    let broker = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let fault = if *allowed.lock().unwrap() { Fault::None } else { Fault::Denies(["event/", "status/"]) };
+            let _ = converse(stream, fault, &seen).await;
+        }
+    });
+    let store = new_store();
+    // Numbers 1, 11, 21 ... are priority frames.
+    append(&store, 200, 30, 10).await;
+    let pace = Pace { refused: Duration::from_secs(2), ..Pace::default() };
+    let uplink = format!(
+        "{TOPICS}max_payload = \"1KiB\"\nbackoff = {{ first = \"100ms\", max = \"100ms\", jitter = \"0ms\" }}\n"
+    );
+    let mut agent = Agent::start(&url, &uplink, pace, store);
+    agent.until("delivered", |h| h.acknowledged == 180).await;
+    let expected: BTreeSet<u64> = (1..=200).filter(|n| n % 10 != 1).collect();
+    assert_eq!(*taken.lock().unwrap(), expected);
+    assert_eq!(agent.store.status().borrow().cached_priority, 20, "nothing is dropped");
+    append(&agent.store, 5, 30, 0).await;
+    agent.until("delivered at once", |h| h.acknowledged == 185).await;
+    *allow.lock().unwrap() = true;
+    agent.until_empty().await;
+    assert_eq!(*taken.lock().unwrap(), (1..=205).collect());
     agent.stop().await;
     broker.abort();
 }
