@@ -73,7 +73,10 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
     .into_iter()
     .map(|(name, json)| (name.to_owned(), json))
     .collect();
-    assert_eq!(blocks(), made);
+    let mut shown = blocks();
+    // Its members are compared where it is made: agent::statement.
+    assert!(shown.remove("health").is_some());
+    assert_eq!(shown, made);
 }
 
 #[test]

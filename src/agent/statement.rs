@@ -120,3 +120,36 @@ fn receivers(evidence: &Evidence) -> Value {
     });
     Value::Object(receivers.collect::<Map<_, _>>())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names of a document's members, all levels.
+    fn members(value: &Value, path: &str, out: &mut Vec<String>) {
+        for (name, inner) in value.as_object().into_iter().flatten() {
+            let path = format!("{path}/{name}");
+            members(inner, &path, out);
+            out.push(path);
+        }
+    }
+
+    #[test]
+    fn the_contract_shows_every_member_of_the_document() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mqtt.md")).unwrap();
+        let (_, block) = page.split_once("```json health\n").unwrap();
+        let shown: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
+        let health = crate::uplink::Health::default();
+        let evidence = Evidence::of(Vec::new());
+        let mut made = document(&Status::default(), &evidence, "KAM1", Duration::ZERO, false);
+        made["uplink"] = json!([broker(&health)]);
+        let (mut theirs, mut ours) = (Vec::new(), Vec::new());
+        members(&shown, "", &mut theirs);
+        members(&shown["uplink"][0], "uplink", &mut theirs);
+        members(&made, "", &mut ours);
+        members(&made["uplink"][0], "uplink", &mut ours);
+        theirs.sort();
+        ours.sort();
+        assert_eq!(theirs, ours);
+    }
+}

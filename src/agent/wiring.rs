@@ -39,6 +39,13 @@ pub struct Evidence {
 }
 
 impl Evidence {
+    /// Of rooms that have not begun, for tests.
+    #[cfg(test)]
+    pub(super) fn of(uplink: Vec<watch::Receiver<uplink::Health>>) -> Self {
+        let uplink = Arc::new(Mutex::new(uplink));
+        Self { clock: Clock::system(), meters: meter::Health::new(), receivers: Vec::new(), uplink }
+    }
+
     /// The uplink's state and counters since it was last started, all brokers together.
     pub fn uplink(&self) -> uplink::Health {
         uplink::Health::overall(&self.brokers())
