@@ -32,16 +32,19 @@ pub mod check;
 mod cursor;
 mod generation;
 pub mod key;
+mod ledger;
 pub mod manifest;
 mod recovery;
 pub mod repair;
 mod row;
 mod scan;
+mod source;
 mod survey;
 mod tail;
 mod worker;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -225,6 +228,19 @@ pub struct Status {
     pub disk_bytes: u64,
     /// Why the disk refuses, while it does.
     pub disk_error: Option<String>,
+    /// Numbers that no frame has: a crash took them along with the memory, or they were never given.
+    pub skipped: u64,
+    /// How many manifests were closed.
+    pub manifests: u64,
+    /// Those of `evicted` whose meter could be told, since ever, by meter.
+    pub evicted_by_meter: Arc<BTreeMap<String, u64>>,
+}
+
+impl Status {
+    /// The highest number given: every number up to it was received or skipped.
+    pub const fn given(&self) -> Sequence {
+        self.received + self.skipped
+    }
 }
 
 /// A handle to the store's own thread; clones share it. When the last one is dropped the store

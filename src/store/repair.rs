@@ -84,7 +84,7 @@ fn mend(path: &Path, before: &Report, done: &mut Vec<String>) -> Result<(), Stor
             let Some(mut generation) = Generation::found(&path.join(name).join(&tally.name)) else { continue };
             let missing = generation.load(Sequence::MAX);
             if missing.is_ok_and(|missing| missing > 0) && generation.frames > 0 {
-                generation.seal();
+                generation.seal_found().map_err(|source| StoreError::Directory { path: path.to_owned(), source })?;
                 done.push(format!("{name}/{} is sealed anew with the {} frames it has", tally.name, generation.frames));
             }
         }

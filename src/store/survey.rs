@@ -9,7 +9,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cursor::{self, Cursor, Found, LaneCursor};
+use super::cursor::{self, Cursor, Found, LaneCursor, Swap};
 use super::generation::Generation;
 use super::row;
 use super::scan::Entry;
@@ -72,7 +72,7 @@ impl Survey {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let unusable = |source| StoreError::Directory { path: path.to_owned(), source };
         let cursor = match cursor::read(&path.join("cursor")).map_err(unusable)? {
-            Found::Good(cursor) => cursor,
+            Found::Good(cursor) => *cursor,
             Found::Damaged => Cursor::default(),
             Found::Nothing if LANES.iter().any(|(_, name)| path.join(name).is_dir()) => Cursor::default(),
             Found::Nothing => return Err(StoreError::Missing { path: path.to_owned() }),
@@ -88,7 +88,8 @@ impl Survey {
             let unusable = |source| StoreError::Directory { path: row.clone(), source };
             let cursor = self.cursor.lanes.get(index(lane)).cloned().unwrap_or_default();
             let done = Done::of(cursor);
-            let mut generations = generations(&row).map_err(unusable)?.into_iter().peekable();
+            let swap = self.cursor.swap.filter(|s| s.lane == index(lane));
+            let mut generations = generations(&row, swap).map_err(unusable)?.into_iter().peekable();
             while let Some(mut generation) = generations.next() {
                 let end = generations.peek().map_or(Sequence::MAX, |next| next.first);
                 let newest = generations.peek().is_none();
@@ -102,17 +103,23 @@ impl Survey {
 
     /// What the generations take on disk.
     pub(super) fn disk_bytes(&self) -> u64 {
-        let rows = LANES.iter().map(|(_, name)| generations(&self.path.join(name)).unwrap_or_default());
+        let rows = LANES.iter().map(|(_, name)| generations(&self.path.join(name), None).unwrap_or_default());
         rows.flatten().map(|g| g.bytes).sum()
     }
 }
 
-fn generations(row: &Path) -> io::Result<Vec<Generation>> {
+/// The generations of a row. Those that a durable `swap` has replaced are left out, unless what
+/// replaces them is still to be given its name.
+fn generations(row: &Path, swap: Option<Swap>) -> io::Result<Vec<Generation>> {
     let listed = match fs::read_dir(row) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         listed => listed?,
     };
     let mut generations: Vec<_> = listed.flatten().filter_map(|e| Generation::found(&e.path())).collect();
+    let here = |s: &Swap| s.nonce == 0 || generations.iter().any(|g| g.nonce == s.nonce);
+    if let Some(s) = swap.filter(here) {
+        generations.retain(|g| !(s.first..=s.last).contains(&g.first) || g.nonce == s.nonce);
+    }
     generations.sort_by(|a, b| (a.first, &a.dir).cmp(&(b.first, &b.dir)));
     row::drop_twins(&mut generations)?;
     Ok(generations)

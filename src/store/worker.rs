@@ -3,6 +3,8 @@
 //! It sleeps until a request comes or something falls due; a batch of requests that wait together
 //! is written and synced together.
 
+mod accounts;
+mod room;
 mod upkeep;
 
 use std::io;
@@ -16,10 +18,11 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::cursor::CursorFile;
+use super::cursor::{CursorFile, Swap};
 use super::generation::Generation;
+use super::ledger::{Ledger, Losses, OTHERS};
 use super::recovery::{self, Recovered};
-use super::row::Row;
+use super::row::{self, Row};
 use super::tail::{Held, Tail};
 use super::{ORDINARY_ROOM, PEEK_BYTES, Status, StoreError, StoreSettings, SyncPolicy, block, index};
 use crate::model::{Lane, Sequence, Stored};
@@ -98,6 +101,11 @@ pub(super) struct Worker {
     syncs: Vec<oneshot::Sender<Result<(), String>>>,
     /// Generations out of use that are still to be removed.
     doomed: Vec<Generation>,
+    /// What replaces some of them.
+    swap: Option<Swap>,
+    /// What was kept aside takes on disk.
+    aside: u64,
+    ledger: Ledger,
     cursor_due: Option<Instant>,
     retry: Option<Instant>,
     pause: Duration,
@@ -110,12 +118,14 @@ pub(super) struct Worker {
 impl Worker {
     /// Opens the directory and finds out what waits there.
     pub(super) fn open(settings: &StoreSettings, out: watch::Sender<Status>) -> Result<Self, StoreError> {
-        let Recovered { lock, cursor_file, cursor, rows, highest } = recovery::open(&settings.path)?;
+        let Recovered { lock, cursor_file, cursor, rows, replaced, highest } = recovery::open(&settings.path)?;
         let max = settings.max_size.bytes().max(4 * MIB);
         if max != settings.max_size.bytes() {
             warn!(max_size = max, "store.max_size is too small, the smallest store is used");
         }
         let reserved = cursor.reserved.max(highest);
+        let status = cursor.status();
+        let durable = cursor.durable;
         let mut worker = Self {
             root: settings.path.clone(),
             policy: settings.sync,
@@ -128,13 +138,16 @@ impl Worker {
             serial: cursor.serial,
             reserved,
             next: reserved.saturating_add(1),
-            status: cursor.status(),
+            status,
             out,
             random: random::generator(),
             unnumbered: Vec::new(),
             unanswered: Vec::new(),
             syncs: Vec::new(),
-            doomed: Vec::new(),
+            doomed: replaced,
+            swap: cursor.swap,
+            aside: row::aside_bytes(&settings.path),
+            ledger: cursor.ledger,
             cursor_due: None,
             retry: None,
             pause: FIRST_PAUSE,
@@ -145,8 +158,7 @@ impl Worker {
         };
         worker.count_damage();
         worker.refresh();
-        worker.status.received = worker.status.acknowledged + worker.status.evicted + worker.status.cached;
-        worker.status.durable = reserved;
+        worker.account(durable);
         worker.reserve(RESERVE).map_err(|source| StoreError::Directory { path: settings.path.clone(), source })?;
         if let Err(error) = worker.tidy(false) {
             worker.failed(&error);
@@ -265,8 +277,10 @@ impl Worker {
             Ok(whole) => self.read_worked(lane, after, whole),
         }
         if !strange.is_empty() {
-            let lost = self.commit(lane, strange);
-            self.lose(lost);
+            let mut lost = Losses::default();
+            strange.iter().for_each(|s| lost.add(*s, OTHERS));
+            lost.frames = self.commit(lane, strange);
+            self.lose(&lost);
         }
         self.count_damage();
         found
@@ -412,26 +426,12 @@ impl Worker {
         outcome
     }
 
-    fn count_damage(&mut self) {
-        let lost = self.rows.iter_mut().map(Row::take_damaged).sum();
-        self.lose(lost);
-    }
-
-    fn lose(&mut self, lost: u64) {
-        if lost > 0 {
-            error!(lost, "frames in the store are unreadable and given up");
-            self.status.evicted += lost;
-            self.status.damaged += lost;
-            self.touch(self.period());
-        }
-    }
-
     fn refresh(&mut self) {
         let [priority, ordinary] =
             [0, 1].map(|i| self.rows.get(i).map_or(0, Row::waiting) + self.tails.get(i).map_or(0, Tail::len));
         self.status.cached = priority + ordinary;
         self.status.cached_priority = priority;
-        self.status.disk_bytes = self.rows.iter().map(Row::bytes).sum();
+        self.status.disk_bytes = self.rows.iter().map(Row::bytes).sum::<u64>() + self.aside;
         let oldest = self.tails.iter().filter_map(Tail::first).min();
         self.status.durable = oldest.unwrap_or(self.next).saturating_sub(1);
     }
