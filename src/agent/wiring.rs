@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, intake};
+use super::{Agent, AgentError, books, intake};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter, Port};
@@ -55,6 +55,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     }
     let store = Store::open(&settings.store)?;
     let clock = Clock::system();
+    let gateway = identity.id.clone();
     let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock)?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
@@ -68,6 +69,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         uplink: uplink_rooms,
         stop_uplink,
     };
+    start_books(&mut agent, gateway);
     for port in ports {
         start_bus(&mut agent, settings, port, &frames);
     }
@@ -108,6 +110,11 @@ fn start_uplink(
         async move { next?.run(stopping).await }
     });
     Ok((rooms, shared, stop))
+}
+
+fn start_books(agent: &mut Agent, gateway: String) {
+    let (store, clock) = (agent.store.clone(), agent.evidence.clock.clone());
+    agent.inputs.start("books", move || books::run(store.clone(), clock.clone(), gateway.clone()));
 }
 
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {

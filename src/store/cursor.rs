@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::Status;
 use super::block::checksum;
 use super::ledger::Ledger;
-use crate::model::Sequence;
+use crate::model::{Sequence, Timestamp};
 use crate::os::file::{read_small, sync_directory};
 
 const MAGIC: [u8; 4] = *b"wEC2";
@@ -101,6 +101,7 @@ impl Cursor {
             disk_error: None,
             skipped: self.skipped,
             manifests: self.ledger.manifests,
+            closed_at: Timestamp::from_millis(self.ledger.since),
             evicted_by_meter: Arc::new(self.ledger.meters.clone()),
         }
     }

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::manifest::{Digest, MAX_SPANS as MAX_TOLD, Manifest, Span as Told, span};
+
 use crate::model::Sequence;
 
 /// The most spans kept of one kind.
@@ -36,6 +38,7 @@ pub(super) struct Spans(Vec<Span>);
 
 impl Spans {
     /// The spans, ascending.
+    #[cfg(test)]
     pub(super) fn as_slice(&self) -> &[Span] {
         &self.0
     }
@@ -66,6 +69,12 @@ impl Spans {
         while self.0.len() > MAX_SPANS {
             self.join_nearest();
         }
+    }
+
+    /// The spans as a manifest tells them.
+    pub(super) fn told(&self) -> Vec<Told> {
+        let all = self.0.iter().map(|s| Told { first: s.first, last: s.last, count: s.frames }).collect();
+        span::coarsen(all, MAX_TOLD)
     }
 
     /// Adds every span of `other`.
@@ -152,6 +161,16 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
+    /// Begins anew after a manifest.
+    pub(super) fn closed(&mut self, manifest: &Manifest, digest: Digest) {
+        self.evicted = Spans::default();
+        self.skipped = Spans::default();
+        self.manifests = manifest.number;
+        self.closed = manifest.last;
+        self.previous = digest;
+        self.since = manifest.to.as_millis();
+    }
+
     /// Takes losses over.
     pub(super) fn lose(&mut self, losses: &Losses) {
         self.evicted.extend(&losses.spans);

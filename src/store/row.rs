@@ -305,6 +305,12 @@ impl Row {
         self.generations.iter().map(|g| g.frames.saturating_sub(g.done)).sum()
     }
 
+    /// Where frames wait on disk: a number each lies in, a number behind which none lies, how many.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (Sequence, Sequence, u64)> {
+        let waiting = self.generations.iter().filter(|g| g.frames > g.done);
+        waiting.map(|g| (g.first.max(self.low), g.last, g.frames - g.done))
+    }
+
     /// What the row takes on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.generations.iter().map(|g| g.bytes).sum()

@@ -4,6 +4,7 @@
 //! is written and synced together.
 
 mod accounts;
+mod books;
 mod room;
 mod upkeep;
 
@@ -18,8 +19,10 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
+pub(super) use self::books::Closing;
 use super::cursor::{CursorFile, Swap};
 use super::generation::Generation;
+use super::key::Key;
 use super::ledger::{Ledger, Losses, OTHERS};
 use super::recovery::{self, Recovered};
 use super::row::{self, Row};
@@ -61,6 +64,7 @@ pub(super) enum Request {
         reply: oneshot::Sender<()>,
     },
     Sync(oneshot::Sender<Result<(), String>>),
+    CloseBooks(Closing, oneshot::Sender<Result<u64, String>>),
     Close(oneshot::Sender<Result<(), String>>),
     /// Answered when nothing is left to do.
     #[cfg(test)]
@@ -106,6 +110,7 @@ pub(super) struct Worker {
     /// What was kept aside takes on disk.
     aside: u64,
     ledger: Ledger,
+    key: Option<Key>,
     cursor_due: Option<Instant>,
     retry: Option<Instant>,
     pause: Duration,
@@ -148,6 +153,7 @@ impl Worker {
             swap: cursor.swap,
             aside: row::aside_bytes(&settings.path),
             ledger: cursor.ledger,
+            key: None,
             cursor_due: None,
             retry: None,
             pause: FIRST_PAUSE,
@@ -156,10 +162,14 @@ impl Worker {
             evicting: false,
             _lock: lock,
         };
+        let unfinished = worker.adopt();
         worker.count_damage();
         worker.refresh();
         worker.account(durable);
         worker.reserve(RESERVE).map_err(|source| StoreError::Directory { path: settings.path.clone(), source })?;
+        if let Some(manifest) = unfinished {
+            worker.push_manifest(&manifest);
+        }
         if let Err(error) = worker.tidy(false) {
             worker.failed(&error);
         }
@@ -219,6 +229,10 @@ impl Worker {
                 self.refresh();
                 self.publish();
                 let _ = reply.send(());
+            }
+            Request::CloseBooks(closing, reply) => {
+                let outcome = self.close_books(&closing).map_err(|e| e.to_string());
+                let _ = reply.send(outcome);
             }
             Request::Sync(reply) | Request::Close(reply) => self.syncs.push(reply),
             #[cfg(test)]
@@ -403,7 +417,7 @@ impl Worker {
     }
 
     /// Writes a lane's tail and releases what became durable.
-    fn flush(&mut self, lane: Lane) -> io::Result<()> {
+    pub(super) fn flush(&mut self, lane: Lane) -> io::Result<()> {
         let pending = self.tails.get(index(lane)).map_or(0, |t| t.bytes() as u64);
         self.make_room(3 * pending + MIB)?;
         let limit = self.limit;
@@ -426,7 +440,7 @@ impl Worker {
         outcome
     }
 
-    fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         let [priority, ordinary] =
             [0, 1].map(|i| self.rows.get(i).map_or(0, Row::waiting) + self.tails.get(i).map_or(0, Tail::len));
         self.status.cached = priority + ordinary;

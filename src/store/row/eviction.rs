@@ -262,11 +262,17 @@ mod tests {
     use super::super::super::block::encode_frame;
     use super::super::LaneCursor;
     use super::*;
-    use crate::model::{Body, Frame, Lane, Reading, Timestamp};
+    use crate::model::{Body, Frame, Lane, Reading, Stamp, Timestamp};
 
     fn reading(meter: &str, number: u64) -> Vec<u8> {
         let body = Body::Reading(Reading { meter: format!("{meter}{:300}", ""), values: Vec::new() });
-        encode_frame(&Frame { time: Timestamp::from_millis(number as i64), lane: Lane::Ordinary, body }).unwrap()
+        encode_frame(&Frame {
+            time: Stamp::synced(Timestamp::from_millis(number as i64)),
+            lane: Lane::Ordinary,
+            body,
+            origin: None,
+        })
+        .unwrap()
     }
 
     /// A row in which every tenth frame is of "quiet", and its frames.

@@ -11,7 +11,7 @@ fn reading(meter: &str, number: u64, size: usize) -> Frame {
         quality: crate::model::Quality::Good,
     };
     let body = Body::Reading(Reading { meter: meter.into(), values: vec![value] });
-    Frame { time: Timestamp::from_millis(number as i64), lane: Lane::Ordinary, body }
+    Frame { time: Stamp::synced(Timestamp::from_millis(number as i64)), lane: Lane::Ordinary, body, origin: None }
 }
 
 fn meter(stored: &Stored) -> String {

@@ -1,5 +1,6 @@
 //! The store as its users see it, against a plain map, with restarts and crashes.
 
+mod books;
 mod damage;
 mod fair;
 mod full;
