@@ -32,17 +32,12 @@ pub struct Report {
 impl Report {
     /// Frames that wait and can be read.
     pub fn waiting(&self) -> u64 {
-        self.generations.iter().map(|g| g.waiting).sum::<u64>().saturating_sub(self.unreadable())
+        self.generations.iter().map(|g| g.waiting).sum()
     }
 
     /// Frames that are lost.
     pub fn damaged(&self) -> u64 {
         self.generations.iter().map(|g| g.damaged).sum()
-    }
-
-    /// Damaged frames that are still counted as waiting.
-    fn unreadable(&self) -> u64 {
-        self.generations.iter().map(|g| g.damaged.min(g.waiting)).sum()
     }
 
     /// Whether nothing is damaged. What was put aside before is no damage any more.

@@ -48,9 +48,9 @@ pub struct Tally {
     pub state: State,
     /// Frames found in it.
     pub frames: u64,
-    /// Those that wait.
+    /// Those that wait and can be read.
     pub waiting: u64,
-    /// Frames that wait and can't be read, and frames its seal promised that are not there.
+    /// Frames that waited and can't be read, and frames its seal promised that are not there.
     pub damaged: u64,
     /// A seal is there, but unreadable.
     pub torn_seal: bool,
@@ -166,13 +166,13 @@ impl Walk<'_> {
         for entry in generation.entries().unwrap_or_default() {
             tally.frames += u64::from(entry.count);
             let waiting = u64::from(entry.count.saturating_sub((self.done.bits(entry) & full(entry)).count_ones()));
-            tally.waiting += waiting;
             if waiting == 0 && !self.thorough {
                 continue;
             }
             let block = generation.block(entry);
             match block.map_err(|source| StoreError::Directory { path: dir.clone(), source })? {
                 Some(block) => self.block(entry, &block.frames, &mut tally)?,
+                // Nobody waits for a block that is done.
                 None => tally.damaged += waiting,
             }
         }
@@ -190,6 +190,7 @@ impl Walk<'_> {
                 tally.damaged += 1;
                 continue;
             }
+            tally.waiting += 1;
             self.visitor.frame(self.lane, *sequence, bytes)?;
         }
         Ok(())
