@@ -161,7 +161,7 @@ async fn take(store: &Store, from: &Path) -> Result<u64, StoreError> {
     let mut reader = Reader::begin(BufReader::new(file)).map_err(wrong)?;
     let before = store.status().borrow().acknowledged;
     while let Some(batch) = reader.next().map_err(wrong)? {
-        store.commit(batch.lane, batch.frames.into_iter().map(|(sequence, _)| sequence).collect()).await?;
+        store.commit(batch.lane, batch.frames.into_iter().map(|(sequence, ..)| sequence).collect()).await?;
     }
     store.sync().await?;
     let after = store.status().borrow().acknowledged;

@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Lane, Sequence};
+use crate::model::{Frame, Lane, Sequence};
 use crate::store::block::{self, MAX_FRAME};
 use crate::store::key::{self, Key, Public};
 
@@ -45,11 +45,11 @@ pub struct Totals {
     pub bytes: u64,
 }
 
-/// Frames of one lane, ascending, still encoded.
+/// Frames of one lane, ascending, each with the length of its encoding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) lane: Lane,
-    pub(super) frames: Vec<(Sequence, Vec<u8>)>,
+    pub(super) frames: Vec<(Sequence, usize, Frame)>,
 }
 
 /// A record of frames: 0 priority, 1 ordinary; the frames by number.
@@ -248,14 +248,13 @@ impl<R: Read> Reader<R> {
         let mut batch = Batch { lane, frames: Vec::with_capacity(frames.len()) };
         for (sequence, bytes) in frames {
             let good = sequence > self.last && bytes.len() <= MAX_FRAME;
-            if !good || block::decode_frame(bytes).is_none_or(|frame| frame.lane != lane) {
-                return Err(FormatError::Frame(sequence));
-            }
+            let frame = block::decode_frame(bytes).filter(|frame| good && frame.lane == lane);
+            let frame = frame.ok_or(FormatError::Frame(sequence))?;
             self.last = sequence;
             self.totals.frames += 1;
             self.totals.priority += u64::from(lane == Lane::Priority);
             self.totals.bytes += bytes.len() as u64;
-            batch.frames.push((sequence, bytes.to_vec()));
+            batch.frames.push((sequence, bytes.len(), frame));
         }
         Ok(batch)
     }

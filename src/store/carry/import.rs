@@ -145,8 +145,7 @@ impl<'a> Source<'a> {
         let gateway = reader.header().gateway.clone();
         let mut bytes = 0u64;
         while let Some(batch) = reader.next().map_err(|e| self.wrong(e))? {
-            for (sequence, frame) in frames(batch, &gateway) {
-                let size = block::encode_frame(&frame).map_or(usize::MAX, |f| f.len());
+            for (sequence, size, frame) in frames(batch, &gateway) {
                 if frame.origin.as_ref().is_some_and(|o| known.contains(o)) {
                     imported.known += 1;
                 } else if size > block::MAX_FRAME {
@@ -174,9 +173,8 @@ impl<'a> Source<'a> {
         loop {
             let batch = reader.next().map_err(|e| self.wrong(e))?;
             let last = batch.is_none();
-            for (_, frame) in batch.into_iter().flat_map(|batch| frames(batch, &gateway)) {
+            for (_, size, frame) in batch.into_iter().flat_map(|batch| frames(batch, &gateway)) {
                 done += 1;
-                let size = block::encode_frame(&frame).map_or(usize::MAX, |f| f.len());
                 if size <= block::MAX_FRAME && !frame.origin.as_ref().is_some_and(|o| known.contains(o)) {
                     bytes += size;
                     step.push(frame);
@@ -196,13 +194,18 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The frames of a batch with their numbers in the file, each with its origin.
-fn frames(batch: Batch, gateway: &str) -> impl Iterator<Item = (Sequence, Frame)> {
-    batch.frames.into_iter().filter_map(move |(sequence, bytes)| {
-        // The reader has decoded it once, so it can be decoded.
-        let mut frame = block::decode_frame(&bytes)?;
+/// The frames of a batch with their numbers in the file, each with its origin, and at most so
+/// many bytes encoded.
+fn frames(batch: Batch, gateway: &str) -> impl Iterator<Item = (Sequence, usize, Frame)> {
+    // The name, its length, and a number at its longest; and a stamp where an older one had none.
+    let more = gateway.len() + 5 + 10 + 32;
+    batch.frames.into_iter().map(move |(sequence, length, mut frame)| {
         frame.origin.get_or_insert_with(|| Origin { gateway: gateway.to_owned(), sequence });
-        Some((sequence, frame))
+        let size = match length.saturating_add(more) {
+            close if close > block::MAX_FRAME => block::encode_frame(&frame).map_or(usize::MAX, |f| f.len()),
+            small => small,
+        };
+        (sequence, size, frame)
     })
 }
 

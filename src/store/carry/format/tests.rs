@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Body, Frame, Stamp, Telegram, TelegramKind, Timestamp};
+use crate::model::{Body, Stamp, Telegram, TelegramKind, Timestamp};
 
 fn key() -> (tempfile::TempDir, Key) {
     let dir = tempfile::tempdir().unwrap();
@@ -33,9 +33,10 @@ fn written(lengths: &[(bool, usize)], key: &Key) -> (Vec<u8>, Vec<Batch>) {
         let lane = if priority { Lane::Priority } else { Lane::Ordinary };
         let bytes = frame(lane, length);
         writer.push(lane, sequence, &bytes).unwrap();
+        let entry = (sequence, bytes.len(), block::decode_frame(&bytes).unwrap());
         match all.last_mut() {
-            Some(batch) if batch.lane == lane => batch.frames.push((sequence, bytes)),
-            _ => all.push(Batch { lane, frames: vec![(sequence, bytes)] }),
+            Some(batch) if batch.lane == lane => batch.frames.push(entry),
+            _ => all.push(Batch { lane, frames: vec![entry] }),
         }
     }
     (writer.finish(key).unwrap().0, all)
