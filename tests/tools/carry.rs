@@ -213,3 +213,20 @@ fn a_lost_record_of_imports_costs_no_duplicate_of_what_waits() {
     }
     assert!(to.waiting().values().all(|f| f.origin == Some(Origin { gateway: "KAM1".into(), sequence: tag(f) })));
 }
+
+#[test]
+fn frames_that_are_durable_but_not_recorded_are_known_all_the_same() {
+    let (from, to) = (Gateway::new("KAM1", 1..=3_000), Gateway::new("KAM2", []));
+    let file = from.export("file");
+    // The record can't be written: as if the power went in between.
+    let in_the_way = to.store().join("imports.new");
+    fs::create_dir(&in_the_way).unwrap();
+    let told = to.refused(&["import", text(&file)]);
+    assert!(told.contains("can't be used") && told.lines().count() == 1, "{told}");
+    let first = to.by_origin().len();
+    assert!(first > 0 && first < 3_000 && !to.store().join("imports").exists(), "{first}");
+    fs::remove_dir(&in_the_way).unwrap();
+    let done = to.json(&["import", text(&file)]);
+    assert_eq!((&done["taken"], &done["known"]), (&(3_000 - first).into(), &first.into()));
+    assert_eq!(to.by_origin().len(), 3_000);
+}

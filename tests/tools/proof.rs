@@ -5,7 +5,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use data_encoding::{BASE64, BASE64_MIME};
 use serde_json::{Value, json};
 use weir::model::{Body, Lane, Stamp, Stored, Timestamp};
 
@@ -192,36 +191,26 @@ fn what_was_changed_left_out_or_signed_by_another_is_named() {
 }
 
 #[test]
-fn openssl_confirms_the_signature_as_the_manual_says() {
+fn openssl_confirms_the_signature_with_the_commands_of_the_manual() {
     let head = HeadEnd::new();
-    let line: Value = serde_json::from_str(&head.manifests()[1]).unwrap();
-    let bytes = |name: &str| BASE64.decode(line[name].as_str().unwrap().as_bytes()).unwrap();
-    // RFC 8410: a fixed head, then the 32 bytes.
-    let der = [&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00][..], &bytes("key")].concat();
-    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}-----END PUBLIC KEY-----\n", BASE64_MIME.encode(&der));
-    let file = |name: &str, content: &[u8]| {
-        fs::write(head.gateway.path(name), content).unwrap();
-        head.gateway.path(name)
+    let lines = head.manifests();
+    let manual = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/manifest.md")).unwrap();
+    let commands = manual.split_once("```sh\n").unwrap().1.split_once("```").unwrap().0;
+    let confirm = |line: &str| {
+        fs::write(head.gateway.path("line.json"), line).unwrap();
+        let mut shell = Command::new("sh");
+        let output = shell.args(["-e", "-c", commands]).current_dir(head.gateway.directory.path()).output().unwrap();
+        let missing = output.status.code() == Some(127);
+        assert!(!missing, "{}: run tests/run, which installs openssl and jq", stderr(&output));
+        output
     };
-    let (pem, signature) = (file("key.pem", pem.replace('\r', "").as_bytes()), file("signature", &bytes("signature")));
-    let openssl = |text: &str| {
-        let message = file("message", format!("weir manifest 1\n{text}").as_bytes());
-        let mut command = Command::new("openssl");
-        command.args(["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey"]).arg(&pem).arg("-in").arg(message);
-        command
-            .arg("-sigfile")
-            .arg(&signature)
-            .output()
-            .expect("openssl is missing: run tests/run, which installs the peers")
-    };
-    let text = line["manifest"].as_str().unwrap();
-    let output = openssl(text);
-    assert!(output.status.success(), "{}{}", stdout(&output), stderr(&output));
-    assert!(!openssl(&text.replace("KAM1", "KAM2")).status.success());
-    // And the hash chain by sha256sum.
-    let previous: Value = serde_json::from_str(&head.manifests()[0]).unwrap();
-    let exact = file("exact", previous["manifest"].as_str().unwrap().as_bytes());
-    let sum = stdout(&Command::new("sha256sum").arg(exact).output().unwrap());
-    let manifest: Value = serde_json::from_str(text).unwrap();
-    assert_eq!(manifest["previous"].as_str().unwrap(), &sum[..64]);
+    let second = confirm(&lines[1]);
+    assert!(second.status.success(), "{}{}", stdout(&second), stderr(&second));
+    assert!(stdout(&second).contains("Signature Verified Successfully"), "{}", stdout(&second));
+    assert!(!confirm(&lines[1].replace("KAM1", "KAM2")).status.success());
+    let (first, second): (Value, Value) =
+        (serde_json::from_str(&lines[0]).unwrap(), serde_json::from_str(&lines[1]).unwrap());
+    let sum = stdout(&confirm(&first.to_string()));
+    let manifest: Value = serde_json::from_str(second["manifest"].as_str().unwrap()).unwrap();
+    assert!(sum.contains(manifest["previous"].as_str().unwrap()), "{sum}");
 }
