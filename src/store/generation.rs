@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Advice, fadvise};
 use serde::{Deserialize, Serialize};
 
 use super::block::{self, Block};
@@ -12,7 +13,7 @@ use super::scan::{self, Entry};
 use super::source::{Census, source_of};
 use super::writer::Writer;
 use crate::model::Sequence;
-use crate::os::file::{read_small, write_atomic};
+use crate::os::file::{read_small, sync_directory, write_atomic};
 
 const SEALED: &str = "sealed";
 /// A seal with the names of as many meters as a census takes.
@@ -48,6 +49,8 @@ pub(super) struct Generation {
     sealed: bool,
     /// Whose frames were written, while it is the newest.
     census: Census,
+    /// What it holds is on disk, not just in the page cache.
+    settled: bool,
     entries: Option<Vec<Entry>>,
     values: Values,
 }
@@ -91,6 +94,7 @@ impl Generation {
             damaged: false,
             sealed: false,
             census: Census::default(),
+            settled: true,
             entries: None,
         }
     }
@@ -192,6 +196,9 @@ impl Generation {
 
     /// Notes how many frames it holds beside it, so that a start need not read it.
     fn seal(&mut self) {
+        if !self.settled {
+            return;
+        }
         let seal = Seal { last: self.last, frames: self.frames, census: std::mem::take(&mut self.census) };
         let body = postcard::to_stdvec(&seal).unwrap_or_default();
         let crc = block::checksum(&[&self.nonce.to_le_bytes(), &body]).to_le_bytes();
@@ -202,8 +209,12 @@ impl Generation {
     /// not there. Without a seal what is found is what counts.
     pub(super) fn load(&mut self, end: Sequence) -> io::Result<u64> {
         let Values::Filed(slot) = &mut self.values else { return Ok(0) };
+        let known = self.sealed || self.frames > 0;
         let mut entries = match File::open(self.dir.join("db")) {
             Ok(file) => {
+                if !known {
+                    self.settled = settle(&self.dir, &file).is_ok();
+                }
                 let found = scan::blocks(&file, self.nonce)?;
                 *slot = Some(file);
                 found
@@ -211,7 +222,6 @@ impl Generation {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(e),
         };
-        let known = self.sealed || self.frames > 0;
         let end = if known { end.min(self.last.saturating_add(1)) } else { end };
         entries.retain(|e| e.first >= self.first && e.last < end);
         let frames = entries.iter().map(|e| u64::from(e.count)).sum();
@@ -253,6 +263,16 @@ impl Generation {
     pub(super) fn measure(&mut self) {
         self.bytes = disk_bytes(&self.dir);
     }
+}
+
+/// Makes durable what an earlier process wrote and did not sync, and forgets what is only in the
+/// page cache: after a sync that failed Linux keeps there what the disk never got, and lets the
+/// next sync succeed.
+fn settle(dir: &Path, file: &File) -> io::Result<()> {
+    file.sync_all()?;
+    fadvise(file, 0, None, Advice::DontNeed)?;
+    sync_directory(dir)?;
+    sync_directory(dir.parent().unwrap_or(Path::new(".")))
 }
 
 /// Whether an error says that the medium or the database has lost what it held.
@@ -320,6 +340,23 @@ mod tests {
         let mut cut = Generation::found(&dir).unwrap();
         cut.load(78).unwrap();
         assert_eq!((cut.last, cut.frames), (76, 76));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_read_from_the_disk_and_not_from_the_cache() {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let row = tempfile::tempdir().unwrap();
+        let dir = filled(row.path(), 40).dir;
+        let file = File::open(dir.join("db")).unwrap();
+        let mut bytes = [0; 100];
+        let mut cached = || preadv2(&file, &mut [io::IoSliceMut::new(&mut bytes)], 0, ReadWriteFlags::NOWAIT);
+        if cached() == Err(Errno::OPNOTSUPP) {
+            println!("this file system can't tell what is cached: not tested");
+            return;
+        }
+        assert_eq!(cached(), Ok(100));
+        settle(&dir, &file).unwrap();
+        assert_eq!(cached(), Err(Errno::AGAIN));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub(super) struct Recovered {
 /// Opens the directory, creating what is missing.
 pub(super) fn open(path: &Path) -> Result<Recovered, StoreError> {
     let unusable = |source| StoreError::Directory { path: path.to_owned(), source };
-    fs::create_dir_all(path).map_err(unusable)?;
+    create(path).map_err(unusable)?;
     let lock = lock(path)?;
     let cursor_path = path.join("cursor");
     let mut leap = 0;
@@ -59,6 +59,21 @@ pub(super) fn open(path: &Path) -> Result<Recovered, StoreError> {
     sync_directory(path).map_err(unusable)?;
     let highest = priority.highest().max(ordinary.highest()).saturating_add(leap);
     Ok(Recovered { lock, cursor_file, cursor, rows: [priority, ordinary], replaced, highest })
+}
+
+/// Creates the directory and makes its name durable: what lies in it is only as durable as that.
+fn create(path: &Path) -> io::Result<()> {
+    let missing = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).count();
+    fs::create_dir_all(path)?;
+    // Its own parent in any case: an earlier start may have been cut off between the two.
+    for parent in path.ancestors().skip(1).take(missing.max(1)) {
+        match sync_directory(parent) {
+            // A directory that is not ours to read was there before.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {}
+            synced => synced?,
+        }
+    }
+    Ok(())
 }
 
 /// Takes the lock, which the system frees with the process.

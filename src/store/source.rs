@@ -95,7 +95,8 @@ impl Census {
 pub(super) struct Quotas(BTreeMap<String, u64>);
 
 impl Quotas {
-    /// Whether a frame of `meter` goes; its size is then taken off what the meter has to give.
+    /// Whether a frame of `meter` goes; its size is then taken off what the meter has to give. Once
+    /// one stays, all newer ones of the meter stay, too.
     pub(super) fn take(&mut self, meter: &str, size: u64) -> bool {
         let name = if self.0.contains_key(meter) { meter } else { OTHERS };
         match self.0.get_mut(name) {
@@ -103,7 +104,11 @@ impl Quotas {
                 *left -= size;
                 true
             }
-            _ => false,
+            Some(left) => {
+                *left = 0;
+                false
+            }
+            None => false,
         }
     }
 

@@ -17,8 +17,6 @@ use crate::model::Sequence;
 use crate::os::file::sync_directory;
 
 const NEXT: &str = "next";
-/// A generation is worth reading when at least one part in so many of it can go.
-const WORTH: u64 = 4;
 /// The most generations replaced at a time.
 const LONGEST_RUN: usize = 16;
 /// What is kept is written in portions of this size.
@@ -182,15 +180,14 @@ impl Row {
         Ok(all.quotas(u64::try_from(share).unwrap_or(u64::MAX).min(payload)))
     }
 
-    /// The oldest generations that are worth being replaced. Small ones before them come along, so
-    /// that leftovers do not pile up.
+    /// The oldest generations that hold something to give. Small ones before them come along, so that
+    /// leftovers do not pile up.
     fn run(&mut self, quotas: &Quotas, limit: u64) -> io::Result<Option<Range<usize>>> {
         let mut start = None;
         let mut found = false;
         for (at, generation) in self.generations.iter_mut().enumerate() {
             let census = generation.census()?;
-            let (whole, going) = (census.total(), quotas.of(&census));
-            let worth = going > 0 && going.saturating_mul(WORTH) >= whole;
+            let (whole, worth) = (census.total(), quotas.of(&census) > 0);
             if start.is_some_and(|s| at - s >= LONGEST_RUN) || (found && !worth) {
                 return Ok(start.map(|s| s..at));
             }
