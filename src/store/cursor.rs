@@ -148,6 +148,33 @@ pub(super) fn read(path: &Path) -> io::Result<Found> {
     Ok(newest.map_or(if untouched { Found::Nothing } else { Found::Damaged }, Found::Good))
 }
 
+/// What one slot holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Slot {
+    /// Never written.
+    Empty,
+    /// Whole, with this serial.
+    Good(u64),
+    /// Torn or damaged.
+    Damaged,
+}
+
+/// Looks at both slots without changing them; none when there is no file.
+pub(super) fn slots(path: &Path) -> io::Result<Vec<Slot>> {
+    let content = match read_small(path, 4 * SLOT as u64) {
+        Ok(content) => content,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(vec![Slot::Damaged; 2]),
+        Err(e) => return Err(e),
+    };
+    let slot = |slot: &[u8]| match Cursor::decode(slot) {
+        Some(cursor) => Slot::Good(cursor.serial),
+        None if slot.iter().all(|b| *b == 0) => Slot::Empty,
+        None => Slot::Damaged,
+    };
+    Ok(content.chunks(SLOT).map(slot).collect())
+}
+
 /// The open cursor file.
 #[derive(Debug)]
 pub(super) struct CursorFile {

@@ -107,8 +107,13 @@ impl Key {
 
     /// Returns the public half in base64, as a head-end pins it.
     pub fn text(&self) -> String {
-        data_encoding::BASE64.encode(&self.public)
+        text(&self.public)
     }
+}
+
+/// Writes a public key in base64.
+pub fn text(public: &Public) -> String {
+    data_encoding::BASE64.encode(public)
 }
 
 /// Whether `signature` was made over `message` by the owner of `public`.

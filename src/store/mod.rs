@@ -28,15 +28,19 @@
 //! docs/store.md has it byte by byte, docs/decisions/0001-sled.md why. Start with worker.rs.
 
 mod block;
+pub mod carry;
+pub mod check;
 mod cursor;
 mod generation;
 pub mod key;
 mod ledger;
 pub mod manifest;
 mod recovery;
+pub mod repair;
 mod row;
 mod scan;
 mod source;
+mod survey;
 mod tail;
 mod worker;
 mod writer;
@@ -139,6 +143,64 @@ pub enum StoreError {
     /// The disk refuses; the frames stay in memory and the store goes on trying.
     #[error("the store's disk fails, frames stay in memory: free space or mend the disk ({0})")]
     Disk(String),
+    /// Files written by this user could not be used by the agent.
+    #[error("the store {path} belongs to another user: run this as that user, e.g. with sudo -u weir")]
+    Owner {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is no signing key yet.
+    #[error("there is no signing key {path}: start the agent once, it makes one")]
+    NoKey {
+        /// The key's file.
+        path: PathBuf,
+    },
+    /// The signing key can't be used.
+    #[error("the signing key {path} can't be used: run this as the agent's user, or see weir store repair ({source})")]
+    Key {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
+    /// A file to carry frames in could not be written or read.
+    #[error("{path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An export must not replace another.
+    #[error("{path} exists already: choose another name, what it holds may be nowhere else")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is no export, or not whole.
+    #[error("{path} can't be taken: {problem}")]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: carry::FormatError,
+    },
+    /// The export is signed by another key than the one given.
+    #[error("{path} is signed by the key {found}, not by {expected}: it is not from the gateway it should be from")]
+    Signer {
+        /// The file.
+        path: PathBuf,
+        /// Its key in base64.
+        found: String,
+        /// The key given, in base64.
+        expected: String,
+    },
+    /// Importing would make the store give up frames.
+    #[error("the store has no room for {needed} bytes more: raise [store] max_size, or let it drain first")]
+    Room {
+        /// What the import takes on disk, in bytes.
+        needed: u64,
+    },
 }
 
 /// The largest encoded frame that is taken, in bytes.

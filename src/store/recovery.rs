@@ -77,7 +77,7 @@ fn create(path: &Path) -> io::Result<()> {
 }
 
 /// Takes the lock, which the system frees with the process.
-fn lock(path: &Path) -> Result<File, StoreError> {
+pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let unusable = |source| StoreError::Directory { path: path.to_owned(), source };
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(unusable)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

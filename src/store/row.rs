@@ -334,7 +334,7 @@ impl Row {
 
 /// Of generations that begin with the same number, writing all but one failed and could not even
 /// be undone: leaves the one that holds most. The others go when its frames are done with.
-fn drop_twins(sorted: &mut Vec<Generation>) -> io::Result<()> {
+pub(super) fn drop_twins(sorted: &mut Vec<Generation>) -> io::Result<()> {
     let firsts: Vec<_> = sorted.iter().map(|g| g.first).collect();
     let mut twins: Vec<_> = firsts.windows(2).filter(|w| w.first() == w.last()).flatten().copied().collect();
     twins.dedup();

@@ -1,41 +1,29 @@
-//! `weir store`: what is in the cache.
+//! `weir store status`: the counters.
 
 use std::io::Write;
-use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
-use super::failure::Failure;
-use super::table;
-use crate::{config, store};
+use crate::cli::failure::Failure;
+use crate::cli::table;
+use crate::store::{self, StoreSettings};
 
-/// Look at the durable cache.
+/// Show how many frames were received, acknowledged and evicted, and how many wait.
+///
+/// Works while the agent runs; its figures are then up to a minute old.
 #[derive(Debug, Args)]
-pub(super) struct StoreCommand {
-    #[command(subcommand)]
-    command: Sub,
+pub(super) struct Status {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Show how many frames were received, acknowledged and evicted, and how many wait.
-    ///
-    /// Works while the agent runs; its figures are then up to a minute old.
-    Status {
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-impl StoreCommand {
-    pub(super) fn run(self, config: PathBuf) -> Result<(), Failure> {
-        let loaded = config::load(&config)?;
-        let path = &loaded.settings.store.path;
-        let Sub::Status { json } = self.command;
-        let status = store::inspect(path).map_err(|e| Failure::other(e.to_string()))?;
+impl Status {
+    pub(super) fn run(self, settings: &StoreSettings) -> Result<(), Failure> {
+        let path = &settings.path;
+        let status = store::inspect(path)?;
         let mut out = std::io::stdout().lock();
-        if json {
+        if self.json {
             let object = serde_json::json!({
                 "path": path, "received": status.received, "acknowledged": status.acknowledged,
                 "evicted": status.evicted, "cached": status.cached, "cached_priority": status.cached_priority,
