@@ -149,7 +149,7 @@ impl Uplink {
             let end = tokio::select! {
                 biased;
                 () = stopped(&mut shutdown) => return Ok(()),
-                link = open(&self.plan, &self.pace) => link,
+                link = open(&self.plan, &self.pace, &self.clock) => link,
             };
             let end = match end {
                 Ok(link) => self.hold(link, &mut backoff, &mut shutdown).await?,
@@ -180,14 +180,18 @@ impl Uplink {
 
     /// Waits for frames in the store; `false` when the agent shuts down first.
     async fn data_waits(&self, shutdown: &mut watch::Receiver<bool>) -> Result<bool, UplinkError> {
-        let mut status = self.store.status();
-        tokio::select! {
+        let (mut any, mut priority) = (self.store.status(), self.store.status());
+        let waits = tokio::select! {
             biased;
-            () = stopped(shutdown) => Ok(false),
-            waits = async { status.wait_for(|s| s.cached > 0).await.is_ok() } => {
-                if waits { Ok(true) } else { Err(StoreError::Closed.into()) }
-            }
-        }
+            () = stopped(shutdown) => return Ok(false),
+            waits = async { priority.wait_for(|s| s.cached_priority > 0).await.is_ok() } => waits,
+            waits = async {
+                // Ordinary frames may have to wait for the clock first.
+                self.clock.released().await;
+                any.wait_for(|s| s.cached > 0).await.is_ok()
+            } => waits,
+        };
+        if waits { Ok(true) } else { Err(StoreError::Closed.into()) }
     }
 
     /// Holds an accepted session until it ends.
@@ -216,9 +220,9 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 }
 
 /// Connects and waits until the broker accepts the session.
-async fn open(plan: &Plan, pace: &Pace) -> Result<Link, Failure> {
+async fn open(plan: &Plan, pace: &Pace, clock: &Clock) -> Result<Link, Failure> {
     // One more than the window: the status message.
-    let mut link = Link::open(plan.options()?, &plan.url, pace.messages.saturating_add(1));
+    let mut link = Link::open(plan.options(clock)?, &plan.url, pace.messages.saturating_add(1));
     let failure = match timeout(pace.connect, link.event()).await {
         Ok(LinkEvent::Connected) => return Ok(link),
         Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),

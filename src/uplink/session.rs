@@ -91,6 +91,8 @@ pub(super) struct Session<'a> {
     /// The longest message of this session: on a slow link it may take its time.
     longest: usize,
     failed: bool,
+    /// Ordinary frames wait for a clock that is not set yet.
+    held: bool,
 }
 
 impl<'a> Session<'a> {
@@ -117,6 +119,7 @@ impl<'a> Session<'a> {
             progress: Instant::now(),
             longest: 0,
             failed: false,
+            held: clock.holds(),
         }
     }
 
@@ -186,6 +189,7 @@ impl<'a> Session<'a> {
                     self.priority.more = true;
                     self.ordinary.more = true;
                 }
+                () = self.clock.released(), if self.held => self.held = false,
                 () = sleep_until(settled_at), if !has_settled => {
                     has_settled = true;
                     self.report.settled();
@@ -217,7 +221,9 @@ impl<'a> Session<'a> {
         while self.window.has_room() && !self.failed {
             self.priority.refill(self.store, self.plan.batch).await?;
             let left = self.plan.batch.saturating_sub(self.priority.frames.len());
-            self.ordinary.refill(self.store, left).await?;
+            if !self.held {
+                self.ordinary.refill(self.store, left).await?;
+            }
             let queue = if self.priority.frames.is_empty() { &mut self.ordinary } else { &mut self.priority };
             let lane = queue.lane;
             let mut message = Message::new(self.plan.max_payload);
