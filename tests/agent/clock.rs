@@ -75,7 +75,7 @@ fn library() -> String {
     found.expect("libfaketime is needed: run tests/run, which installs it").display().to_string()
 }
 
-fn word<'a>(frame: &'a serde_json::Value) -> &'a str {
+fn word(frame: &serde_json::Value) -> &str {
     frame["meta"]["clock"].as_str().unwrap()
 }
 

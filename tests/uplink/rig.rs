@@ -69,13 +69,17 @@ pub fn new_store() -> Store {
 
 impl Agent {
     pub fn start(broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
+        Self::start_by(Clock::system(), broker, uplink, pace, store)
+    }
+
+    /// The same, going by this clock.
+    pub fn start_by(clock: Clock, broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
         let (broker, uplink) =
             (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };
         let random = repeatable(5);
-        let (uplink, health) =
-            Uplink::new(&broker, &uplink, &identity, store.clone(), Clock::system(), random).unwrap();
+        let (uplink, health) = Uplink::new(&broker, &uplink, &identity, store.clone(), clock, random).unwrap();
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(uplink.with_pace(pace).run(stopped));
         Self { store, health, stop, task }

@@ -148,6 +148,10 @@ impl Clock {
         let mut changes = self.shared.changes.subscribe();
         let mut failures = 0u64;
         let mut looks = 0;
+        let health = self.health();
+        if health.basis != Basis::Clock {
+            info!(time = %health.time, basis = health.basis.word(), "the wall clock is not trusted yet");
+        }
         loop {
             let trusted = self.look().0.is_trusted();
             // Its own look may have been a change.

@@ -45,6 +45,8 @@ fn uptime() -> u64 {
 
 /// What systemd-timesyncd makes when it has set the clock; it is gone after a boot.
 const TIMESYNCD: &str = "/run/systemd/timesync/synchronized";
+/// The uptime by which it is usually there, in milliseconds.
+const LATE: u64 = 600_000;
 
 /// The kernel's clocks.
 #[derive(Debug)]
@@ -69,8 +71,9 @@ impl System {
 
     fn kernel_is_synchronised(&self) -> bool {
         kernel::is_synchronised().unwrap_or_else(|error| {
-            if !self.refused.swap(true, Ordering::Relaxed) {
-                tracing::warn!(%error, "the kernel does not tell whether its clock is right; allow adjtimex, or set clock.trust");
+            // systemd-timesyncd may still speak for the clock.
+            if uptime() > LATE && !self.refused.swap(true, Ordering::Relaxed) {
+                tracing::warn!(%error, "the kernel does not tell whether its clock is right; install systemd/clock.conf or set clock.trust");
             }
             false
         })
@@ -90,7 +93,7 @@ impl Source for System {
         match &self.trust {
             Trust::Always => true,
             Trust::File(path) => path.exists(),
-            Trust::Kernel => self.kernel_is_synchronised() || Path::new(TIMESYNCD).exists(),
+            Trust::Kernel => Path::new(TIMESYNCD).exists() || self.kernel_is_synchronised(),
         }
     }
 }
