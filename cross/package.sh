@@ -20,6 +20,7 @@ put 755 "$binary" usr/bin/weir
 put 644 "$root/systemd/weir.service" usr/lib/systemd/system/weir.service
 put 644 "$root/systemd/weir.sysusers" usr/lib/sysusers.d/weir.conf
 put 644 "$root/systemd/weir.tmpfiles" usr/lib/tmpfiles.d/weir.conf
+put 644 "$root/systemd/clock.conf" usr/share/doc/weir/clock.conf
 put 644 "$root/boards/$board.toml" "usr/share/doc/weir/boards/$board.toml"
 put 644 "$root/LICENSE-MIT" usr/share/doc/weir/LICENSE-MIT
 put 644 "$root/LICENSE-APACHE" usr/share/doc/weir/LICENSE-APACHE

@@ -127,11 +127,13 @@ fn files_are_short_enough_to_hold_one_subject() {
 }
 
 #[test]
-fn unsafe_stands_in_one_file_only() {
+fn unsafe_stands_in_two_files_only() {
+    // A request to a serial port's driver, and the kernel's NTP state: no safe crate offers either.
     for file in sources(&src()) {
         let text = fs::read_to_string(&file).unwrap();
         let has = text.lines().any(|l| !l.trim_start().starts_with("//") && l.contains("unsafe {"));
-        assert_eq!(has, file.ends_with("os/rs485.rs"), "{}", file.display());
+        let may = file.ends_with("os/rs485.rs") || file.ends_with("os/clock/kernel.rs");
+        assert_eq!(has, may, "{}", file.display());
     }
 }
 

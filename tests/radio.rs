@@ -11,6 +11,7 @@
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
-use weir::os::clock::{self, Clock};
+use weir::os::clock::{self, Clock, ClockSettings, Trust};
 use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status};
 use weir::setting::{At, Count};
 use weir::sim::pty::Pty;
@@ -41,6 +42,12 @@ fn settings(receiver: &str, device: Option<String>, command: Option<&[&str]>) ->
     }
 }
 
+/// This machine's clock, whoever keeps it.
+fn trusted() -> Clock {
+    let settings = ClockSettings { trust: Trust::Always, ..ClockSettings::default() };
+    Clock::open(&settings, Path::new("/there-is-no-book"))
+}
+
 /// A running receiver and the end of its frames channel.
 struct Running {
     frames: mpsc::Receiver<Frame>,
@@ -51,7 +58,7 @@ struct Running {
 fn start(settings: RadioSettings, room: usize) -> Running {
     let (sender, frames) = mpsc::channel(room);
     let health = Health::new();
-    let task = tokio::spawn(radio::run(settings, sender, Clock::system(), health.clone()));
+    let task = tokio::spawn(radio::run(settings, sender, trusted(), health.clone()));
     Running { frames, health, task }
 }
 
@@ -283,7 +290,7 @@ async fn the_receiver_ends_and_takes_its_program_with_it_when_nobody_takes_frame
 #[tokio::test]
 async fn settings_that_cannot_be_used_are_an_error_that_names_them() {
     let (sender, _frames) = mpsc::channel(1);
-    let run = |settings| radio::run(settings, sender.clone(), Clock::system(), Health::new());
+    let run = |settings| radio::run(settings, sender.clone(), trusted(), Health::new());
     let error = run(settings("im871a", Some("/dev/null".into()), None)).await.unwrap_err();
     assert!(error.to_string().contains("im871a"), "{error}");
     let error = run(settings("rtl-wmbus", None, None)).await.unwrap_err();

@@ -149,11 +149,12 @@ impl Agent {
     /// Stops in order: inputs, channels into the store, sync, uplink.
     pub async fn shut_down(self) {
         notify::stopping();
-        let Self { store, frames, inputs, intake, uplink, stop_uplink, .. } = self;
+        let Self { store, evidence, frames, inputs, intake, uplink, stop_uplink } = self;
         if timeout(LET_IN_GRACE, intake::let_in(&frames)).await.is_err() {
             warn!("the store takes no frames at shutdown; readings under way are lost");
         }
         inputs.stop().await;
+        evidence.clock.close().await;
         drop(frames);
         if timeout(DRAIN_GRACE, intake).await.is_err() {
             warn!(room = "intake", "still running at shutdown");

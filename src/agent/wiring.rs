@@ -66,13 +66,14 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         Meter::new(meter).map_err(|reason| AgentError::Meter { meter: meter.name.to_string(), reason })?;
     }
     let store = Store::open(&settings.store)?;
-    let clock = Clock::system();
+    let clock = Clock::open(&settings.clock, &settings.store.path);
     let gateway = identity.id.clone();
     let (tell, statement) = watch::channel(None);
     let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock, &statement)?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
-    let evidence = Evidence { clock, meters: meter::Health::new(), receivers: Vec::new(), uplink: uplink_health };
+    let evidence =
+        Evidence { clock: clock.clone(), meters: meter::Health::new(), receivers: Vec::new(), uplink: uplink_health };
     let mut agent = Agent {
         intake: tokio::spawn(intake::run(waiting, store.clone())),
         store,
@@ -82,6 +83,10 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         uplink: uplink_rooms,
         stop_uplink,
     };
+    agent.inputs.start("clock", move || {
+        let clock = clock.clone();
+        async move { clock.keep().await }
+    });
     start_books(&mut agent, gateway.clone());
     for port in ports {
         start_bus(&mut agent, settings, port, &frames);

@@ -10,8 +10,8 @@ use super::failure::Failure;
 use super::{log, runtime, table};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter};
-use crate::model::{Quality, Value};
-use crate::os::clock;
+use crate::model::{Quality, Timestamp, Value};
+use crate::os::clock::Clock;
 use crate::{agent, board, config};
 
 /// Read one meter now and show its values.
@@ -35,7 +35,8 @@ impl Read {
         let values = runtime()?.block_on(read(&settings, &self.meter))?;
         let bad = values.iter().filter(|v| v.quality != Quality::Good).count();
         let mut out = std::io::stdout().lock();
-        let text = if self.json { json(&self.meter, &values) } else { shown(&values) };
+        let now = || Clock::open(&settings.clock, &settings.store.path).now();
+        let text = if self.json { json(&self.meter, now(), &values) } else { shown(&values) };
         let _ = out.write_all(text.as_bytes());
         if bad == 0 {
             Ok(())
@@ -70,10 +71,10 @@ fn shown(values: &[Value]) -> String {
     table::render(&["name", "value", "unit", ""], &values.iter().map(row).collect::<Vec<_>>())
 }
 
-fn json(meter: &str, values: &[Value]) -> String {
+fn json(meter: &str, time: Timestamp, values: &[Value]) -> String {
     let value = |v: &Value| serde_json::json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() });
     let object = serde_json::json!({
-        "meter": meter, "timestamp": clock::now().to_string(), "values": values.iter().map(value).collect::<Vec<_>>(),
+        "meter": meter, "timestamp": time.to_string(), "values": values.iter().map(value).collect::<Vec<_>>(),
     });
     format!("{object}\n")
 }

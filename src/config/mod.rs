@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::meter::{MeterSettings, PortSettings};
+use crate::os::clock::ClockSettings;
 use crate::radio::RadioSettings;
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
@@ -40,6 +41,8 @@ settings! {
         pub uplink: UplinkSettings = {},
         /// The durable cache.
         pub store: StoreSettings = {},
+        /// When the wall clock is believed (docs/time.md).
+        pub clock: ClockSettings = {},
         /// Serial ports and serial servers.
         pub port: Vec<PortSettings> = [],
         /// Wired meters.

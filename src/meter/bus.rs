@@ -2,7 +2,9 @@
 //!
 //! Invariants: nobody else touches the port; a slot that was missed is left out, never caught
 //! up in a burst; a reading that failed still gives a frame, so that a gap is visible; when the
-//! channel of frames is full the bus waits, and slots pass by meanwhile. Start with [`run`].
+//! channel of frames is full the bus waits, and slots pass by meanwhile. A clock that is set back
+//! lets its slots come again, one that is set forward leaves slots out: at most a minute later the
+//! schedule is that of the new time. Start with [`run`].
 
 use std::time::Duration;
 
@@ -344,8 +346,12 @@ mod tests {
     use super::*;
     use crate::meter::Reply;
     use crate::model::BootId;
-    use crate::os::clock::Dial;
+    use crate::os::clock::{BUILT, Dial};
     use crate::os::line::Framing;
+
+    fn clock(dial: &Dial) -> Clock {
+        Clock::of(dial.clone(), Duration::ZERO, None)
+    }
 
     struct Nothing;
 
@@ -381,10 +387,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slots_follow_the_wall_clock_whatever_it_does_and_missed_ones_are_left_out() {
-        let dial = Dial::new(Timestamp::from_millis(1000), BootId::UNKNOWN);
-        let at = |seconds: i64| dial.set(Timestamp::from_millis(seconds * 1000));
+        let dial = Dial::new(BUILT.plus(Duration::from_secs(1)), BootId::UNKNOWN);
+        dial.trust(true);
+        let at = |seconds: u64| dial.set(BUILT.plus(Duration::from_secs(seconds)));
         let meters = vec![meter("slow", 900), meter("quick", 60)];
-        let mut bus = Bus::new(port(), meters, Clock::of(dial.clone()), Health::new());
+        let mut bus = Bus::new(port(), meters, clock(&dial), Health::new());
         assert_eq!(bus.oldest_due(), None);
         assert_eq!(bus.idle_time(), Duration::from_secs(59));
         at(60);
@@ -403,12 +410,49 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_clock_that_is_set_neither_stops_the_readings_nor_brings_a_burst() {
+        let year = Duration::from_hours(365 * 24);
+        let now = BUILT.plus(year);
+        for (target, trusted) in [
+            (BUILT, true),
+            (now.plus(year * 10), true),
+            (now.plus(Duration::from_hours(1)), true),
+            (Timestamp::from_millis(0), true),
+            (BUILT, false),
+            (now.plus(year * 10), false),
+        ] {
+            let dial = Dial::new(now, BootId::new([1; 8]));
+            dial.trust(true);
+            let mut bus = Bus::new(port(), vec![meter("a", 900), meter("b", 60)], clock(&dial), Health::new());
+            let mut readings = [0, 0];
+            for second in 0..7200 {
+                if second == 1800 {
+                    dial.trust(trusted);
+                    dial.set(target);
+                }
+                if second == 5400 {
+                    dial.trust(true);
+                    dial.set(now.plus(Duration::from_secs(5400)));
+                }
+                while let Some(index) = bus.oldest_due() {
+                    bus.scheduled(index).await.unwrap();
+                    readings[index] += 1;
+                }
+                assert!(bus.idle_time() <= LONGEST_SLEEP);
+                dial.pass(Duration::from_secs(1));
+            }
+            // Two hours: a set clock adds or leaves out one reading of each meter at most, twice.
+            assert!((6..=10).contains(&readings[0]) && (117..=122).contains(&readings[1]), "{target}: {readings:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_missing_port_gives_frames_with_nulls_and_answers_jobs_with_a_sentence() {
         let (frames, mut inbox) = mpsc::channel::<Frame>(4);
         let (jobs, jobs_inbox) = mpsc::channel(4);
         let health = Health::new();
-        let dial = Dial::new(Timestamp::from_millis(59_999), BootId::UNKNOWN);
-        let clock = Clock::of(dial.clone());
+        let dial = Dial::new(BUILT, BootId::UNKNOWN);
+        let clock = clock(&dial);
         let turn = async {
             loop {
                 dial.pass(Duration::from_millis(1));

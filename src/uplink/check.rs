@@ -8,6 +8,7 @@ use super::plan::Plan;
 use super::settings::{Arrangement, BrokerSettings, UplinkSettings};
 use super::tls::{TlsError, TlsFiles, own_identity};
 use super::value::Identity;
+use crate::os::clock::Clock;
 use crate::setting::Problems;
 
 /// The longest will and the longest status payload (MQTT 3.1.1, 3.1.3.3).
@@ -142,7 +143,7 @@ fn tls_files(broker: &BrokerSettings, problems: &mut Problems) {
     let span = broker.ca_file.as_ref().map_or(broker.url.span(), |f| f.span());
     let ca = broker.ca_file.as_ref().map(|p| p.to_path_buf());
     if present(ca.as_deref(), "ca_file", &span, problems) {
-        match (TlsFiles { ca, client: None }).config() {
+        match (TlsFiles { ca, client: None }).config(&Clock::system()) {
             // The machine that checks need not be the gateway.
             Err(error @ TlsError::NoSystemRoots) => problems.warning(span, error.to_string()),
             Err(error) => problems.error(span, error.to_string()),

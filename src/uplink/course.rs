@@ -18,7 +18,7 @@ use super::session::{Desk, End, Session};
 use super::source::Source;
 use super::{Pace, UplinkError};
 use crate::model::Lane;
-use crate::os::clock::{self, Clock};
+use crate::os::clock::Clock;
 use crate::store::StoreError;
 
 /// Packet ids are used in turn from so many, far more than messages are under way: a PUBACK that
@@ -79,7 +79,7 @@ impl Course {
         let (plan, pace) = (&self.plan, &self.pace);
         // More than the window: the status message and document.
         let queue = pace.messages.saturating_add(2);
-        let mut link = Link::open(plan.options()?, &plan.url, queue, PACKET_IDS.max(queue));
+        let mut link = Link::open(plan.options(&self.clock)?, &plan.url, queue, PACKET_IDS.max(queue));
         let failure = match timeout(pace.connect, link.event()).await {
             Ok(LinkEvent::Connected) => return Ok(link),
             Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),
@@ -99,7 +99,7 @@ impl Course {
     /// [`StoreError::Closed`].
     pub(super) async fn hold(&mut self, link: Link, leave: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
         let begun = Instant::now();
-        self.report.connected(clock::now(), &self.plan.url.to_string());
+        self.report.connected(self.clock.now(), &self.plan.url.to_string());
         let desk = Desk {
             plan: &self.plan,
             pace: &self.pace,
@@ -150,8 +150,10 @@ impl Course {
                 }
             }
             let again = self.caution.again();
+            let held = self.clock.holds();
             tokio::select! {
                 changed = status.changed() => changed.map_err(|_| StoreError::Closed)?,
+                () = self.clock.released(), if held => seen = None,
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => return Ok(()),
             }
         }
@@ -161,6 +163,9 @@ impl Course {
     async fn has_frames(&self) -> Result<bool, StoreError> {
         let beyond = self.caution.frames_aside() + 1;
         for lane in [Lane::Priority, Lane::Ordinary] {
+            if lane == Lane::Ordinary && self.clock.holds() {
+                continue;
+            }
             let found = self.source.peek(lane, self.source.begin(lane), beyond).await?;
             let wanted = |frame: &crate::model::Stored| !self.caution.is_aside(lane, frame.sequence);
             if !self.caution.lane_is_aside(lane) && found.frames.iter().any(wanted) {

@@ -11,6 +11,7 @@ use super::settings::{BrokerSettings, Connect, UplinkSettings};
 use super::tls::TlsFiles;
 use super::value::{BrokerUrl, Identity, Text, Topic, substituted};
 use crate::model::Lane;
+use crate::os::clock::Clock;
 use crate::os::file::read_small;
 use crate::setting::At;
 
@@ -92,7 +93,7 @@ impl Plan {
     }
 
     /// The MQTT client's options; passwords and certificates are read from their files now.
-    pub(super) fn options(&self) -> Result<MqttOptions, Failure> {
+    pub(super) fn options(&self, clock: &Clock) -> Result<MqttOptions, Failure> {
         let mut options = MqttOptions::new(self.client_id.clone(), (self.url.host.clone(), self.url.port));
         options.set_clean_session(true).set_keep_alive(self.keep_alive);
         // A single frame may be longer than max_payload; it must not end the session.
@@ -107,7 +108,7 @@ impl Plan {
             options.set_last_will(LastWill::new(will.topic.clone(), will.payload.clone(), QoS::AtLeastOnce, false));
         }
         if self.url.tls {
-            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(self.files.config()?)));
+            options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(self.files.config(clock)?)));
         }
         Ok(options)
     }

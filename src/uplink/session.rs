@@ -84,6 +84,8 @@ pub(super) struct Session<'a> {
     failed: bool,
     /// The first message that was under way when the link failed.
     lost: Option<(u64, Cargo, usize)>,
+    /// Ordinary frames wait for a clock that is not set yet.
+    held: bool,
 }
 
 impl<'a> Session<'a> {
@@ -101,6 +103,7 @@ impl<'a> Session<'a> {
             alone: false,
             failed: false,
             lost: None,
+            held: desk.clock.holds(),
             desk,
         }
     }
@@ -177,6 +180,7 @@ impl<'a> Session<'a> {
                     self.ordinary.wake();
                 }
                 () = news(&mut self.desk.document), if listens => {}
+                () = self.desk.clock.released(), if self.held => self.held = false,
                 () = sleep_until(settled_at), if !has_settled => {
                     has_settled = true;
                     self.desk.report.settled();
@@ -234,7 +238,7 @@ impl<'a> Session<'a> {
         let limit = caution.limit(Instant::now());
         let mut left = plan.batch;
         for queue in [&mut self.priority, &mut self.ordinary] {
-            if caution.lane_is_aside(queue.lane) {
+            if caution.lane_is_aside(queue.lane) || (self.held && queue.lane == Lane::Ordinary) {
                 continue;
             }
             queue.refill(source, caution, left).await?;
@@ -269,7 +273,8 @@ impl<'a> Session<'a> {
         for lane in [Lane::Priority, Lane::Ordinary] {
             let queue = if lane == Lane::Priority { &mut self.priority } else { &mut self.ordinary };
             let Desk { plan, source, caution, clock, .. } = &mut self.desk;
-            if !caution.lane_is_aside(lane) || !caution.lane_is_due(lane, now) {
+            let held = self.held && lane == Lane::Ordinary;
+            if held || !caution.lane_is_aside(lane) || !caution.lane_is_due(lane, now) {
                 continue;
             }
             queue.refill(source, caution, plan.batch).await?;

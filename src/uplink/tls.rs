@@ -6,14 +6,17 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::time_provider::TimeProvider;
 use rustls::{AlertDescription, CertificateError, ClientConfig, Error as RustlsError, InconsistentKeys, RootCertStore};
 
 use super::failure::{Failure, Kind};
 use crate::model::Timestamp;
+use crate::os::clock::Clock;
 use crate::os::file::read_small;
 
 /// Where Linux distributions keep the certificates of the public authorities.
@@ -84,15 +87,16 @@ pub enum TlsError {
 }
 
 impl TlsFiles {
-    /// Builds what a connection needs.
+    /// Builds what a connection needs. Certificates are judged by the time as well as `clock`
+    /// knows it, so that a gateway whose clock is not set yet can connect.
     ///
     /// # Errors
     /// The first file that is missing, damaged or does not fit the others.
-    pub fn config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+    pub fn config(&self, clock: &Clock) -> Result<Arc<ClientConfig>, TlsError> {
         let roots = self.roots()?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         #[expect(clippy::disallowed_methods, reason = "this is the TLS door the rule points to")]
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_details(provider, Arc::new(Reckoned(clock.clone())))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
             .map_err(TlsError::Library)?
             .with_root_certificates(roots);
@@ -124,6 +128,17 @@ impl TlsFiles {
             }
         }
         if roots.is_empty() { Err(TlsError::NoSystemRoots) } else { Ok(roots) }
+    }
+}
+
+/// The gateway's best knowledge of the time, as the TLS library asks for it.
+#[derive(Debug)]
+struct Reckoned(Clock);
+
+impl TimeProvider for Reckoned {
+    fn current_time(&self) -> Option<UnixTime> {
+        let millis = u64::try_from(self.0.now().as_millis()).ok()?;
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(millis)))
     }
 }
 

@@ -13,6 +13,7 @@
 )]
 
 mod broker;
+mod clock;
 mod commands;
 mod configuration;
 mod delivery;

@@ -13,6 +13,7 @@ use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
+use weir::model::Timestamp;
 use weir::os::clock;
 use weir::sim::radio_replay::{Lines, RadioReplay};
 
@@ -194,6 +195,7 @@ impl Drop for Agent {
 pub struct Fed {
     pub bytes: Vec<u8>,
     pub priority: bool,
+    pub time: Timestamp,
 }
 
 /// A receiver on a TCP port whose lines come from the test; whoever connects hears what follows.
@@ -215,8 +217,9 @@ impl Feed {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 while list.lock().unwrap().len() < count {
-                    let step = replay.next(clock::now());
-                    list.lock().unwrap().push(Fed { bytes: step.telegram, priority: step.priority });
+                    let time = clock::now();
+                    let step = replay.next(time);
+                    list.lock().unwrap().push(Fed { bytes: step.telegram, priority: step.priority, time });
                     if stream.write_all(step.text.as_bytes()).await.is_err() {
                         break;
                     }

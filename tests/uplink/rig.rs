@@ -86,12 +86,20 @@ impl Agent {
         Self::start_with(broker, uplink, store, |uplink| uplink.with_pace(pace))
     }
 
+    /// The same, going by this clock.
+    pub fn start_by(clock: Clock, broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
+        Self::start_all(clock, broker, uplink, store, |uplink| uplink.with_pace(pace))
+    }
+
     pub fn start_with(broker: &str, uplink: &str, store: Store, with: impl FnOnce(Uplink) -> Uplink) -> Self {
+        Self::start_all(Clock::system(), broker, uplink, store, with)
+    }
+
+    fn start_all(clock: Clock, broker: &str, uplink: &str, store: Store, with: impl FnOnce(Uplink) -> Uplink) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
         let (brokers, uplink) = (brokers(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };
-        let (uplink, healths) =
-            Uplink::new(&brokers, &uplink, &identity, store.clone(), Clock::system(), repeatable(5)).unwrap();
+        let (uplink, healths) = Uplink::new(&brokers, &uplink, &identity, store.clone(), clock, repeatable(5)).unwrap();
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(with(uplink).run(stopped));
         Self { store, health: healths[0].clone(), healths, stop, task }

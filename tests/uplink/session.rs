@@ -3,6 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use weir::model::{BootId, Timestamp};
+use weir::os::clock::{BUILT, Clock, Dial};
 use weir::sim::broker::{Broker, Mode};
 use weir::uplink::Pace;
 
@@ -28,6 +30,31 @@ async fn on_demand_connects_only_when_data_waits_and_leaves_when_it_is_delivered
     // It said goodbye each time: no will was published.
     let heard = subscriber.until_frames(40).await;
     assert!(heard.iter().all(|m| m.topic != "will/gw1"));
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn on_demand_an_unset_clock_lets_priority_frames_through_and_wakes_nobody_for_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
+    let relay = Relay::start(broker.port, true).await;
+    let url = format!("url = \"tcp://127.0.0.1:{}\"", relay.port);
+    let pace = Pace { idle: Duration::from_millis(100), ..Pace::default() };
+    let dial = Dial::new(Timestamp::from_millis(0), BootId::new([1; 8]));
+    let clock = Clock::of(dial.clone(), Duration::from_hours(1), None);
+    let uplink = format!("{TOPICS}connect = \"on-demand\"\n");
+    let mut agent = Agent::start_by(clock.clone(), &url, &uplink, pace, new_store());
+    append(&agent.store, 16, 20, 0).await;
+    append(&agent.store, 4, 20, 1).await;
+    let health = agent.until("left", |h| h.sessions == 1 && h.connected_since.is_none()).await;
+    assert_eq!(health.acknowledged, 4, "the priority frames");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(relay.accepted.load(Ordering::SeqCst), 1, "it does not connect for frames that wait");
+    dial.set(BUILT.plus(Duration::from_hours(1)));
+    dial.trust(true);
+    dial.pass(Duration::from_secs(1));
+    clock.stamp();
+    agent.until_empty().await;
     agent.stop().await;
 }
 
