@@ -112,6 +112,68 @@ fn effective_values_read_back_as_the_same_settings() {
     assert_eq!(again.settings.effective(), effective);
 }
 
+const TWO: &str = "[[broker]]
+url = \"ssl://one.example\"
+[[broker]]
+url = \"ssl://two.example:8884\"
+client_id = \"w-{id}\"
+username = \"u\"
+password_file = \"/dev/null\"
+keep_alive = \"30s\"
+required = false
+";
+
+#[test]
+fn several_brokers_are_read_in_their_order_and_printed_as_they_were() {
+    let text = format!("{TWO}[uplink]\nbrokers = \"mirror\"\n");
+    let settings = config::parse(&text).unwrap_or_else(|p| panic!("{p:#?}")).settings;
+    let urls: Vec<_> = settings.broker.iter().map(|b| b.url.to_string()).collect();
+    assert_eq!(urls, ["ssl://one.example:8883", "ssl://two.example:8884"]);
+    assert!(settings.summary().ends_with("to ssl://one.example:8883 and ssl://two.example:8884"));
+    let effective = settings.effective();
+    assert_eq!((effective.matches("[[broker]]").count(), effective.matches("content masked").count()), (2, 1));
+    assert!(effective.contains("keep_alive = \"30s\"\nrequired = false"), "{effective}");
+    assert_eq!(config::parse(&effective).unwrap().settings.effective(), effective);
+    assert!(config::parse(MINIMAL).unwrap().settings.effective().contains("\n[broker]\n"));
+}
+
+#[test]
+fn mistakes_in_one_of_several_brokers_are_told_with_their_place() {
+    let found = complaints(
+        "[[broker]]
+url = \"ssl://one\"
+[[broker]]
+url = \"tcp://two\"
+keep_alive = \"1s\"
+kee = 1
+[[broker]]
+client_id = \"x\"
+[uplink]
+brokers = \"miror\"
+return_after = \"0s\"
+",
+    );
+    for expected in [
+        "5:14: error: broker[1].keep_alive must be whole seconds",
+        "6:1: error: unknown key \"kee\" in [broker[1]]",
+        "7:1: error: broker[2].url is missing",
+        "10:11: error: uplink.brokers is \"miror\", but must be one of \"failover\", \"mirror\" (did you mean \"mirror\"?)",
+        "11:16: error: uplink.return_after must be at least 1s",
+    ] {
+        assert!(found.iter().any(|f| f.starts_with(expected)), "missing: {expected}\nfound: {found:#?}");
+    }
+    let found = complaints(&format!("{TWO}[[broker]]\nurl = \"ssl://one.example:8883\"\n"));
+    assert!(found.iter().any(|f| f.starts_with("9:12: warning: broker.required is only used")), "{found:#?}");
+    assert!(found.iter().any(|f| f.starts_with("11:7: error: there is already a broker with this url")), "{found:#?}");
+    let none = TWO.replace("[[broker]]\nurl = \"ssl://one.example\"\n", "") + "[uplink]\nbrokers = \"mirror\"\n";
+    let found = complaints(&none);
+    assert!(found.iter().any(|f| f.starts_with("9:11: error: no broker is required")), "{found:#?}");
+    assert!(found.iter().any(|f| f.starts_with("9:11: warning: ") && f.contains("only one broker")), "{found:#?}");
+    assert!(complaints("broker = []").iter().any(|f| f.contains("broker must name from 1 to 8 brokers")));
+    let wrong = complaints("[[broker]]\nurl = \"tcp://b\"\n[[broker]]\nurl = \"tcp://c\"\nclient_id = \"{imei}\"\n");
+    assert!(wrong.iter().any(|f| f.starts_with("5:13: error: a topic, id or payload uses {imei}")), "{wrong:#?}");
+}
+
 #[test]
 fn the_configuration_page_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");

@@ -178,3 +178,27 @@ fn link_line(brokers: &[crate::uplink::Health]) -> String {
     let connected: Vec<_> = brokers.iter().filter(|b| b.connected_since.is_some()).map(|b| b.broker.as_str()).collect();
     if connected.is_empty() { "not connected".to_owned() } else { format!("connected to {}", connected.join(", ")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Timestamp;
+    use crate::uplink::Health;
+
+    #[test]
+    fn the_status_line_names_the_brokers_there_is_a_session_with() {
+        let broker = |name: &str, since: Option<i64>| Health {
+            broker: name.to_owned(),
+            connected_since: since.map(Timestamp::from_millis),
+            acknowledged: 5,
+            ..Health::default()
+        };
+        let [a, b] = [broker("ssl://a:8883", None), broker("ssl://b:8883", Some(9))];
+        assert_eq!(link_line(&[a.clone(), a.clone()]), "not connected");
+        assert_eq!(link_line(&[a.clone(), b.clone()]), "connected to ssl://b:8883");
+        assert_eq!(link_line(&[b.clone(), b.clone()]), "connected to ssl://b:8883, ssl://b:8883");
+        let all = Health::overall(&[a, b]);
+        assert_eq!((all.broker.as_str(), all.acknowledged), ("ssl://b:8883", 10));
+        assert_eq!(all.connected_since, Some(Timestamp::from_millis(9)));
+    }
+}

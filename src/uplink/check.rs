@@ -51,17 +51,13 @@ pub fn check(brokers: &[BrokerSettings], uplink: &UplinkSettings, problems: &mut
 
 /// Tells when a topic, id or payload can't be filled in with the gateway's own names.
 pub fn check_names(brokers: &[BrokerSettings], uplink: &UplinkSettings, identity: &Identity, problems: &mut Problems) {
-    for broker in brokers {
-        names_of(broker, uplink, identity, problems);
-        // The topics are common: once is enough.
-        if problems.has_errors() {
-            return;
-        }
-    }
+    // The topics are common: told once is enough.
+    let _ = brokers.iter().any(|broker| is_misnamed(broker, uplink, identity, problems));
 }
 
-fn names_of(broker: &BrokerSettings, uplink: &UplinkSettings, identity: &Identity, problems: &mut Problems) {
-    let Err(error) = Plan::new(broker, uplink, identity) else { return };
+/// Tells the first name that can't be filled in, if any.
+fn is_misnamed(broker: &BrokerSettings, uplink: &UplinkSettings, identity: &Identity, problems: &mut Problems) -> bool {
+    let Err(error) = Plan::new(broker, uplink, identity) else { return false };
     let usable = |topic: Option<String>| topic.is_some_and(|t| !t.contains(['+', '#']));
     let texts = [Some(&broker.client_id), broker.username.as_ref()].into_iter().flatten();
     let topics = [
@@ -79,6 +75,7 @@ fn names_of(broker: &BrokerSettings, uplink: &UplinkSettings, identity: &Identit
         Some(span) => problems.error(span, error.to_string()),
         None => problems.error_overall(error.to_string()),
     }
+    true
 }
 
 /// What several brokers must have in common, and what not.

@@ -24,6 +24,8 @@ pub(super) struct Failover {
     return_after: Duration,
     /// On a later broker: when the preferred ones are tried again.
     return_at: Instant,
+    /// That brokers are changed is logged once, until one accepts a session.
+    told: bool,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -39,7 +41,7 @@ enum Next {
 
 impl Failover {
     pub(super) fn new(courses: Vec<Course>, return_after: Duration, shutdown: watch::Receiver<bool>) -> Self {
-        Self { courses, at: 0, return_after, return_at: Instant::now(), shutdown }
+        Self { courses, at: 0, return_after, return_at: Instant::now(), told: false, shutdown }
     }
 
     /// Keeps sessions until the agent shuts down.
@@ -117,7 +119,11 @@ impl Failover {
             course.strikes = 0;
             let broker = course.plan.url.to_string();
             if at > self.at {
-                info!(broker, "trying the next broker");
+                if std::mem::replace(&mut self.told, true) {
+                    debug!(broker, "trying the next broker, again");
+                } else {
+                    info!(broker, "trying the next broker");
+                }
                 let wait = course.about(self.return_after);
                 self.return_at = Instant::now() + wait;
             } else {
@@ -129,6 +135,7 @@ impl Failover {
 
     /// Holds a session; beside it tries whether a preferred broker is back.
     async fn hold(&mut self, link: Link) -> Result<Next, UplinkError> {
+        self.told = false;
         let (earlier, rest) = self.courses.split_at_mut(self.at);
         let Some(course) = rest.first_mut() else { return Ok(Next::Stop) };
         let (leave, mut leaving) = watch::channel(false);

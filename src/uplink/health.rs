@@ -154,7 +154,7 @@ impl Report {
             ),
             Verdict::NoticesAside => error!(
                 broker,
-                "the broker hangs up on the status message; it is sent last: see whether it allows uplink.status_topic"
+                "the broker hangs up on the status message; it is sent last: see whether it allows uplink.status_topic, and whether another client has the same client_id"
             ),
         }
     }

@@ -12,6 +12,7 @@
 
 mod crooked;
 mod delivery;
+mod latency;
 mod line;
 #[path = "../peers/mod.rs"]
 mod peers;
