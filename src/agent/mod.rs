@@ -148,7 +148,7 @@ impl Agent {
     /// Stops in order: inputs, channels into the store, sync, uplink.
     pub async fn shut_down(self) {
         notify::stopping();
-        let Self { store, frames, inputs, intake, uplink, stop_uplink, .. } = self;
+        let Self { store, frames, inputs, intake, uplink, stop_uplink, evidence } = self;
         if timeout(LET_IN_GRACE, intake::let_in(&frames)).await.is_err() {
             warn!("the store takes no frames at shutdown; readings under way are lost");
         }
@@ -164,6 +164,7 @@ impl Agent {
         }
         let _ = stop_uplink.send(true);
         uplink.finish(UPLINK_GRACE).await;
+        evidence.traffic.close();
         match store.close().await {
             Ok(()) => info!("stopped"),
             Err(error) => warn!(%error, "the store did not close well; it recovers at the next start"),

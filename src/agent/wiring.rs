@@ -21,7 +21,7 @@ use crate::os::line::{Direction, Endpoint};
 use crate::os::random;
 use crate::radio::{self, RadioSettings};
 use crate::store::Store;
-use crate::uplink::{self, Identity, Uplink};
+use crate::uplink::{self, Identity, Traffic, Uplink};
 
 /// Read jobs that may wait at a port; commands fill it, the bus drains it, the asker waits.
 const JOBS_WAITING: usize = 8;
@@ -35,6 +35,8 @@ pub struct Evidence {
     pub meters: meter::Health,
     /// Every receiver's counters, by name.
     pub receivers: Vec<(String, radio::Health)>,
+    /// What was sent and received, and how the data budget stands.
+    pub traffic: Traffic,
     uplink: Arc<Mutex<watch::Receiver<uplink::Health>>>,
 }
 
@@ -56,10 +58,13 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let store = Store::open(&settings.store)?;
     let clock = Clock::system();
     let gateway = identity.id.clone();
-    let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock)?;
+    let time = clock.clone();
+    let traffic = Traffic::open(&settings.store.path, &settings.budget, move || time.now());
+    let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock, &traffic)?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
-    let evidence = Evidence { clock, meters: meter::Health::new(), receivers: Vec::new(), uplink: uplink_health };
+    let (meters, receivers) = (meter::Health::new(), Vec::new());
+    let evidence = Evidence { clock, meters, receivers, traffic, uplink: uplink_health };
     let mut agent = Agent {
         intake: tokio::spawn(intake::run(waiting, store.clone())),
         store,
@@ -86,16 +91,23 @@ fn start_uplink(
     identity: Identity,
     store: &Store,
     clock: &Clock,
+    traffic: &Traffic,
 ) -> Result<(Rooms, SharedHealth, watch::Sender<bool>), AgentError> {
     let (stop, stopping) = watch::channel(false);
     let (broker, uplink, store, clock) =
         (settings.broker.clone(), settings.uplink.clone(), store.clone(), clock.clone());
-    let make = move || Uplink::new(&broker, &uplink, &identity, store.clone(), clock.clone(), random::generator());
+    let account = traffic.clone();
+    let make = move || {
+        let made = Uplink::new(&broker, &uplink, &identity, store.clone(), clock.clone(), random::generator());
+        made.map(|(uplink, health)| (uplink.with_traffic(&account), health))
+    };
     let (first, health) = make()?;
     let shared: SharedHealth = Arc::new(Mutex::new(health));
     let mut first = Some(first);
     let evidence = shared.clone();
     let mut rooms = Rooms::default();
+    let (account, until) = (traffic.clone(), stopping.clone());
+    rooms.start("traffic", move || account.clone().run(until.clone()));
     rooms.start("uplink", move || {
         let next = first.take().map_or_else(
             || {

@@ -13,7 +13,7 @@ use crate::meter::{MeterSettings, PortSettings};
 use crate::radio::RadioSettings;
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
-use crate::uplink::{BrokerSettings, UplinkSettings};
+use crate::uplink::{BrokerSettings, BudgetSettings, UplinkSettings};
 use crate::{os, settings};
 
 mod check;
@@ -38,6 +38,8 @@ settings! {
         pub broker: BrokerSettings,
         /// How frames travel to the broker.
         pub uplink: UplinkSettings = {},
+        /// The data budget of the SIM.
+        pub budget: BudgetSettings = {},
         /// The durable cache.
         pub store: StoreSettings = {},
         /// Serial ports and serial servers.

@@ -8,36 +8,49 @@
 //! `session`.
 
 mod backoff;
+mod books;
+mod budget;
 mod check;
+mod compress;
 mod failure;
 mod frames;
+mod gate;
 mod health;
+
 mod link;
 mod plan;
 mod session;
 mod settings;
+mod tally;
 mod tls;
+mod traffic;
 mod value;
 mod window;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, info};
 
 pub use self::backoff::{Backoff, Growth};
+pub use self::budget::{Budget, BudgetSettings, Period, Policy, Standing, Step, check as check_budget};
 pub use self::check::{check, check_names};
+pub use self::compress::deflated;
 pub use self::failure::{Failure, Kind};
 pub use self::frames::{Added, Message};
+use self::gate::Gate;
 pub use self::health::Health;
 use self::health::Report;
 use self::link::{Link, LinkEvent};
 use self::plan::Plan;
 use self::session::{End, Session};
-pub use self::settings::{BackoffSettings, BrokerSettings, Connect, Profile, UplinkSettings};
+pub use self::settings::{BackoffSettings, BrokerSettings, Compression, Connect, Profile, UplinkSettings};
+pub use self::tally::{Amount, Tally};
 pub use self::tls::{TlsError, TlsFiles};
+pub use self::traffic::{Account, Traffic, TrafficError, inspect as inspect_traffic};
 pub use self::value::{BrokerUrl, Identity, KeepAlive, PayloadLimit, Text, Topic};
 use crate::os::clock::Clock;
 use crate::store::{Store, StoreError};
@@ -106,6 +119,8 @@ pub struct Uplink {
     random: StdRng,
     backoff: BackoffSettings,
     report: Report,
+    gate: Gate,
+    tally: Arc<Tally>,
 }
 
 impl Uplink {
@@ -125,13 +140,28 @@ impl Uplink {
         let plan = Plan::new(broker, uplink, identity)?;
         let (report, health) = Report::new();
         let backoff = (*uplink.backoff).clone();
-        Ok((Self { plan, pace: Pace::default(), store, clock, random, backoff, report }, health))
+        let (pace, gate, tally) = (Pace::default(), Gate::free(), Arc::default());
+        Ok((Self { plan, pace, store, clock, random, backoff, report, gate, tally }, health))
     }
 
     /// Replaces the times and bounds.
     #[must_use]
     pub fn with_pace(mut self, pace: Pace) -> Self {
         self.pace = pace;
+        self
+    }
+
+    /// Counts its bytes into `traffic`, and keeps to the policy of the budget there.
+    #[must_use]
+    pub fn with_traffic(mut self, traffic: &Traffic) -> Self {
+        self.tally = traffic.tally();
+        self.with_policy(traffic.policy())
+    }
+
+    /// Keeps to a policy that may change at any time.
+    #[must_use]
+    pub fn with_policy(mut self, policy: watch::Receiver<Policy>) -> Self {
+        self.gate = Gate::new(policy);
         self
     }
 
@@ -143,13 +173,13 @@ impl Uplink {
     pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), UplinkError> {
         let mut backoff = Backoff::new(&self.backoff, self.pace.settled);
         loop {
-            if self.plan.connect == Connect::OnDemand && !self.data_waits(&mut shutdown).await? {
+            if !self.is_worth_it(&mut shutdown).await? {
                 return Ok(());
             }
             let end = tokio::select! {
                 biased;
                 () = stopped(&mut shutdown) => return Ok(()),
-                link = open(&self.plan, &self.pace) => link,
+                link = open(&self.plan, &self.pace, &self.tally, self.gate.quiet()) => link,
             };
             let end = match end {
                 Ok(link) => self.hold(link, &mut backoff, &mut shutdown).await?,
@@ -178,14 +208,29 @@ impl Uplink {
         }
     }
 
-    /// Waits for frames in the store; `false` when the agent shuts down first.
-    async fn data_waits(&self, shutdown: &mut watch::Receiver<bool>) -> Result<bool, UplinkError> {
+    /// Waits until a session is worth it: at once, or on demand when frames wait that may go;
+    /// `false` when the agent shuts down first.
+    async fn is_worth_it(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<bool, UplinkError> {
+        if self.plan.connect == Connect::Always {
+            return Ok(true);
+        }
         let mut status = self.store.status();
-        tokio::select! {
-            biased;
-            () = stopped(shutdown) => Ok(false),
-            waits = async { status.wait_for(|s| s.cached > 0).await.is_ok() } => {
-                if waits { Ok(true) } else { Err(StoreError::Closed.into()) }
+        loop {
+            let now = Instant::now();
+            let waits = {
+                let status = status.borrow_and_update();
+                status.cached_priority > 0 || (status.cached > 0 && self.gate.is_open(now))
+            };
+            if waits {
+                return Ok(true);
+            }
+            let opens = self.gate.opens_at(now);
+            tokio::select! {
+                biased;
+                () = stopped(shutdown) => return Ok(false),
+                () = self.gate.changed() => {}
+                () = sleep_until(opens.unwrap_or(now)), if opens.is_some() => {}
+                changed = status.changed() => changed.map_err(|_| StoreError::Closed)?,
             }
         }
     }
@@ -199,7 +244,8 @@ impl Uplink {
     ) -> Result<End, UplinkError> {
         let begun = Instant::now();
         self.report.connected(self.clock.now(), &self.plan.url.to_string());
-        let session = Session::new(&self.plan, &self.pace, &self.store, &self.clock, &mut self.report, link);
+        let (gate, report) = (&mut self.gate, &mut self.report);
+        let session = Session::new(&self.plan, &self.pace, &self.store, &self.clock, report, gate, link);
         let end = session.run(shutdown).await?;
         let finished = matches!(end, End::Finished);
         if finished {
@@ -216,9 +262,9 @@ async fn stopped(shutdown: &mut watch::Receiver<bool>) {
 }
 
 /// Connects and waits until the broker accepts the session.
-async fn open(plan: &Plan, pace: &Pace) -> Result<Link, Failure> {
+async fn open(plan: &Plan, pace: &Pace, tally: &Arc<Tally>, quiet: Option<u16>) -> Result<Link, Failure> {
     // One more than the window: the status message.
-    let mut link = Link::open(plan.options()?, &plan.url, pace.messages.saturating_add(1));
+    let mut link = Link::open(plan.options(quiet)?, &plan.url, pace.messages.saturating_add(1), tally);
     let failure = match timeout(pace.connect, link.event()).await {
         Ok(LinkEvent::Connected) => return Ok(link),
         Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),

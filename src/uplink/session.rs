@@ -13,12 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use super::compress::deflated;
 use super::failure::{Failure, Kind};
 use super::frames::{Added, Message};
+use super::gate::Gate;
 use super::health::Report;
 use super::link::{Link, LinkEvent};
 use super::plan::Plan;
-use super::settings::Connect;
+use super::settings::{Compression, Connect};
 use super::{Pace, stopped};
 use crate::model::{Lane, Sequence, Stored};
 use crate::os::clock::Clock;
@@ -81,6 +83,11 @@ pub(super) struct Session<'a> {
     pub(super) clock: &'a Clock,
     pub(super) report: &'a mut Report,
     link: Link,
+    gate: &'a mut Gate,
+    /// The budget's part in the keep-alive, which a session has for life.
+    quiet: Option<u16>,
+    /// The keep-alive has to change: no more messages, and a new session.
+    renew: bool,
     status: watch::Receiver<Status>,
     priority: Queue,
     ordinary: Queue,
@@ -100,6 +107,7 @@ impl<'a> Session<'a> {
         store: &'a Store,
         clock: &'a Clock,
         report: &'a mut Report,
+        gate: &'a mut Gate,
         link: Link,
     ) -> Self {
         Self {
@@ -109,6 +117,9 @@ impl<'a> Session<'a> {
             clock,
             report,
             link,
+            quiet: gate.quiet(),
+            gate,
+            renew: false,
             status: store.status(),
             priority: Queue::new(Lane::Priority),
             ordinary: Queue::new(Lane::Ordinary),
@@ -155,15 +166,16 @@ impl<'a> Session<'a> {
         let mut quiet_since = Instant::now();
         let mut leave_at = None;
         loop {
-            if leave_at.is_none() {
+            if leave_at.is_none() && !self.renew {
                 self.fill().await?;
             } else if self.window.is_empty() {
-                return Ok(End::Shutdown);
+                return Ok(if leave_at.is_some() { End::Shutdown } else { End::Finished });
             }
             if !self.window.is_empty() {
                 quiet_since = Instant::now();
             }
             let (deadline, end) = self.next_deadline(leave_at, quiet_since);
+            let opens = self.gate.opens_at(Instant::now());
             tokio::select! {
                 biased;
                 Some(settled) = self.under_way.join_next(), if !self.under_way.is_empty() => {
@@ -186,6 +198,8 @@ impl<'a> Session<'a> {
                     self.priority.more = true;
                     self.ordinary.more = true;
                 }
+                () = self.gate.changed() => self.renew = self.gate.quiet() != self.quiet,
+                () = sleep_until(opens.unwrap_or(settled_at)), if opens.is_some() => {}
                 () = sleep_until(settled_at), if !has_settled => {
                     has_settled = true;
                     self.report.settled();
@@ -216,9 +230,16 @@ impl<'a> Session<'a> {
     async fn fill(&mut self) -> Result<(), StoreError> {
         while self.window.has_room() && !self.failed {
             self.priority.refill(self.store, self.plan.batch).await?;
-            let left = self.plan.batch.saturating_sub(self.priority.frames.len());
-            self.ordinary.refill(self.store, left).await?;
-            let queue = if self.priority.frames.is_empty() { &mut self.ordinary } else { &mut self.priority };
+            let (now, left) = (Instant::now(), self.plan.batch.saturating_sub(self.priority.frames.len()));
+            let open = self.gate.is_open(now);
+            if open && left > 0 {
+                self.ordinary.refill(self.store, left).await?;
+                if self.ordinary.frames.is_empty() {
+                    self.gate.exhausted(now);
+                }
+            }
+            let ordinary = open && self.priority.frames.is_empty();
+            let queue = if ordinary { &mut self.ordinary } else { &mut self.priority };
             let lane = queue.lane;
             let mut message = Message::new(self.plan.max_payload);
             let mut too_long = false;
@@ -240,6 +261,11 @@ impl<'a> Session<'a> {
             if too_long {
                 self.report.oversized(payload.len());
             }
+            if ordinary {
+                self.gate.pass();
+            }
+            let deflate = self.plan.compression == Compression::Deflate || self.gate.compresses();
+            let payload = if deflate { deflated(payload) } else { payload };
             self.send(self.plan.topic(lane), payload, Some(lane), sequences);
         }
         Ok(())

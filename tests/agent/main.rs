@@ -23,3 +23,4 @@ mod peers;
 mod refusal;
 mod rig;
 mod shutdown;
+mod traffic;

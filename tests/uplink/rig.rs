@@ -69,6 +69,17 @@ pub fn new_store() -> Store {
 
 impl Agent {
     pub fn start(broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
+        Self::start_with(broker, uplink, pace, store, |uplink| uplink)
+    }
+
+    /// The same with an uplink that `change` has made ready.
+    pub fn start_with(
+        broker: &str,
+        uplink: &str,
+        pace: Pace,
+        store: Store,
+        change: impl FnOnce(Uplink) -> Uplink,
+    ) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
         let (broker, uplink) =
             (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
@@ -77,7 +88,7 @@ impl Agent {
         let (uplink, health) =
             Uplink::new(&broker, &uplink, &identity, store.clone(), Clock::system(), random).unwrap();
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(uplink.with_pace(pace).run(stopped));
+        let task = tokio::spawn(change(uplink.with_pace(pace)).run(stopped));
         Self { store, health, stop, task }
     }
 
