@@ -175,6 +175,22 @@ return_after = \"0s\"
 }
 
 #[test]
+fn a_data_budget_that_makes_no_sense_is_refused_with_its_place() {
+    let found = |budget: &str| complaints(&format!("{MINIMAL}[budget]\n{budget}\n")).join("\n");
+    assert_eq!(found("monthly = \"50MB\"\nrenews = 31\norder = [\"defer\", \"batch\"]"), "");
+    assert!(found("monthly = \"50kB\"").starts_with("4:11: error: budget.monthly is below 100 kB"));
+    assert!(found("renews = 32").contains("4:10: error: budget.renews is 32, but must be from 1 to 31"));
+    assert!(found("order = [\"batch\", \"batch\"]").starts_with("4:9: error: budget.order names a step twice"));
+    assert!(found("order = [\"bach\"]").contains("did you mean \"batch\"?"));
+    assert!(found("monthly = \"1MB\"\norder = []").contains("warning: budget.order is empty"));
+    assert!(
+        complaints(&format!("{MINIMAL}[uplink]\ncompression = \"zip\"\n"))
+            .join("")
+            .contains("one of \"none\", \"deflate\"")
+    );
+}
+
+#[test]
 fn the_configuration_page_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
     let made = config::markdown();

@@ -166,6 +166,7 @@ impl Agent {
         }
         let _ = stop_uplink.send(true);
         uplink.finish(UPLINK_GRACE).await;
+        evidence.traffic.close();
         match store.close().await {
             Ok(()) => info!("stopped"),
             Err(error) => warn!(%error, "the store did not close well; it recovers at the next start"),

@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::Evidence;
-use crate::model::{ClockState, Timestamp};
+use crate::model::{ClockState, Stamp, Timestamp};
 use crate::store::{Status, Store};
+use crate::uplink::{Account, Amount};
 
 /// More often would cost more than it tells.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -32,23 +33,39 @@ pub(super) async fn run(
     Ok(())
 }
 
+/// The figures of all rooms at one moment.
 fn document(status: &Status, evidence: &Evidence, gateway: &str, running: Duration, extended: bool) -> Value {
-    let now = evidence.clock.stamp();
-    let mut document = json!({
-        "gateway": gateway,
-        "timestamp": now.wall.to_string(),
-        "clock": if now.clock == ClockState::Synced { "synced" } else { "unsynced" },
-        "version": env!("CARGO_PKG_VERSION"),
-        "running": running.as_secs(),
-        "store": store(status),
-        "uplink": evidence.brokers().iter().map(broker).collect::<Vec<_>>(),
-    });
-    if let (true, Some(members)) = (extended, document.as_object_mut()) {
+    let mut members = always(status, &evidence.clock.stamp(), gateway, running);
+    members.insert("uplink".into(), evidence.brokers().iter().map(broker).collect());
+    members.insert("traffic".into(), traffic(&evidence.traffic.account()));
+    if extended {
         members.insert("evicted_by_meter".into(), json!(*status.evicted_by_meter));
         members.insert("meters".into(), meters(evidence));
         members.insert("receivers".into(), receivers(evidence));
     }
-    document
+    Value::Object(members)
+}
+
+fn always(status: &Status, now: &Stamp, gateway: &str, running: Duration) -> Map<String, Value> {
+    let members = [
+        ("gateway", json!(gateway)),
+        ("timestamp", json!(now.wall.to_string())),
+        ("clock", json!(if now.clock == ClockState::Synced { "synced" } else { "unsynced" })),
+        ("version", json!(env!("CARGO_PKG_VERSION"))),
+        ("running", json!(running.as_secs())),
+        ("store", store(status)),
+    ];
+    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn traffic(account: &Account) -> Value {
+    let bytes = |amount: &Amount| json!({ "sent": amount.sent, "received": amount.received });
+    json!({
+        "today": bytes(&account.today),
+        "this_month": bytes(&account.this_month),
+        "monthly": account.monthly,
+        "steps": account.steps.iter().map(|step| step.word()).collect::<Vec<_>>(),
+    })
 }
 
 fn store(status: &Status) -> Value {
@@ -83,6 +100,7 @@ fn broker(health: &crate::uplink::Health) -> Value {
         "acknowledged": health.acknowledged,
         "messages": health.messages,
         "oversized": health.oversized,
+        "refused": health.refused,
         "last_error": health.last_error,
     })
 }
@@ -139,10 +157,10 @@ mod tests {
         let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mqtt.md")).unwrap();
         let (_, block) = page.split_once("```json health\n").unwrap();
         let shown: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
-        let health = crate::uplink::Health::default();
-        let evidence = Evidence::of(Vec::new());
-        let mut made = document(&Status::default(), &evidence, "KAM1", Duration::ZERO, false);
-        made["uplink"] = json!([broker(&health)]);
+        let mut made = always(&Status::default(), &Stamp::synced(Timestamp::default()), "KAM1", Duration::ZERO);
+        made.insert("uplink".into(), json!([broker(&crate::uplink::Health::default())]));
+        made.insert("traffic".into(), traffic(&Account::default()));
+        let made = Value::Object(made);
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         members(&shown, "", &mut theirs);
         members(&shown["uplink"][0], "uplink", &mut theirs);

@@ -21,7 +21,7 @@ use crate::os::line::{Direction, Endpoint};
 use crate::os::random;
 use crate::radio::{self, RadioSettings};
 use crate::store::Store;
-use crate::uplink::{self, Identity, StatusSettings, Uplink, UplinkError};
+use crate::uplink::{self, Identity, StatusSettings, Traffic, Uplink, UplinkError};
 
 /// Read jobs that may wait at a port; commands fill it, the bus drains it, the asker waits.
 const JOBS_WAITING: usize = 8;
@@ -35,17 +35,12 @@ pub struct Evidence {
     pub meters: meter::Health,
     /// Every receiver's counters, by name.
     pub receivers: Vec<(String, radio::Health)>,
+    /// What was sent and received, and how the data budget stands.
+    pub traffic: Traffic,
     uplink: SharedHealth,
 }
 
 impl Evidence {
-    /// Of rooms that have not begun, for tests.
-    #[cfg(test)]
-    pub(super) fn of(uplink: Vec<watch::Receiver<uplink::Health>>) -> Self {
-        let uplink = Arc::new(Mutex::new(uplink));
-        Self { clock: Clock::system(), meters: meter::Health::new(), receivers: Vec::new(), uplink }
-    }
-
     /// The uplink's state and counters since it was last started, all brokers together.
     pub fn uplink(&self) -> uplink::Health {
         uplink::Health::overall(&self.brokers())
@@ -69,11 +64,14 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let clock = Clock::open(&settings.clock, &settings.store.path);
     let gateway = identity.id.clone();
     let (tell, statement) = watch::channel(None);
-    let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock, &statement)?;
+    let time = clock.clone();
+    let traffic = Traffic::open(&settings.store.path, &settings.budget, move || time.now());
+    let (uplink_rooms, uplink_health, stop_uplink) =
+        start_uplink(settings, identity, (&store, &clock, &traffic), &statement)?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
-    let evidence =
-        Evidence { clock: clock.clone(), meters: meter::Health::new(), receivers: Vec::new(), uplink: uplink_health };
+    let (meters, receivers) = (meter::Health::new(), Vec::new());
+    let evidence = Evidence { clock: clock.clone(), meters, receivers, traffic, uplink: uplink_health };
     let mut agent = Agent {
         intake: tokio::spawn(intake::run(waiting, store.clone())),
         store,
@@ -105,8 +103,7 @@ type SharedHealth = Arc<Mutex<Vec<watch::Receiver<uplink::Health>>>>;
 fn start_uplink(
     settings: &Settings,
     identity: Identity,
-    store: &Store,
-    clock: &Clock,
+    (store, clock, traffic): (&Store, &Clock, &Traffic),
     statement: &watch::Receiver<Option<String>>,
 ) -> Result<(Rooms, SharedHealth, watch::Sender<bool>), AgentError> {
     let (stop, stopping) = watch::channel(false);
@@ -114,11 +111,11 @@ fn start_uplink(
     let (store, clock) = (store.clone(), clock.clone());
     let mirror_file = settings.store.path.join("mirror");
     let topic = settings.status.as_ref().map(|status| (*status.topic).clone());
-    let statement = statement.clone();
+    let (statement, account) = (statement.clone(), traffic.clone());
     let make = move || {
         let (uplink, health) =
             Uplink::new(&brokers, &uplink, &identity, store.clone(), clock.clone(), random::generator())?;
-        let uplink = uplink.with_mirror_file(mirror_file.clone());
+        let uplink = uplink.with_mirror_file(mirror_file.clone()).with_traffic(&account);
         let uplink = match &topic {
             Some(topic) => uplink.with_status(topic, statement.clone())?,
             None => uplink,
@@ -130,6 +127,8 @@ fn start_uplink(
     let mut first = Some(first);
     let evidence = shared.clone();
     let mut rooms = Rooms::default();
+    let (account, until) = (traffic.clone(), stopping.clone());
+    rooms.start("traffic", move || account.clone().run(until.clone()));
     rooms.start("uplink", move || {
         let next = first.take().map_or_else(
             || {

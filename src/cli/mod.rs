@@ -23,6 +23,7 @@ mod read;
 mod run;
 mod store;
 mod table;
+mod traffic;
 
 use failure::Failure;
 
@@ -61,6 +62,7 @@ enum Command {
     Check(check::Check),
     Read(read::Read),
     Store(store::StoreCommand),
+    Traffic(traffic::Traffic),
     Decode(decode::Decode),
     Boards(boards::Boards),
     /// Print the completion script of a shell, e.g. `weir completions bash > /etc/bash_completion.d/weir`.
@@ -101,6 +103,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(command) => command.run(config),
         Command::Read(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
+        Command::Traffic(command) => command.run(config),
         Command::Decode(command) => command.run(),
         Command::Boards(command) => command.run(),
         Command::Completions { shell } => {

@@ -16,6 +16,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     settings.meter.iter().for_each(|m| meter::check(m, problems));
     settings.radio.iter().for_each(|r| radio::check(r, problems));
     uplink::check(&settings.broker, &settings.uplink, problems);
+    uplink::check_budget(&settings.budget, problems);
     names(settings, problems);
     devices(settings, problems);
     for meter in settings.meter.iter().filter(|m| !m.port.is_empty()) {

@@ -14,7 +14,7 @@ use crate::os::clock::ClockSettings;
 use crate::radio::RadioSettings;
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
-use crate::uplink::{Arrangement, Brokers, StatusSettings, UplinkSettings};
+use crate::uplink::{Arrangement, Brokers, BudgetSettings, StatusSettings, UplinkSettings};
 use crate::{os, settings};
 
 mod check;
@@ -39,6 +39,8 @@ settings! {
         pub broker: Brokers,
         /// How frames travel to the broker.
         pub uplink: UplinkSettings = {},
+        /// The data budget of the SIM.
+        pub budget: BudgetSettings = {},
         /// The durable cache.
         pub store: StoreSettings = {},
         /// When the wall clock is believed (docs/time.md).

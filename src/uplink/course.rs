@@ -1,5 +1,6 @@
 //! One broker over the time: its attempts, its sessions, and what is remembered between them.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -11,11 +12,13 @@ use super::backoff::Backoff;
 use super::caution::Caution;
 use super::document::Document;
 use super::failure::{Failure, Kind};
+use super::gate::Gate;
 use super::health::Report;
 use super::link::{Link, LinkEvent};
 use super::plan::Plan;
 use super::session::{Desk, End, Session};
 use super::source::Source;
+use super::tally::Tally;
 use super::{Pace, UplinkError};
 use crate::model::Lane;
 use crate::os::clock::Clock;
@@ -33,6 +36,10 @@ pub(super) struct Course {
     pub(super) pace: Pace,
     pub(super) source: Source,
     pub(super) clock: Clock,
+    /// When ordinary frames may go.
+    pub(super) gate: Gate,
+    /// Counts what goes over the wire.
+    pub(super) tally: Arc<Tally>,
     pub(super) report: Report,
     pub(super) document: Option<Document>,
     pub(super) random: StdRng,
@@ -63,6 +70,8 @@ impl Course {
             pace,
             source,
             clock,
+            gate: Gate::free(),
+            tally: Arc::default(),
             report,
             document: None,
             random,
@@ -79,7 +88,13 @@ impl Course {
         let (plan, pace) = (&self.plan, &self.pace);
         // More than the window: the status message and document.
         let queue = pace.messages.saturating_add(2);
-        let mut link = Link::open(plan.options(&self.clock)?, &plan.url, queue, PACKET_IDS.max(queue));
+        let mut link = Link::open(
+            plan.options(&self.clock, self.gate.quiet())?,
+            &plan.url,
+            queue,
+            PACKET_IDS.max(queue),
+            &self.tally,
+        );
         let failure = match timeout(pace.connect, link.event()).await {
             Ok(LinkEvent::Connected) => return Ok(link),
             Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),
@@ -105,6 +120,7 @@ impl Course {
             pace: &self.pace,
             source: &self.source,
             clock: &self.clock,
+            gate: &mut self.gate,
             report: &mut self.report,
             caution: &mut self.caution,
             document: self.document.as_mut(),
@@ -135,7 +151,7 @@ impl Course {
     ///
     /// # Errors
     /// [`UplinkError::Store`].
-    pub(super) async fn data_waits(&self) -> Result<(), UplinkError> {
+    pub(super) async fn data_waits(&mut self) -> Result<(), UplinkError> {
         let mut status = self.source.status();
         let mut seen = None;
         loop {
@@ -151,9 +167,12 @@ impl Course {
             }
             let again = self.caution.again();
             let held = self.clock.holds();
+            let opens = self.gate.opens_at(Instant::now());
             tokio::select! {
                 changed = status.changed() => changed.map_err(|_| StoreError::Closed)?,
                 () = self.clock.released(), if held => seen = None,
+                () = self.gate.changed() => seen = None,
+                () = sleep_until(opens.unwrap_or_else(Instant::now)), if opens.is_some() => seen = None,
                 () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => return Ok(()),
             }
         }
@@ -163,7 +182,7 @@ impl Course {
     async fn has_frames(&self) -> Result<bool, StoreError> {
         let beyond = self.caution.frames_aside() + 1;
         for lane in [Lane::Priority, Lane::Ordinary] {
-            if lane == Lane::Ordinary && self.clock.holds() {
+            if lane == Lane::Ordinary && (self.clock.holds() || !self.gate.is_open(Instant::now())) {
                 continue;
             }
             let found = self.source.peek(lane, self.source.begin(lane), beyond).await?;

@@ -72,7 +72,7 @@ impl Failover {
     /// Tries until a broker accepts a session; `None` when the agent shuts down before.
     async fn next_link(&mut self) -> Result<Option<Link>, UplinkError> {
         loop {
-            if let Some(course) = self.courses.get(self.at).filter(|c| c.plan.connect == Connect::OnDemand) {
+            if let Some(course) = self.courses.get_mut(self.at).filter(|c| c.plan.connect == Connect::OnDemand) {
                 tokio::select! {
                     biased;
                     () = stopped(&mut self.shutdown) => return Ok(None),

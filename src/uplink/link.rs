@@ -4,6 +4,7 @@
 //! loses the packet it was writing.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rumqttc::{
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::tally::{Counted, Tally};
 use super::value::BrokerUrl;
 
 /// The longest wait for one address of the broker.
@@ -42,12 +44,19 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Starts to connect; `queue` messages may wait to be written, with `packet_ids` in turn.
-    pub(super) fn open(mut options: MqttOptions, url: &BrokerUrl, queue: u16, packet_ids: u16) -> Self {
-        let (host, port) = (url.host.clone(), url.port);
+    /// Starts to connect; `queue` messages may wait to be written, with `packet_ids` in turn. `tally`
+    /// counts the bytes.
+    pub(super) fn open(
+        mut options: MqttOptions,
+        url: &BrokerUrl,
+        queue: u16,
+        packet_ids: u16,
+        tally: &Arc<Tally>,
+    ) -> Self {
+        let (host, port, tally) = (url.host.clone(), url.port, Arc::clone(tally));
         options.set_socket_connector(move |_, _| {
-            let host = host.clone();
-            async move { dial(&host, port).await }
+            let (host, tally) = (host.clone(), Arc::clone(&tally));
+            async move { dial(&host, port, tally).await }
         });
         options.set_inflight(packet_ids);
         let (client, mut event_loop) = AsyncClient::builder(options).capacity(queue.into()).build();
@@ -108,18 +117,19 @@ async fn keep_polling(mut event_loop: EventLoop, tell: mpsc::Sender<LinkEvent>) 
 }
 
 /// Opens a TCP connection; an unknown name is told as `NotFound`.
-async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
+async fn dial(host: &str, port: u16, tally: Arc<Tally>) -> io::Result<Counted> {
     let addresses = lookup_host((host, port)).await.map_err(|e| io::Error::new(io::ErrorKind::NotFound, e))?;
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no address");
     for address in addresses {
         match timeout(ADDRESS_LIMIT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 stream.set_nodelay(true)?;
-                return Ok(stream);
+                return Ok(Counted::new(stream, tally));
             }
             Ok(Err(error)) => last = error,
             Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, "no answer"),
         }
+        tally.failed();
     }
     Err(last)
 }

@@ -9,14 +9,18 @@
 //! broker over the time) and `session`.
 
 mod backoff;
+mod books;
 mod brokers;
+mod budget;
 mod caution;
 mod check;
+mod compress;
 mod course;
 mod document;
 mod failover;
 mod failure;
 mod frames;
+mod gate;
 mod health;
 mod intervals;
 mod ledger;
@@ -28,12 +32,15 @@ mod queue;
 mod session;
 mod settings;
 mod source;
+mod tally;
 mod tls;
+mod traffic;
 mod value;
 mod watchdog;
 mod window;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::SeedableRng;
@@ -42,21 +49,26 @@ use tokio::sync::watch;
 
 pub use self::backoff::{Backoff, Growth};
 pub use self::brokers::Brokers;
+pub use self::budget::{Budget, BudgetSettings, Period, Policy, Standing, Step, check as check_budget};
 pub use self::check::{check, check_names};
+pub use self::compress::deflated;
 use self::course::Course;
 use self::document::Document;
 use self::failover::Failover;
 pub use self::failure::{Failure, Kind};
 pub use self::frames::{Added, Message};
+use self::gate::Gate;
 pub use self::health::Health;
 use self::health::Report;
 use self::mirror::Mirror;
 use self::plan::Plan;
 pub use self::settings::{
-    Arrangement, BackoffSettings, BrokerSettings, Connect, Profile, StatusSettings, UplinkSettings,
+    Arrangement, BackoffSettings, BrokerSettings, Compression, Connect, Profile, StatusSettings, UplinkSettings,
 };
 use self::source::Source;
+pub use self::tally::{Amount, Tally};
 pub use self::tls::{TlsError, TlsFiles};
+pub use self::traffic::{Account, Traffic, TrafficError, inspect as inspect_traffic};
 pub use self::value::{BrokerUrl, Identity, KeepAlive, PayloadLimit, Text, Topic};
 use crate::os::clock::Clock;
 use crate::store::{Store, StoreError};
@@ -136,6 +148,8 @@ pub struct Uplink {
     identity: Identity,
     document: Option<Document>,
     mirror_file: Option<PathBuf>,
+    tally: Arc<Tally>,
+    policy: Option<watch::Receiver<Policy>>,
 }
 
 impl Uplink {
@@ -172,6 +186,8 @@ impl Uplink {
             identity: identity.clone(),
             document: None,
             mirror_file: None,
+            tally: Arc::default(),
+            policy: None,
         };
         Ok((itself, healths))
     }
@@ -206,6 +222,20 @@ impl Uplink {
         self
     }
 
+    /// Counts its bytes into `traffic`, and keeps to the policy of the budget there.
+    #[must_use]
+    pub fn with_traffic(mut self, traffic: &Traffic) -> Self {
+        self.tally = traffic.tally();
+        self.with_policy(traffic.policy())
+    }
+
+    /// Keeps to a policy that may change at any time.
+    #[must_use]
+    pub fn with_policy(mut self, policy: watch::Receiver<Policy>) -> Self {
+        self.policy = Some(policy);
+        self
+    }
+
     /// Keeps sessions and drains the store until `shutdown` turns true; then waits a grace for
     /// what is under way and says DISCONNECT.
     ///
@@ -213,12 +243,14 @@ impl Uplink {
     /// [`UplinkError::Store`] when the store ends first. The broker never ends it.
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), UplinkError> {
         let Self { brokers, required, mirror_file, store, clock, pace, mut random, backoff, .. } = self;
-        let (identity, document) = (self.identity, self.document);
+        let (identity, document, tally, policy) = (self.identity, self.document, self.tally, self.policy);
         let mut course = |(plan, report), source| {
             let backoff = Backoff::new(&backoff, pace.settled, &identity.id);
             let random = StdRng::from_rng(&mut random);
             let mut course = Course::new(plan, pace.clone(), source, clock.clone(), report, backoff, random);
             course.document = document.clone();
+            course.tally = Arc::clone(&tally);
+            course.gate = policy.clone().map_or_else(Gate::free, Gate::new);
             course
         };
         if self.arrangement == Arrangement::Failover {

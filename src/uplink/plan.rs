@@ -7,7 +7,7 @@ use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport};
 use super::UplinkError;
 use super::backoff::hash;
 use super::failure::{Failure, Kind};
-use super::settings::{BrokerSettings, Connect, UplinkSettings};
+use super::settings::{BrokerSettings, Compression, Connect, UplinkSettings};
 use super::tls::TlsFiles;
 use super::value::{BrokerUrl, Identity, Text, Topic, substituted};
 use crate::model::Lane;
@@ -30,6 +30,7 @@ pub(super) struct Plan {
     pub(super) connect: Connect,
     pub(super) batch: usize,
     pub(super) max_payload: usize,
+    pub(super) compression: Compression,
     pub(super) status: Option<Notice>,
     client_id: String,
     username: Option<String>,
@@ -66,6 +67,7 @@ impl Plan {
             connect: uplink.connect,
             batch: usize::try_from(uplink.batch.value()).unwrap_or(usize::MAX),
             max_payload: uplink.max_payload.bytes(),
+            compression: uplink.compression,
             status: notice(&uplink.status_topic, &uplink.status_payload)?,
             client_id: text(&broker.client_id)?,
             username: broker.username.as_deref().map(text).transpose()?,
@@ -92,10 +94,11 @@ impl Plan {
         }
     }
 
-    /// The MQTT client's options; passwords and certificates are read from their files now.
-    pub(super) fn options(&self, clock: &Clock) -> Result<MqttOptions, Failure> {
+    /// The MQTT client's options; passwords and certificates are read from their files now. A
+    /// keep-alive is not shorter than `quiet` seconds.
+    pub(super) fn options(&self, clock: &Clock, quiet: Option<u16>) -> Result<MqttOptions, Failure> {
         let mut options = MqttOptions::new(self.client_id.clone(), (self.url.host.clone(), self.url.port));
-        options.set_clean_session(true).set_keep_alive(self.keep_alive);
+        options.set_clean_session(true).set_keep_alive(self.keep_alive.max(quiet.unwrap_or(0)));
         // A single frame may be longer than max_payload; it must not end the session.
         options.set_max_packet_size(OVERHEAD, LONGEST_PACKET);
         if let Some(username) = &self.username {

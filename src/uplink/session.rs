@@ -13,14 +13,16 @@ use tracing::debug;
 use rumqttc::PublishNotice;
 
 use super::caution::{Cargo, Caution};
+use super::compress::deflated;
 use super::document::Document;
 use super::failure::{Failure, Kind};
+use super::gate::Gate;
 use super::health::Report;
 use super::intervals::Span;
 use super::link::{Link, LinkEvent};
 use super::plan::Plan;
 use super::queue::{Parcel, Queue, pack_alone};
-use super::settings::Connect;
+use super::settings::{Compression, Connect};
 use super::source::Source;
 use super::watchdog::Watchdog;
 use super::window::Window;
@@ -63,6 +65,7 @@ pub(super) struct Desk<'a> {
     pub(super) pace: &'a Pace,
     pub(super) source: &'a Source,
     pub(super) clock: &'a Clock,
+    pub(super) gate: &'a mut Gate,
     pub(super) report: &'a mut Report,
     pub(super) caution: &'a mut Caution,
     pub(super) document: Option<&'a mut Document>,
@@ -71,6 +74,10 @@ pub(super) struct Desk<'a> {
 pub(super) struct Session<'a> {
     desk: Desk<'a>,
     link: Link,
+    /// The budget's part in the keep-alive, which a session has for life.
+    quiet: Option<u16>,
+    /// The keep-alive has to change: no more messages, and a new session.
+    renew: bool,
     status: watch::Receiver<Status>,
     priority: Queue,
     ordinary: Queue,
@@ -93,6 +100,8 @@ impl<'a> Session<'a> {
         let Desk { plan, pace, source, .. } = &desk;
         Self {
             link,
+            quiet: desk.gate.quiet(),
+            renew: false,
             status: source.status(),
             priority: Queue::new(Lane::Priority, source),
             ordinary: Queue::new(Lane::Ordinary, source),
@@ -146,16 +155,17 @@ impl<'a> Session<'a> {
         let mut quiet_since = Instant::now();
         let mut leave_at = None;
         loop {
-            if leave_at.is_none() {
+            if leave_at.is_none() && !self.renew {
                 self.fill().await?;
             } else if self.window.is_empty() {
-                return Ok(End::Left);
+                return Ok(if leave_at.is_some() { End::Left } else { End::Finished });
             }
             if !self.window.is_empty() {
                 quiet_since = Instant::now();
             }
             let (deadline, end) = self.next_deadline(leave_at, quiet_since);
             let again = self.desk.caution.again().filter(|_| self.window.is_empty() && !self.failed);
+            let opens = self.desk.gate.opens_at(Instant::now());
             let listens = leave_at.is_none() && self.may_send() && !self.desk.caution.notices_are_aside();
             tokio::select! {
                 biased;
@@ -180,6 +190,8 @@ impl<'a> Session<'a> {
                     self.ordinary.wake();
                 }
                 () = news(&mut self.desk.document), if listens => {}
+                () = self.desk.gate.changed() => self.renew = self.desk.gate.quiet() != self.quiet,
+                () = sleep_until(opens.unwrap_or(settled_at)), if opens.is_some() => {}
                 () = self.desk.clock.released(), if self.held => self.held = false,
                 () = sleep_until(settled_at), if !has_settled => {
                     has_settled = true;
@@ -234,16 +246,25 @@ impl<'a> Session<'a> {
 
     /// Packs the next message of the lanes that were not set aside.
     async fn next_parcel(&mut self) -> Result<Option<Parcel>, StoreError> {
-        let Desk { plan, source, caution, clock, .. } = &mut self.desk;
-        let limit = caution.limit(Instant::now());
+        let Desk { plan, source, caution, clock, gate, .. } = &mut self.desk;
+        let now = Instant::now();
+        let limit = caution.limit(now);
+        let ordinary = !self.held && gate.is_open(now);
         let mut left = plan.batch;
         for queue in [&mut self.priority, &mut self.ordinary] {
-            if caution.lane_is_aside(queue.lane) || (self.held && queue.lane == Lane::Ordinary) {
+            let lane = queue.lane;
+            if caution.lane_is_aside(lane) || (lane == Lane::Ordinary && !ordinary) {
                 continue;
             }
             queue.refill(source, caution, left).await?;
             if let Some(parcel) = queue.pack(limit, caution, clock) {
+                if lane == Lane::Ordinary {
+                    gate.pass();
+                }
                 return Ok(Some(parcel));
+            }
+            if lane == Lane::Ordinary && left > 0 {
+                gate.exhausted(now);
             }
             left = left.saturating_sub(queue.len());
         }
@@ -263,7 +284,11 @@ impl<'a> Session<'a> {
             }
             self.desk.caution.no_notice(now);
         }
+        let ordinary = !self.held && self.desk.gate.is_open(now);
         while let Some((lane, frame, after)) = self.desk.caution.due_frame(now) {
+            if lane == Lane::Ordinary && !ordinary {
+                break;
+            }
             if let Some(stored) = self.desk.source.one(lane, frame).await? {
                 self.send_frames(lane, pack_alone(&stored, lane, after, self.desk.clock));
                 return Ok(());
@@ -273,8 +298,8 @@ impl<'a> Session<'a> {
         for lane in [Lane::Priority, Lane::Ordinary] {
             let queue = if lane == Lane::Priority { &mut self.priority } else { &mut self.ordinary };
             let Desk { plan, source, caution, clock, .. } = &mut self.desk;
-            let held = self.held && lane == Lane::Ordinary;
-            if held || !caution.lane_is_aside(lane) || !caution.lane_is_due(lane, now) {
+            if (lane == Lane::Ordinary && !ordinary) || !caution.lane_is_aside(lane) || !caution.lane_is_due(lane, now)
+            {
                 continue;
             }
             queue.refill(source, caution, plan.batch).await?;
@@ -306,6 +331,8 @@ impl<'a> Session<'a> {
         let Parcel { payload, cargo, sequences, spans } = parcel;
         let plan = self.desk.plan;
         self.desk.report.published(sequences.len());
+        let deflates = plan.compression == Compression::Deflate || self.desk.gate.compresses();
+        let payload = if deflates { deflated(payload) } else { payload };
         self.send(plan.topic(lane), payload, Ticket { cargo, sequences, spans, ..Ticket::notice(false) });
     }
 

@@ -51,8 +51,11 @@ settings! {
         pub profile: Profile = "frames",
         /// How many frames one iteration takes from the cache; its priority frames go first.
         pub batch: Count<1, 10_000> = 500,
-        /// No message's payload is longer; a batch becomes as many messages as it needs.
+        /// No message's payload is longer, before it is compressed; a batch becomes as many
+        /// messages as it needs.
         pub max_payload: PayloadLimit = "128KiB",
+        /// Makes payloads of frames shorter. Consumers must be able to read it: docs/mqtt.md.
+        pub compression: Compression = "none",
         /// Where ordinary frames go; `{id}`, `{imei}` and `[IMEI]` are replaced in all topics.
         pub data_topic: At<Topic> = "/device/{id}/data/endpointdata",
         /// Where priority frames go. Unset: to `data_topic`, still before the others.
@@ -101,6 +104,16 @@ choices! {
         Failover = "failover",
         /// Each frame goes to every broker.
         Mirror = "mirror",
+    }
+}
+
+choices! {
+    /// How payloads of frames are made shorter.
+    pub enum Compression {
+        /// They are plain JSON.
+        None = "none",
+        /// A zlib stream (RFC 1950) around the JSON, when that is shorter.
+        Deflate = "deflate",
     }
 }
 

@@ -147,6 +147,7 @@ fn every_command_says_what_it_does_and_wrong_usage_is_64() {
         (&["check"], "every mistake"),
         (&["read"], "Read one meter now"),
         (&["store", "status"], "how many wait"),
+        (&["traffic"], "how the budget stands"),
         (&["decode"], "layer by layer"),
         (&["boards"], "boards weir knows"),
         (&["completions"], "completion script"),

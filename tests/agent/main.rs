@@ -25,3 +25,4 @@ mod refusal;
 mod rig;
 mod shutdown;
 mod statement;
+mod traffic;

@@ -10,6 +10,7 @@
     reason = "a test may fail loudly"
 )]
 
+mod budget;
 mod crooked;
 mod delivery;
 mod latency;
