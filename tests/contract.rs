@@ -59,12 +59,14 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
     let reading = Body::Reading(Reading { meter: "incomer".into(), values });
     let mbal = telegram(TelegramKind::OpenlinkIq, &[1, 2, 255], Rssi::Dbm(-87));
     let origin = Some(Origin { gateway: "gw-17".into(), sequence: 4711 });
+    let signed = r#"{"manifest":"...","key":"...","signature":"..."}"#;
     let (then, later) = ("2021-11-13T21:54:01Z", "2021-11-13T22:00:00Z");
     let made: BTreeMap<String, Json> = [
         ("openlinkiq", produced(123, then, telegram(TelegramKind::OpenlinkIq, &[1, 2, 255], Rssi::Dbm(-87)))),
         ("wmbus", produced(124, then, telegram(TelegramKind::WirelessMbus, &[0x0A, 0x44], Rssi::Relative(97)))),
         ("reading", produced(125, later, reading)),
         ("imported", produced_as(126, (then, TimeQuality::Corrected), mbal, origin)),
+        ("manifest", produced(127, "2021-11-14T00:00:01Z", Body::Manifest(signed.into()))),
         ("status", default_of("status_payload")),
         ("will", default_of("will_payload")),
     ]

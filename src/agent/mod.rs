@@ -15,8 +15,10 @@ use crate::model::Frame;
 use crate::os::notify;
 use crate::store::{Store, StoreError};
 
+mod books;
 mod identity;
 mod intake;
+mod statement;
 mod supervisor;
 mod wiring;
 
@@ -140,7 +142,7 @@ impl Agent {
 
     fn status_line(&self) -> String {
         let status = self.store.status().borrow().clone();
-        let link = if self.evidence.uplink().connected_since.is_some() { "connected" } else { "not connected" };
+        let link = link_line(&self.evidence.brokers());
         format!("{link}; received {}, acknowledged {}, cached {}", status.received, status.acknowledged, status.cached)
     }
 
@@ -169,4 +171,10 @@ impl Agent {
             Err(error) => warn!(%error, "the store did not close well; it recovers at the next start"),
         }
     }
+}
+
+/// Says with which brokers there is a session.
+fn link_line(brokers: &[crate::uplink::Health]) -> String {
+    let connected: Vec<_> = brokers.iter().filter(|b| b.connected_since.is_some()).map(|b| b.broker.as_str()).collect();
+    if connected.is_empty() { "not connected".to_owned() } else { format!("connected to {}", connected.join(", ")) }
 }

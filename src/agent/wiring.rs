@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, intake};
+use super::{Agent, AgentError, books, intake, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter, Port};
@@ -21,7 +21,7 @@ use crate::os::line::{Direction, Endpoint};
 use crate::os::random;
 use crate::radio::{self, RadioSettings};
 use crate::store::Store;
-use crate::uplink::{self, Identity, Uplink};
+use crate::uplink::{self, Identity, StatusSettings, Uplink, UplinkError};
 
 /// Read jobs that may wait at a port; commands fill it, the bus drains it, the asker waits.
 const JOBS_WAITING: usize = 8;
@@ -35,13 +35,18 @@ pub struct Evidence {
     pub meters: meter::Health,
     /// Every receiver's counters, by name.
     pub receivers: Vec<(String, radio::Health)>,
-    uplink: Arc<Mutex<watch::Receiver<uplink::Health>>>,
+    uplink: SharedHealth,
 }
 
 impl Evidence {
-    /// The uplink's state and counters since it was last started.
+    /// The uplink's state and counters since it was last started, all brokers together.
     pub fn uplink(&self) -> uplink::Health {
-        self.uplink.lock().unwrap_or_else(PoisonError::into_inner).borrow().clone()
+        uplink::Health::overall(&self.brokers())
+    }
+
+    /// The same for each broker, in the order of the configuration.
+    pub fn brokers(&self) -> Vec<uplink::Health> {
+        self.uplink.lock().unwrap_or_else(PoisonError::into_inner).iter().map(|h| h.borrow().clone()).collect()
     }
 }
 
@@ -55,7 +60,9 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     }
     let store = Store::open(&settings.store)?;
     let clock = Clock::open(&settings.clock, &settings.store.path);
-    let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock)?;
+    let gateway = identity.id.clone();
+    let (tell, statement) = watch::channel(None);
+    let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock, &statement)?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
     let evidence =
@@ -73,27 +80,44 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         let clock = clock.clone();
         async move { clock.keep().await }
     });
+    start_books(&mut agent, gateway.clone());
     for port in ports {
         start_bus(&mut agent, settings, port, &frames);
     }
     for radio in &settings.radio {
         start_receiver(&mut agent, radio, &frames);
     }
+    if let Some(status) = &settings.status {
+        start_statement(&mut agent, status, gateway, tell);
+    }
     Ok(agent)
 }
 
-type SharedHealth = Arc<Mutex<watch::Receiver<uplink::Health>>>;
+type SharedHealth = Arc<Mutex<Vec<watch::Receiver<uplink::Health>>>>;
 
 fn start_uplink(
     settings: &Settings,
     identity: Identity,
     store: &Store,
     clock: &Clock,
+    statement: &watch::Receiver<Option<String>>,
 ) -> Result<(Rooms, SharedHealth, watch::Sender<bool>), AgentError> {
     let (stop, stopping) = watch::channel(false);
-    let (broker, uplink, store, clock) =
-        (settings.broker.clone(), settings.uplink.clone(), store.clone(), clock.clone());
-    let make = move || Uplink::new(&broker, &uplink, &identity, store.clone(), clock.clone(), random::generator());
+    let (brokers, uplink) = (settings.broker.clone(), settings.uplink.clone());
+    let (store, clock) = (store.clone(), clock.clone());
+    let mirror_file = settings.store.path.join("mirror");
+    let topic = settings.status.as_ref().map(|status| (*status.topic).clone());
+    let statement = statement.clone();
+    let make = move || {
+        let (uplink, health) =
+            Uplink::new(&brokers, &uplink, &identity, store.clone(), clock.clone(), random::generator())?;
+        let uplink = uplink.with_mirror_file(mirror_file.clone());
+        let uplink = match &topic {
+            Some(topic) => uplink.with_status(topic, statement.clone())?,
+            None => uplink,
+        };
+        Ok::<_, UplinkError>((uplink, health))
+    };
     let (first, health) = make()?;
     let shared: SharedHealth = Arc::new(Mutex::new(health));
     let mut first = Some(first);
@@ -113,6 +137,18 @@ fn start_uplink(
         async move { next?.run(stopping).await }
     });
     Ok((rooms, shared, stop))
+}
+
+fn start_statement(agent: &mut Agent, settings: &StatusSettings, gateway: String, out: watch::Sender<Option<String>>) {
+    let (store, evidence, when) = (agent.store.clone(), agent.evidence.clone(), (settings.every, settings.extended));
+    agent
+        .inputs
+        .start("status", move || statement::run(store.clone(), evidence.clone(), gateway.clone(), when, out.clone()));
+}
+
+fn start_books(agent: &mut Agent, gateway: String) {
+    let (store, clock) = (agent.store.clone(), agent.evidence.clock.clone());
+    agent.inputs.start("books", move || books::run(store.clone(), clock.clone(), gateway.clone()));
 }
 
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {

@@ -14,7 +14,7 @@ use crate::os::clock::ClockSettings;
 use crate::radio::RadioSettings;
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
-use crate::uplink::{BrokerSettings, UplinkSettings};
+use crate::uplink::{Arrangement, Brokers, StatusSettings, UplinkSettings};
 use crate::{os, settings};
 
 mod check;
@@ -35,8 +35,8 @@ settings! {
         pub version: Count<1, 1> = 1,
         /// Who this gateway is.
         pub gateway: GatewaySettings = {},
-        /// The MQTT broker that frames go to.
-        pub broker: BrokerSettings,
+        /// The MQTT brokers that frames go to.
+        pub broker: Brokers,
         /// How frames travel to the broker.
         pub uplink: UplinkSettings = {},
         /// The durable cache.
@@ -54,7 +54,7 @@ settings! {
         /// Remote control by MQTT and SMS.
         pub control: Option<Later>,
         /// The periodic status message.
-        pub status: Option<Later>,
+        pub status: Option<StatusSettings>,
         /// Watchdogs.
         pub watchdog: Option<Later>,
     }
@@ -160,12 +160,14 @@ impl Settings {
     pub fn summary(&self) -> String {
         let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         let meters = self.meter.len();
+        let brokers: Vec<_> = self.broker.iter().map(|broker| broker.url.to_string()).collect();
+        let between = if *self.uplink.brokers == Arrangement::Mirror { " and " } else { ", else " };
         format!(
             "{} on {}, {}, to {}",
             counted(meters, "meter"),
             counted(self.port.len(), "port"),
             counted(self.radio.len(), "receiver"),
-            *self.broker.url
+            brokers.join(between)
         )
     }
 

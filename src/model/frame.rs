@@ -45,6 +45,9 @@ pub enum Body {
     Telegram(Telegram),
     /// The values of a wired meter.
     Reading(Reading),
+    /// The gateway's own account of its numbers: a signed manifest as one line of JSON
+    /// (docs/manifest.md).
+    Manifest(String),
 }
 
 /// A radio telegram as it was received.

@@ -1,10 +1,11 @@
-//! What `weir check` says about `[broker]` and `[uplink]` beyond single values.
+//! What `weir check` says about `[broker]`, `[[broker]]` and `[uplink]` beyond single values.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use super::plan::Plan;
-use super::settings::{BrokerSettings, UplinkSettings};
+use super::settings::{Arrangement, BrokerSettings, UplinkSettings};
 use super::tls::{TlsError, TlsFiles, own_identity};
 use super::value::Identity;
 use crate::os::clock::Clock;
@@ -14,16 +15,20 @@ use crate::setting::Problems;
 const LONGEST_WILL: usize = 65_535;
 /// Waits longer than this leave a gateway dark for no reason.
 const LONGEST_WAIT: Duration = Duration::from_hours(1);
+const SHORTEST_RETURN: Duration = Duration::from_secs(1);
 
 /// Tells every problem of the two tables that no single value shows, files included when they
 /// are there.
-pub fn check(broker: &BrokerSettings, uplink: &UplinkSettings, problems: &mut Problems) {
-    credentials(broker, problems);
-    if broker.url.tls {
-        tls_files(broker, problems);
-    } else {
-        no_tls(broker, problems);
+pub fn check(brokers: &[BrokerSettings], uplink: &UplinkSettings, problems: &mut Problems) {
+    for broker in brokers {
+        credentials(broker, problems);
+        if broker.url.tls {
+            tls_files(broker, problems);
+        } else {
+            no_tls(broker, problems);
+        }
     }
+    several(brokers, uplink, problems);
     backoff(uplink, problems);
     for (topic, payload, name) in [
         (&uplink.will_topic, &uplink.will_payload, "will_payload"),
@@ -45,7 +50,17 @@ pub fn check(broker: &BrokerSettings, uplink: &UplinkSettings, problems: &mut Pr
 }
 
 /// Tells when a topic, id or payload can't be filled in with the gateway's own names.
-pub fn check_names(broker: &BrokerSettings, uplink: &UplinkSettings, identity: &Identity, problems: &mut Problems) {
+pub fn check_names(brokers: &[BrokerSettings], uplink: &UplinkSettings, identity: &Identity, problems: &mut Problems) {
+    for broker in brokers {
+        names_of(broker, uplink, identity, problems);
+        // The topics are common: once is enough.
+        if problems.has_errors() {
+            return;
+        }
+    }
+}
+
+fn names_of(broker: &BrokerSettings, uplink: &UplinkSettings, identity: &Identity, problems: &mut Problems) {
     let Err(error) = Plan::new(broker, uplink, identity) else { return };
     let usable = |topic: Option<String>| topic.is_some_and(|t| !t.contains(['+', '#']));
     let texts = [Some(&broker.client_id), broker.username.as_ref()].into_iter().flatten();
@@ -63,6 +78,36 @@ pub fn check_names(broker: &BrokerSettings, uplink: &UplinkSettings, identity: &
     match first {
         Some(span) => problems.error(span, error.to_string()),
         None => problems.error_overall(error.to_string()),
+    }
+}
+
+/// What several brokers must have in common, and what not.
+fn several(brokers: &[BrokerSettings], uplink: &UplinkSettings, problems: &mut Problems) {
+    let mirrors = *uplink.brokers == Arrangement::Mirror;
+    let mut seen = BTreeSet::new();
+    for broker in brokers.iter().filter(|b| !b.url.host.is_empty()) {
+        if !seen.insert((broker.url.to_string(), broker.client_id.as_written().to_owned())) {
+            let message =
+                "there is already a broker with this url and client_id: the two sessions would throw each other out";
+            problems.error(broker.url.span(), message);
+        }
+    }
+    if mirrors && brokers.len() == 1 {
+        problems.warning(uplink.brokers.span(), "uplink.brokers is \"mirror\", but there is only one broker");
+    }
+    if mirrors && !brokers.iter().any(|broker| *broker.required) {
+        problems.error(
+            uplink.brokers.span(),
+            "no broker is required: with uplink.brokers = \"mirror\" at least one must be, or nobody would say when a frame may be deleted",
+        );
+    }
+    if !mirrors {
+        for broker in brokers.iter().filter(|broker| !*broker.required) {
+            problems.warning(broker.required.span(), "broker.required is only used with uplink.brokers = \"mirror\"");
+        }
+    }
+    if *uplink.return_after < SHORTEST_RETURN {
+        problems.error(uplink.return_after.span(), "uplink.return_after must be at least 1s: each try is a connection");
     }
 }
 
@@ -157,6 +202,7 @@ fn backoff(uplink: &UplinkSettings, problems: &mut Problems) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::brokers::Brokers;
     use super::*;
     use crate::setting::{Node, Setting};
 
@@ -169,7 +215,7 @@ mod tests {
 
     fn said(broker: &str, uplink: &str) -> Vec<String> {
         let mut problems = Problems::new();
-        check(&read(broker), &read(uplink), &mut problems);
+        check(&read::<Brokers>(broker), &read(uplink), &mut problems);
         problems.located(broker).iter().map(ToString::to_string).collect()
     }
 

@@ -65,6 +65,7 @@ impl Message {
 enum FrameJson<'a> {
     Telegram { frametype: &'static str, timestamp: String, frame: String, meta: TelegramMeta<'a> },
     Reading { frametype: &'static str, timestamp: String, meter: &'a str, values: Vec<ValueJson<'a>>, meta: Meta<'a> },
+    Manifest { frametype: &'static str, timestamp: String, manifest: &'a str, meta: Meta<'a> },
 }
 
 #[derive(Serialize)]
@@ -129,6 +130,7 @@ fn write_frame(stored: &Stored, (time, quality): (Timestamp, TimeQuality), out: 
             values: reading.values.iter().map(value_json).collect(),
             meta,
         },
+        Body::Manifest(line) => FrameJson::Manifest { frametype: "Manifest", timestamp, manifest: line, meta },
     };
     // Writing to memory can't fail, and every type above has a JSON form.
     let _ = serde_json::to_writer(out, &json);

@@ -1,14 +1,17 @@
 //! How the uplink is doing: for the health report, and for the log without floods.
 
 use tokio::sync::watch;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
+use super::caution::Verdict;
 use super::failure::{Failure, Kind};
 use crate::model::Timestamp;
 
 /// The uplink's state and counters since the agent started.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Health {
+    /// Which broker this is about: its address.
+    pub broker: String,
     /// Since when there is a session; `None`: there is none.
     pub connected_since: Option<Timestamp>,
     /// Why there was no session the last time, as one sentence; stays after a reconnect.
@@ -25,12 +28,36 @@ pub struct Health {
     pub oversized: u64,
     /// Sessions the broker accepted.
     pub sessions: u64,
+    /// Frames that this broker answers by hanging up: still in the store, sent last.
+    pub refused: u64,
 }
 
 impl Health {
     /// How often a session had to be made anew.
     pub fn reconnects(&self) -> u64 {
         self.sessions.saturating_sub(1)
+    }
+
+    /// Several brokers seen as one: connected when any is, counters added up, the error of the
+    /// first that has none now.
+    pub fn overall<'h>(brokers: impl IntoIterator<Item = &'h Self>) -> Self {
+        let mut brokers = brokers.into_iter();
+        let Some(mut all) = brokers.next().cloned() else { return Self::default() };
+        for other in brokers {
+            if all.connected_since.is_none() && other.connected_since.is_some() {
+                all.broker.clone_from(&other.broker);
+            }
+            all.connected_since = all.connected_since.into_iter().chain(other.connected_since).min();
+            all.last_error = all.last_error.or_else(|| other.last_error.clone());
+            all.failures += other.failures;
+            all.published += other.published;
+            all.acknowledged += other.acknowledged;
+            all.messages += other.messages;
+            all.oversized += other.oversized;
+            all.sessions += other.sessions;
+            all.refused += other.refused;
+        }
+        all
     }
 }
 
@@ -45,8 +72,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    pub(super) fn new() -> (Self, watch::Receiver<Health>) {
-        let (health, receiver) = watch::channel(Health::default());
+    pub(super) fn new(broker: String) -> (Self, watch::Receiver<Health>) {
+        let (health, receiver) = watch::channel(Health { broker, ..Health::default() });
         (Self { health, told: Vec::new(), silent: false }, receiver)
     }
 
@@ -104,6 +131,39 @@ impl Report {
         });
     }
 
+    /// Tells what was decided about messages that the broker answers by hanging up.
+    pub(super) fn refused(&self, verdict: Verdict) {
+        let broker = self.health.borrow().broker.clone();
+        match verdict {
+            Verdict::Smaller { refused, limit } => warn!(
+                broker,
+                refused,
+                limit,
+                "the broker hangs up on messages of this many bytes; they are made smaller: set uplink.max_payload to what it takes"
+            ),
+            Verdict::FrameAside { frame, bytes } => error!(
+                broker,
+                sequence = frame,
+                bytes,
+                "the broker hangs up on this frame each time; it stays in the store and is sent last: raise the broker's limit or read fewer values at once"
+            ),
+            Verdict::LaneAside(lane) => error!(
+                broker,
+                ?lane,
+                "the broker hangs up on every frame of this lane; they stay in the store and are sent last: see whether it allows their topic"
+            ),
+            Verdict::NoticesAside => error!(
+                broker,
+                "the broker hangs up on the status message; it is sent last: see whether it allows uplink.status_topic"
+            ),
+        }
+    }
+
+    /// How many frames are set aside now.
+    pub(super) fn aside(&self, frames: usize) {
+        self.health.send_if_modified(|h| std::mem::replace(&mut h.refused, frames as u64) != frames as u64);
+    }
+
     pub(super) fn oversized(&mut self, bytes: usize) {
         if self.health.borrow().oversized == 0 {
             warn!(
@@ -141,7 +201,7 @@ mod tests {
         let page = Page::default();
         let writer = page.clone();
         let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-        let (mut report, health) = Report::new();
+        let (mut report, health) = Report::new("ssl://b:8883".into());
         tracing::subscriber::with_default(log, || {
             for _ in 0..500 {
                 report.failed(Failure::new(Kind::Unreachable, "nobody listens"));

@@ -42,14 +42,14 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Starts to connect; `queue` messages may wait to be written.
-    pub(super) fn open(mut options: MqttOptions, url: &BrokerUrl, queue: u16) -> Self {
+    /// Starts to connect; `queue` messages may wait to be written, with `packet_ids` in turn.
+    pub(super) fn open(mut options: MqttOptions, url: &BrokerUrl, queue: u16, packet_ids: u16) -> Self {
         let (host, port) = (url.host.clone(), url.port);
         options.set_socket_connector(move |_, _| {
             let host = host.clone();
             async move { dial(&host, port).await }
         });
-        options.set_inflight(queue);
+        options.set_inflight(packet_ids);
         let (client, mut event_loop) = AsyncClient::builder(options).capacity(queue.into()).build();
         let mut network = NetworkOptions::new();
         network.set_connection_timeout(FLUSH_SECONDS);

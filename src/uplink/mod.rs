@@ -5,38 +5,57 @@
 //! what waits in the store is sent without any new traffic; no state of the broker (absent, refusing, frozen,
 //! silent) ends the uplink or floods the log. It never changes a frame and never decides what is
 //! kept. The contract with the platform is docs/mqtt.md. Start reading with [`Uplink::run`], then
-//! `session`.
+//! `failover` (one session at a time) or `mirror` (a session with each broker), `course` (one
+//! broker over the time) and `session`.
 
 mod backoff;
+mod brokers;
+mod caution;
 mod check;
+mod course;
+mod document;
+mod failover;
 mod failure;
 mod frames;
 mod health;
+mod intervals;
+mod ledger;
 mod link;
+mod mirror;
 mod plan;
+mod progress;
+mod queue;
 mod session;
 mod settings;
+mod source;
 mod tls;
 mod value;
+mod watchdog;
 mod window;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, info};
 
 pub use self::backoff::{Backoff, Growth};
+pub use self::brokers::Brokers;
 pub use self::check::{check, check_names};
+use self::course::Course;
+use self::document::Document;
+use self::failover::Failover;
 pub use self::failure::{Failure, Kind};
 pub use self::frames::{Added, Message};
 pub use self::health::Health;
 use self::health::Report;
-use self::link::{Link, LinkEvent};
+use self::mirror::Mirror;
 use self::plan::Plan;
-use self::session::{End, Session};
-pub use self::settings::{BackoffSettings, BrokerSettings, Connect, Profile, UplinkSettings};
+pub use self::settings::{
+    Arrangement, BackoffSettings, BrokerSettings, Connect, Profile, StatusSettings, UplinkSettings,
+};
+use self::source::Source;
 pub use self::tls::{TlsError, TlsFiles};
 pub use self::value::{BrokerUrl, Identity, KeepAlive, PayloadLimit, Text, Topic};
 use crate::os::clock::Clock;
@@ -69,10 +88,13 @@ pub struct Pace {
     /// The longest wait for the broker to accept a session.
     pub connect: Duration,
     /// With messages under way and no acknowledgement for so long (plus a second for each
-    /// kibibyte of the longest message), the session is made anew.
+    /// kibibyte of the longest of them), the session is made anew; also when one message was not
+    /// acknowledged for so long after a later one was.
     pub stall: Duration,
     /// A session that lasted so long starts the back-off anew.
     pub settled: Duration,
+    /// How long a frame that the broker answered by hanging up waits before it is sent again.
+    pub refused: Duration,
     /// On demand: how long a session outlives the last acknowledgement.
     pub idle: Duration,
     /// At shutdown: the longest wait for acknowledgements under way.
@@ -89,6 +111,7 @@ impl Default for Pace {
             connect: Duration::from_secs(60),
             stall: Duration::from_secs(60),
             settled: Duration::from_secs(60),
+            refused: Duration::from_mins(1),
             idle: Duration::from_secs(10),
             grace: Duration::from_secs(5),
             hang_up: Duration::from_secs(2),
@@ -96,36 +119,59 @@ impl Default for Pace {
     }
 }
 
-/// Forwards the store's frames to the broker.
+/// Forwards the store's frames to the broker, or to several.
 #[derive(Debug)]
 pub struct Uplink {
-    plan: Plan,
+    brokers: Vec<(Plan, Report)>,
+    required: Vec<bool>,
+    arrangement: Arrangement,
+    return_after: Duration,
     pace: Pace,
     store: Store,
     clock: Clock,
     random: StdRng,
     backoff: BackoffSettings,
-    report: Report,
+    identity: Identity,
+    document: Option<Document>,
+    mirror_file: Option<PathBuf>,
 }
 
 impl Uplink {
-    /// Puts the gateway's own names into the settings; nothing is opened yet. The receiver shows
-    /// the uplink's state at all times.
+    /// Puts the gateway's own names into the settings; nothing is opened yet. The receivers show
+    /// the state of each broker at all times, in the order of the settings.
     ///
     /// # Errors
     /// [`UplinkError::NoImei`] and [`UplinkError::Topic`].
     pub fn new(
-        broker: &BrokerSettings,
+        brokers: &Brokers,
         uplink: &UplinkSettings,
         identity: &Identity,
         store: Store,
         clock: Clock,
         random: StdRng,
-    ) -> Result<(Self, watch::Receiver<Health>), UplinkError> {
-        let plan = Plan::new(broker, uplink, identity)?;
-        let (report, health) = Report::new();
-        let backoff = (*uplink.backoff).clone();
-        Ok((Self { plan, pace: Pace::default(), store, clock, random, backoff, report }, health))
+    ) -> Result<(Self, Vec<watch::Receiver<Health>>), UplinkError> {
+        let (mut plans, mut healths) = (Vec::new(), Vec::new());
+        for broker in brokers.iter() {
+            let plan = Plan::new(broker, uplink, identity)?;
+            let (report, health) = Report::new(plan.url.to_string());
+            plans.push((plan, report));
+            healths.push(health);
+        }
+        let itself = Self {
+            brokers: plans,
+            required: brokers.iter().map(|broker| *broker.required).collect(),
+            arrangement: *uplink.brokers,
+            return_after: *uplink.return_after,
+            pace: Pace::default(),
+            store,
+            clock,
+            random,
+            backoff: (*uplink.backoff).clone(),
+            identity: identity.clone(),
+            document: None,
+            mirror_file: None,
+        };
+        Ok((itself, healths))
     }
 
     /// Replaces the times and bounds.
@@ -135,103 +181,61 @@ impl Uplink {
         self
     }
 
+    /// Publishes the newest `document` at `topic` (`{id}` and the like are replaced) with QoS 1:
+    /// after each connect, and then whenever it changes, before any frame that waits.
+    ///
+    /// # Errors
+    /// [`UplinkError::NoImei`] and [`UplinkError::Topic`].
+    pub fn with_status(
+        mut self,
+        topic: &Topic,
+        document: watch::Receiver<Option<String>>,
+    ) -> Result<Self, UplinkError> {
+        let topic = plan::usable(topic.of(&self.identity).ok_or(UplinkError::NoImei)?)?;
+        self.document = Some(Document::new(topic, document));
+        Ok(self)
+    }
+
+    /// Names the file in which a mirror remembers over a restart what each broker has
+    /// acknowledged; it belongs into the store's directory, so that it goes when the store goes.
+    #[must_use]
+    pub fn with_mirror_file(mut self, path: PathBuf) -> Self {
+        self.mirror_file = Some(path);
+        self
+    }
+
     /// Keeps sessions and drains the store until `shutdown` turns true; then waits a grace for
     /// what is under way and says DISCONNECT.
     ///
     /// # Errors
     /// [`UplinkError::Store`] when the store ends first. The broker never ends it.
-    pub async fn run(mut self, mut shutdown: watch::Receiver<bool>) -> Result<(), UplinkError> {
-        let mut backoff = Backoff::new(&self.backoff, self.pace.settled);
-        loop {
-            if self.plan.connect == Connect::OnDemand && !self.data_waits(&mut shutdown).await? {
-                return Ok(());
-            }
-            let end = tokio::select! {
-                biased;
-                () = stopped(&mut shutdown) => return Ok(()),
-                link = open(&self.plan, &self.pace, &self.clock) => link,
-            };
-            let end = match end {
-                Ok(link) => self.hold(link, &mut backoff, &mut shutdown).await?,
-                Err(failure) => End::Failed(failure),
-            };
-            match end {
-                End::Shutdown => {
-                    self.report.disconnected();
-                    info!("disconnected from the broker");
-                    return Ok(());
-                }
-                End::Finished => {
-                    self.report.disconnected();
-                    debug!("everything is delivered; disconnected until data waits");
-                }
-                End::Failed(failure) => {
-                    self.report.failed(failure);
-                    let wait = backoff.next(&mut self.random);
-                    debug!(wait_ms = wait.as_millis(), "waiting before the next attempt");
-                    tokio::select! {
-                        () = stopped(&mut shutdown) => return Ok(()),
-                        () = sleep(wait) => {}
-                    }
-                }
-            }
-        }
-    }
-
-    /// Waits for frames in the store; `false` when the agent shuts down first.
-    async fn data_waits(&self, shutdown: &mut watch::Receiver<bool>) -> Result<bool, UplinkError> {
-        let (mut any, mut priority) = (self.store.status(), self.store.status());
-        let waits = tokio::select! {
-            biased;
-            () = stopped(shutdown) => return Ok(false),
-            waits = async { priority.wait_for(|s| s.cached_priority > 0).await.is_ok() } => waits,
-            waits = async {
-                // Ordinary frames may have to wait for the clock first.
-                self.clock.released().await;
-                any.wait_for(|s| s.cached > 0).await.is_ok()
-            } => waits,
+    pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), UplinkError> {
+        let Self { brokers, required, mirror_file, store, clock, pace, mut random, backoff, .. } = self;
+        let (identity, document) = (self.identity, self.document);
+        let mut course = |(plan, report), source| {
+            let backoff = Backoff::new(&backoff, pace.settled, &identity.id);
+            let random = StdRng::from_rng(&mut random);
+            let mut course = Course::new(plan, pace.clone(), source, clock.clone(), report, backoff, random);
+            course.document = document.clone();
+            course
         };
-        if waits { Ok(true) } else { Err(StoreError::Closed.into()) }
-    }
-
-    /// Holds an accepted session until it ends.
-    async fn hold(
-        &mut self,
-        link: Link,
-        backoff: &mut Backoff,
-        shutdown: &mut watch::Receiver<bool>,
-    ) -> Result<End, UplinkError> {
-        let begun = Instant::now();
-        self.report.connected(self.clock.now(), &self.plan.url.to_string());
-        let session = Session::new(&self.plan, &self.pace, &self.store, &self.clock, &mut self.report, link);
-        let end = session.run(shutdown).await?;
-        let finished = matches!(end, End::Finished);
-        if finished {
-            self.report.settled();
+        if self.arrangement == Arrangement::Failover {
+            if let Some(file) = mirror_file.filter(|file| file.exists()) {
+                progress::forget(&file);
+            }
+            let courses = brokers.into_iter().map(|broker| course(broker, Source::Alone(store.clone()))).collect();
+            return Failover::new(courses, self.return_after, shutdown).run().await;
         }
-        backoff.ended(begun.elapsed(), finished);
-        Ok(end)
+        let keys = brokers.iter().map(|(plan, _)| plan.key()).zip(required);
+        let mirror = Mirror::new(store.clone(), mirror_file, keys);
+        let ledger = mirror.ledger();
+        let source = |broker| Source::Mirror { store: store.clone(), ledger: ledger.clone(), broker };
+        let courses = brokers.into_iter().enumerate().map(|(n, broker)| course(broker, source(n))).collect();
+        mirror.run(courses, shutdown).await
     }
 }
 
 /// Returns when the agent shuts down, or nobody is left who could tell.
 async fn stopped(shutdown: &mut watch::Receiver<bool>) {
     let _ = shutdown.wait_for(|stop| *stop).await.is_ok();
-}
-
-/// Connects and waits until the broker accepts the session.
-async fn open(plan: &Plan, pace: &Pace, clock: &Clock) -> Result<Link, Failure> {
-    // One more than the window: the status message.
-    let mut link = Link::open(plan.options(clock)?, &plan.url, pace.messages.saturating_add(1));
-    let failure = match timeout(pace.connect, link.event()).await {
-        Ok(LinkEvent::Connected) => return Ok(link),
-        Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),
-        Ok(LinkEvent::Lost(None)) => Failure::new(Kind::Lost, format!("the connection to {} broke", plan.url)),
-        Err(_) => Failure::new(
-            Kind::Unreachable,
-            format!("{} did not accept the session within {} s", plan.url, pace.connect.as_secs()),
-        ),
-    };
-    link.abandon().await;
-    Err(failure)
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use rumqttc::{LastWill, MqttOptions, QoS, TlsConfiguration, Transport};
 
 use super::UplinkError;
+use super::backoff::hash;
 use super::failure::{Failure, Kind};
 use super::settings::{BrokerSettings, Connect, UplinkSettings};
 use super::tls::TlsFiles;
@@ -76,6 +77,13 @@ impl Plan {
         })
     }
 
+    /// Stands for the broker in a mirror's record: another address, client id or user is another
+    /// consumer.
+    pub(super) fn key(&self) -> u64 {
+        let user = self.username.as_deref().unwrap_or("");
+        hash(&format!("{}\0{}\0{user}", self.url, self.client_id))
+    }
+
     /// Where the frames of a lane go.
     pub(super) fn topic(&self, lane: Lane) -> &str {
         match (&self.event_topic, lane) {
@@ -107,7 +115,7 @@ impl Plan {
 }
 
 /// A topic that can't be published to would end every session (MQTT 3.1.1, 4.7.3).
-fn usable(topic: String) -> Result<String, UplinkError> {
+pub(super) fn usable(topic: String) -> Result<String, UplinkError> {
     if topic.is_empty() || topic.len() > 65_535 || topic.contains(['+', '#', '\0']) {
         return Err(UplinkError::Topic { topic });
     }

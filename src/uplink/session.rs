@@ -2,71 +2,53 @@
 //!
 //! A frame is given up only by the PUBACK of the very message that carried it. When the session
 //! ends, whatever was not acknowledged is simply still in the store, and the next session begins
-//! to peek from the front.
+//! to peek from the front. What is sent next: the status payload, the newest status document,
+//! priority frames, ordinary frames, and when nothing else waits what the broker refused before.
 
-use std::collections::VecDeque;
-use std::time::Duration;
-
-use rumqttc::PublishNotice;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use rumqttc::PublishNotice;
+
+use super::caution::{Cargo, Caution};
+use super::document::Document;
 use super::failure::{Failure, Kind};
-use super::frames::{Added, Message};
 use super::health::Report;
+use super::intervals::Span;
 use super::link::{Link, LinkEvent};
 use super::plan::Plan;
+use super::queue::{Parcel, Queue, pack_alone};
 use super::settings::Connect;
+use super::source::Source;
+use super::watchdog::Watchdog;
+use super::window::Window;
 use super::{Pace, stopped};
-use crate::model::{Lane, Sequence, Stored};
+use crate::model::{Lane, Sequence};
 use crate::os::clock::Clock;
-use crate::store::{Status, Store, StoreError};
+use crate::store::{Status, StoreError};
 
 /// Why a session ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// The agent shuts down.
-    Shutdown,
+    /// It was asked to leave.
+    Left,
     /// On demand: everything was delivered.
     Finished,
     /// Something broke.
     Failed(Failure),
 }
 
-/// The frames of one lane on their way from the store into messages.
-#[derive(Debug)]
-struct Queue {
-    lane: Lane,
-    /// Everything up to here was taken from the store in this session.
-    cursor: Sequence,
-    frames: VecDeque<Stored>,
-    /// The store may hold frames beyond the cursor.
-    more: bool,
-}
-
-impl Queue {
-    fn new(lane: Lane) -> Self {
-        Self { lane, cursor: 0, frames: VecDeque::new(), more: true }
-    }
-
-    async fn refill(&mut self, store: &Store, limit: usize) -> Result<(), StoreError> {
-        if self.frames.is_empty() && self.more && limit > 0 {
-            self.frames = store.peek(self.lane, self.cursor, limit).await?.into();
-            self.more = !self.frames.is_empty();
-            self.cursor = self.frames.back().map_or(self.cursor, |last| last.sequence);
-        }
-        Ok(())
-    }
-}
-
 /// A message under way.
 #[derive(Debug)]
 struct Ticket {
-    /// Whose frames it carries; `None` for the status message.
-    lane: Option<Lane>,
+    number: u64,
+    cargo: Cargo,
+    /// It carries the status document.
+    document: bool,
     sequences: Vec<Sequence>,
+    spans: Vec<Span>,
     bytes: usize,
     sent: Instant,
 }
@@ -74,86 +56,92 @@ struct Ticket {
 /// A message whose fate is known: `true` when its own PUBACK came.
 type Settled = (Ticket, bool);
 
-pub(super) struct Session<'a> {
+/// What a session works with; it outlives the session.
+#[derive(Debug)]
+pub(super) struct Desk<'a> {
     pub(super) plan: &'a Plan,
     pub(super) pace: &'a Pace,
-    pub(super) store: &'a Store,
+    pub(super) source: &'a Source,
     pub(super) clock: &'a Clock,
     pub(super) report: &'a mut Report,
+    pub(super) caution: &'a mut Caution,
+    pub(super) document: Option<&'a mut Document>,
+}
+
+pub(super) struct Session<'a> {
+    desk: Desk<'a>,
     link: Link,
     status: watch::Receiver<Status>,
     priority: Queue,
     ordinary: Queue,
-    window: super::window::Window,
+    window: Window,
+    watchdog: Watchdog,
     under_way: JoinSet<Settled>,
-    /// When the last PUBACK came, or the first message was sent after a pause.
-    progress: Instant,
-    /// The longest message of this session: on a slow link it may take its time.
-    longest: usize,
+    /// The status payload is still to be sent.
+    greets: bool,
+    /// What is under way was refused before and travels without company.
+    alone: bool,
     failed: bool,
+    /// The first message that was under way when the link failed.
+    lost: Option<(u64, Cargo, usize)>,
     /// Ordinary frames wait for a clock that is not set yet.
     held: bool,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(
-        plan: &'a Plan,
-        pace: &'a Pace,
-        store: &'a Store,
-        clock: &'a Clock,
-        report: &'a mut Report,
-        link: Link,
-    ) -> Self {
+    pub(super) fn new(desk: Desk<'a>, link: Link) -> Self {
+        let Desk { plan, pace, source, .. } = &desk;
         Self {
-            plan,
-            pace,
-            store,
-            clock,
-            report,
             link,
-            status: store.status(),
-            priority: Queue::new(Lane::Priority),
-            ordinary: Queue::new(Lane::Ordinary),
-            window: super::window::Window::new(pace.messages.into(), pace.bytes, plan.max_payload),
+            status: source.status(),
+            priority: Queue::new(Lane::Priority, source),
+            ordinary: Queue::new(Lane::Ordinary, source),
+            window: Window::new(pace.messages.into(), pace.bytes, plan.max_payload),
+            watchdog: Watchdog::new(pace.stall, Instant::now()),
             under_way: JoinSet::new(),
-            progress: Instant::now(),
-            longest: 0,
+            greets: plan.status.is_some(),
+            alone: false,
             failed: false,
-            held: clock.holds(),
+            lost: None,
+            held: desk.clock.holds(),
+            desk,
         }
     }
 
-    /// Runs until something ends it. Whatever the broker acknowledged is committed when this returns.
+    /// Runs until something ends it, or until `leave` turns true and what is under way was
+    /// acknowledged. Whatever the broker acknowledged is committed when this returns.
     ///
     /// # Errors
     /// [`StoreError::Closed`].
-    pub(super) async fn run(mut self, shutdown: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
-        self.say_hello();
-        let end = self.drain(shutdown).await?;
-        let Self { link, mut under_way, store, report, pace, .. } = self;
-        match end {
-            End::Failed(_) => link.abandon().await,
-            End::Shutdown | End::Finished => link.close(pace.hang_up).await,
+    pub(super) async fn run(mut self, leave: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
+        let end = self.drain(leave).await?;
+        let Self { link, mut under_way, mut desk, mut lost, .. } = self;
+        let failed = matches!(end, End::Failed(_));
+        if failed {
+            link.abandon().await;
+        } else {
+            link.close(desk.pace.hang_up).await;
         }
         // The event loop is gone, so every notice is settled: an acknowledgement that came with
         // the last bytes still counts.
         while let Some(settled) = under_way.join_next().await {
-            if let Ok((ticket, true)) = settled {
-                commit(store, report, vec![ticket]).await?;
+            match settled {
+                Ok((ticket, true)) => desk.commit(vec![ticket]).await?,
+                Ok((ticket, false)) => desk.missed(&ticket, &mut lost),
+                Err(_) => {}
             }
         }
+        if let Some((_, cargo, bytes)) = lost.filter(|_| failed)
+            && let Some(verdict) = desk.caution.lost(&cargo, bytes, Instant::now())
+        {
+            desk.report.refused(verdict);
+        }
+        desk.report.aside(desk.caution.frames_aside());
         Ok(end)
     }
 
-    fn say_hello(&mut self) {
-        if let Some(status) = &self.plan.status {
-            let payload = status.payload.clone().into_bytes();
-            self.send(&status.topic, payload, None, Vec::new());
-        }
-    }
-
-    async fn drain(&mut self, shutdown: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
-        let settled_at = Instant::now() + self.pace.settled;
+    async fn drain(&mut self, leave: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
+        let settled_at = Instant::now() + self.desk.pace.settled;
         let mut has_settled = false;
         let mut quiet_since = Instant::now();
         let mut leave_at = None;
@@ -161,12 +149,14 @@ impl<'a> Session<'a> {
             if leave_at.is_none() {
                 self.fill().await?;
             } else if self.window.is_empty() {
-                return Ok(End::Shutdown);
+                return Ok(End::Left);
             }
             if !self.window.is_empty() {
                 quiet_since = Instant::now();
             }
             let (deadline, end) = self.next_deadline(leave_at, quiet_since);
+            let again = self.desk.caution.again().filter(|_| self.window.is_empty() && !self.failed);
+            let listens = leave_at.is_none() && self.may_send() && !self.desk.caution.notices_are_aside();
             tokio::select! {
                 biased;
                 Some(settled) = self.under_way.join_next(), if !self.under_way.is_empty() => {
@@ -177,23 +167,25 @@ impl<'a> Session<'a> {
                 }
                 event = self.link.event() => {
                     if let LinkEvent::Lost(error) = event {
-                        return Ok(End::Failed(self.lost(error)));
+                        return Ok(End::Failed(self.explain(error)));
                     }
                 }
-                () = stopped(shutdown), if leave_at.is_none() => {
-                    leave_at = Some(Instant::now() + self.pace.grace);
+                () = stopped(leave), if leave_at.is_none() => {
+                    leave_at = Some(Instant::now() + self.desk.pace.grace);
                 }
                 changed = self.status.changed() => {
                     changed.map_err(|_| StoreError::Closed)?;
                     self.status.borrow_and_update();
-                    self.priority.more = true;
-                    self.ordinary.more = true;
+                    self.priority.wake();
+                    self.ordinary.wake();
                 }
-                () = self.clock.released(), if self.held => self.held = false,
+                () = news(&mut self.desk.document), if listens => {}
+                () = self.desk.clock.released(), if self.held => self.held = false,
                 () = sleep_until(settled_at), if !has_settled => {
                     has_settled = true;
-                    self.report.settled();
+                    self.desk.report.settled();
                 }
+                () = sleep_until(again.unwrap_or(settled_at)), if again.is_some() && leave_at.is_none() => {}
                 () = sleep_until(deadline.unwrap_or(settled_at)), if deadline.is_some() => return Ok(end),
             }
         }
@@ -202,105 +194,213 @@ impl<'a> Session<'a> {
     /// When the session ends if nothing happens, and how.
     fn next_deadline(&self, leave_at: Option<Instant>, quiet_since: Instant) -> (Option<Instant>, End) {
         if leave_at.is_some() {
-            return (leave_at, End::Shutdown);
+            return (leave_at, End::Left);
         }
         if self.window.is_empty() {
-            let idle = (self.plan.connect == Connect::OnDemand).then(|| quiet_since + self.pace.idle);
-            return (idle, End::Finished);
+            let on_demand = self.desk.plan.connect == Connect::OnDemand;
+            return (on_demand.then(|| quiet_since + self.desk.pace.idle), End::Finished);
         }
-        // A link that moves a kibibyte a second is slow, not stuck.
-        let transfer = Duration::from_secs((self.longest / 1024) as u64);
-        let patience = self.pace.stall + transfer;
-        let sentence =
-            format!("the broker acknowledged nothing for {} s: the session is made anew", patience.as_secs());
-        (Some(self.progress + patience), End::Failed(Failure::new(Kind::Stalled, sentence)))
+        let patience = self.watchdog.patience().as_secs();
+        let sentence = format!("the broker acknowledged nothing for {patience} s: the session is made anew");
+        (self.watchdog.deadline(), End::Failed(Failure::new(Kind::Stalled, sentence)))
+    }
+
+    /// Whether the next message may go: one at a time while one is suspected.
+    fn may_send(&mut self) -> bool {
+        if self.window.is_empty() {
+            self.alone = false;
+        }
+        self.window.has_room() && (self.window.is_empty() || !(self.alone || self.desk.caution.is_suspicious()))
     }
 
     /// Sends messages while the window has room: priority frames first, always.
     async fn fill(&mut self) -> Result<(), StoreError> {
-        while self.window.has_room() && !self.failed {
-            self.priority.refill(self.store, self.plan.batch).await?;
-            let left = self.plan.batch.saturating_sub(self.priority.frames.len());
-            if !self.held {
-                self.ordinary.refill(self.store, left).await?;
+        while !self.failed && self.may_send() {
+            if !self.desk.caution.notices_are_aside() && self.notify() {
+                continue;
             }
-            let queue = if self.priority.frames.is_empty() { &mut self.ordinary } else { &mut self.priority };
-            let lane = queue.lane;
-            let mut message = Message::new(self.plan.max_payload);
-            let mut too_long = false;
-            while let Some(frame) = queue.frames.front() {
-                match message.add(frame, self.clock.resolve(&frame.frame.time)) {
-                    Added::Full => break,
-                    Added::Fits => {}
-                    Added::Oversized => too_long = true,
-                }
-                queue.frames.pop_front();
-                if too_long {
-                    break;
-                }
-            }
-            let (payload, sequences) = message.finish();
-            if sequences.is_empty() {
+            let Some(parcel) = self.next_parcel().await? else {
+                self.fill_last().await?;
                 break;
+            };
+            let lane = if let Cargo::Frames { lane, .. } = parcel.cargo { lane } else { Lane::Ordinary };
+            if parcel.payload.len() > self.desk.plan.max_payload {
+                self.desk.report.oversized(parcel.payload.len());
             }
-            if too_long {
-                self.report.oversized(payload.len());
-            }
-            self.send(self.plan.topic(lane), payload, Some(lane), sequences);
+            self.send_frames(lane, parcel);
         }
         Ok(())
     }
 
-    fn send(&mut self, topic: &str, payload: Vec<u8>, lane: Option<Lane>, sequences: Vec<Sequence>) {
+    /// Packs the next message of the lanes that were not set aside.
+    async fn next_parcel(&mut self) -> Result<Option<Parcel>, StoreError> {
+        let Desk { plan, source, caution, clock, .. } = &mut self.desk;
+        let limit = caution.limit(Instant::now());
+        let mut left = plan.batch;
+        for queue in [&mut self.priority, &mut self.ordinary] {
+            if caution.lane_is_aside(queue.lane) || (self.held && queue.lane == Lane::Ordinary) {
+                continue;
+            }
+            queue.refill(source, caution, left).await?;
+            if let Some(parcel) = queue.pack(limit, caution, clock) {
+                return Ok(Some(parcel));
+            }
+            left = left.saturating_sub(queue.len());
+        }
+        Ok(None)
+    }
+
+    /// With nothing else to send, and nothing under way, tries again what was refused before.
+    async fn fill_last(&mut self) -> Result<(), StoreError> {
+        let now = Instant::now();
+        if !self.window.is_empty() || self.desk.caution.again().is_none_or(|again| again > now) {
+            return Ok(());
+        }
+        self.alone = true;
+        if self.desk.caution.notices_are_aside() && self.desk.caution.notices_are_due(now) {
+            if self.notify() {
+                return Ok(());
+            }
+            self.desk.caution.no_notice(now);
+        }
+        while let Some((lane, frame, after)) = self.desk.caution.due_frame(now) {
+            if let Some(stored) = self.desk.source.one(lane, frame).await? {
+                self.send_frames(lane, pack_alone(&stored, lane, after, self.desk.clock));
+                return Ok(());
+            }
+            self.desk.caution.forget(lane, frame);
+        }
+        for lane in [Lane::Priority, Lane::Ordinary] {
+            let queue = if lane == Lane::Priority { &mut self.priority } else { &mut self.ordinary };
+            let Desk { plan, source, caution, clock, .. } = &mut self.desk;
+            if !caution.lane_is_aside(lane) || !caution.lane_is_due(lane, now) {
+                continue;
+            }
+            queue.refill(source, caution, plan.batch).await?;
+            if let Some(parcel) = queue.pack(caution.limit(now), caution, clock) {
+                self.send_frames(lane, parcel);
+                return Ok(());
+            }
+            caution.lane_is_empty(lane, now);
+        }
+        Ok(())
+    }
+
+    /// Sends the status payload if it is still to be sent, else a new status document.
+    fn notify(&mut self) -> bool {
+        let plan = self.desk.plan;
+        if let Some(status) = plan.status.as_ref().filter(|_| self.greets) {
+            self.greets = false;
+            self.send(&status.topic, status.payload.clone().into_bytes(), Ticket::notice(false));
+            return true;
+        }
+        let Some(document) = &mut self.desk.document else { return false };
+        let Some(payload) = document.take() else { return false };
+        let topic = document.topic.clone();
+        self.send(&topic, payload, Ticket::notice(true));
+        true
+    }
+
+    fn send_frames(&mut self, lane: Lane, parcel: Parcel) {
+        let Parcel { payload, cargo, sequences, spans } = parcel;
+        let plan = self.desk.plan;
+        self.desk.report.published(sequences.len());
+        self.send(plan.topic(lane), payload, Ticket { cargo, sequences, spans, ..Ticket::notice(false) });
+    }
+
+    fn send(&mut self, topic: &str, payload: Vec<u8>, ticket: Ticket) {
         let (now, bytes) = (Instant::now(), payload.len());
-        debug!(topic, bytes, frames = sequences.len(), "message sent");
+        debug!(topic, bytes, frames = ticket.sequences.len(), "message sent");
         let Ok(notice) = self.link.publish(topic, payload) else {
             self.failed = true;
             return;
         };
-        if self.window.is_empty() {
-            self.progress = now;
-        }
         self.window.sent(bytes);
-        self.longest = self.longest.max(bytes);
-        self.report.published(sequences.len());
-        self.under_way.spawn(settle(notice, Ticket { lane, sequences, bytes, sent: now }));
+        let number = self.watchdog.sent(bytes, now);
+        self.under_way.spawn(settle(notice, Ticket { number, bytes, sent: now, ..ticket }));
     }
 
     /// Takes this and every other fate that is known already, and commits once.
     async fn acknowledge(&mut self, first: Option<Settled>) -> Result<(), StoreError> {
         let now = Instant::now();
         let mut done = Vec::new();
+        let mut numbers = Vec::new();
         let mut next = first;
         while let Some((ticket, acknowledged)) = next.take() {
             self.window.acknowledged(ticket.bytes, now.duration_since(ticket.sent));
             if acknowledged {
+                numbers.push(ticket.number);
                 done.push(ticket);
             } else {
                 self.failed = true;
+                self.desk.missed(&ticket, &mut self.lost);
             }
             next = self.under_way.try_join_next().and_then(Result::ok);
         }
-        commit(self.store, self.report, done).await?;
-        if !self.failed {
-            // The store may have taken its time on a slow card; that is not the broker's silence.
-            self.progress = Instant::now();
-        }
+        self.desk.commit(done).await?;
+        // The store may have taken its time on a slow card; that is not the broker's silence.
+        let now = Instant::now();
+        numbers.into_iter().for_each(|number| self.watchdog.acknowledged(number, now));
         Ok(())
     }
 
     async fn why_lost(&mut self) -> Failure {
-        match tokio::time::timeout(Duration::from_secs(1), self.link.event()).await {
-            Ok(LinkEvent::Lost(error)) => self.lost(error),
-            _ => self.lost(None),
+        match tokio::time::timeout(std::time::Duration::from_secs(1), self.link.event()).await {
+            Ok(LinkEvent::Lost(error)) => self.explain(error),
+            _ => self.explain(None),
         }
     }
 
-    fn lost(&self, error: Option<rumqttc::ConnectionError>) -> Failure {
+    fn explain(&self, error: Option<rumqttc::ConnectionError>) -> Failure {
+        let plan = self.desk.plan;
         match error {
-            Some(error) => Failure::explain(&error, &self.plan.url, &self.plan.files, true),
-            None => Failure::new(Kind::Lost, format!("the connection to {} broke", self.plan.url)),
+            Some(error) => Failure::explain(&error, &plan.url, &plan.files, true),
+            None => Failure::new(Kind::Lost, format!("the connection to {} broke", plan.url)),
         }
+    }
+}
+
+impl Ticket {
+    fn notice(document: bool) -> Self {
+        let (sequences, spans) = (Vec::new(), Vec::new());
+        Self { number: 0, cargo: Cargo::Notice, document, sequences, spans, bytes: 0, sent: Instant::now() }
+    }
+}
+
+impl Desk<'_> {
+    /// Notes a message without PUBACK; the first of them is remembered.
+    fn missed(&mut self, ticket: &Ticket, lost: &mut Option<(u64, Cargo, usize)>) {
+        if ticket.document
+            && let Some(document) = &mut self.document
+        {
+            document.again();
+        }
+        if lost.is_none_or(|(number, ..)| ticket.number < number) {
+            *lost = Some((ticket.number, ticket.cargo, ticket.bytes));
+        }
+    }
+
+    async fn commit(&mut self, done: Vec<Ticket>) -> Result<(), StoreError> {
+        if !done.is_empty() {
+            let frames: usize = done.iter().map(|t| t.sequences.len()).sum();
+            debug!(messages = done.len(), frames, "acknowledged by the broker");
+        }
+        let now = Instant::now();
+        for ticket in &done {
+            self.caution.acknowledged(&ticket.cargo, ticket.bytes, now);
+        }
+        for lane in [Lane::Priority, Lane::Ordinary] {
+            let of_lane = |t: &&Ticket| matches!(t.cargo, Cargo::Frames { lane: l, .. } if l == lane);
+            let sequences: Vec<_> = done.iter().filter(of_lane).flat_map(|t| t.sequences.iter().copied()).collect();
+            let spans: Vec<_> = done.iter().filter(of_lane).flat_map(|t| t.spans.iter().copied()).collect();
+            if !sequences.is_empty() {
+                self.source.acknowledge(lane, &spans, sequences).await?;
+            }
+        }
+        for ticket in done {
+            self.report.acknowledged(ticket.sequences.len());
+        }
+        Ok(())
     }
 }
 
@@ -309,20 +409,10 @@ async fn settle(notice: PublishNotice, ticket: Ticket) -> Settled {
     (ticket, acknowledged)
 }
 
-async fn commit(store: &Store, report: &mut Report, done: Vec<Ticket>) -> Result<(), StoreError> {
-    if !done.is_empty() {
-        let frames: usize = done.iter().map(|t| t.sequences.len()).sum();
-        debug!(messages = done.len(), frames, "acknowledged by the broker");
+/// Returns when there is a new status document to send.
+async fn news(document: &mut Option<&mut Document>) {
+    match document {
+        Some(document) => document.news().await,
+        None => std::future::pending().await,
     }
-    for lane in [Lane::Priority, Lane::Ordinary] {
-        let sequences: Vec<_> =
-            done.iter().filter(|t| t.lane == Some(lane)).flat_map(|t| t.sequences.iter().copied()).collect();
-        if !sequences.is_empty() {
-            store.commit(lane, sequences).await?;
-        }
-    }
-    for ticket in done {
-        report.acknowledged(ticket.sequences.len());
-    }
-    Ok(())
 }

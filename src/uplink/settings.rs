@@ -9,7 +9,9 @@ use crate::setting::{At, Count, SecretFile};
 use crate::{choices, settings};
 
 settings! {
-    /// Where the platform's MQTT broker is and how weir proves who it is.
+    /// Where the platform's MQTT broker is and how weir proves who it is. One broker is
+    /// `[broker]`; several are `[[broker]]` tables in the order of preference, and
+    /// `uplink.brokers` says what they are for.
     pub struct BrokerSettings {
         /// `ssl://host:port` or `mqtts://host:port` speak TLS; `tcp://` and `mqtt://` do not, and
         /// `check` warns. Ports default to 8883 and 1883.
@@ -30,6 +32,9 @@ settings! {
         pub client_key_file: Option<At<SecretFile>>,
         /// The longest silence before weir pings the broker.
         pub keep_alive: KeepAlive = "60s",
+        /// With `uplink.brokers = "mirror"`: a frame is kept until this broker has acknowledged it
+        /// too. A broker that is not required gets what is still there.
+        pub required: At<bool> = true,
     }
 }
 
@@ -38,6 +43,10 @@ settings! {
     pub struct UplinkSettings {
         /// When there is a session with the broker.
         pub connect: Connect = "always",
+        /// What several brokers are for.
+        pub brokers: At<Arrangement> = "failover",
+        /// Failover: how often weir, on a later broker, tries whether a preferred one is back.
+        pub return_after: At<Duration> = "5m",
         /// The payload and topic conventions.
         pub profile: Profile = "frames",
         /// How many frames one iteration takes from the cache; its priority frames go first.
@@ -62,7 +71,7 @@ settings! {
 }
 
 settings! {
-    /// The wait before the retry number n (counting from 0), plus a random part.
+    /// The wait before the retry number n (counting from 0), plus a random part. Each broker has its own.
     pub struct BackoffSettings {
         /// How the wait grows.
         pub shape: Growth = "exponential",
@@ -86,9 +95,31 @@ choices! {
 }
 
 choices! {
+    /// What several brokers are for.
+    pub enum Arrangement {
+        /// One session at a time, with the first broker that accepts it.
+        Failover = "failover",
+        /// Each frame goes to every broker.
+        Mirror = "mirror",
+    }
+}
+
+choices! {
     /// The payload and topic conventions.
     pub enum Profile {
         /// The frames JSON, version 1: docs/mqtt.md.
         Frames = "frames",
+    }
+}
+
+settings! {
+    /// The periodic status document (docs/mqtt.md).
+    pub struct StatusSettings {
+        /// Where it goes; `{id}`, `{imei}` and `[IMEI]` are replaced.
+        pub topic: At<Topic>,
+        /// How often it is published while there is a session; also after every connect.
+        pub every: Duration = "5m",
+        /// Whether it tells of every meter and receiver, too.
+        pub extended: bool = false,
     }
 }

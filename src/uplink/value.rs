@@ -131,6 +131,11 @@ impl Text {
         }
     }
 
+    /// The text with its placeholders.
+    pub fn as_written(&self) -> &str {
+        &self.0
+    }
+
     /// Puts the gateway's own names in; `None` when the IMEI is needed but not known.
     pub fn of(&self, identity: &Identity) -> Option<String> {
         substituted(&self.0, identity)

@@ -10,10 +10,14 @@
     reason = "a test may fail loudly"
 )]
 
+mod crooked;
 mod delivery;
+mod line;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod refusal;
 mod rig;
 mod session;
+mod several;
 mod simulated;
+mod stall;

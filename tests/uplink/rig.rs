@@ -12,7 +12,7 @@ use weir::os::clock::Clock;
 use weir::os::random::repeatable;
 use weir::setting::{Node, Problems, Setting};
 use weir::store::Store;
-use weir::uplink::{BrokerSettings, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
+use weir::uplink::{Brokers, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
 
 pub use super::peers::broker::{Heard, LIMIT, Mosquitto, Relay, Subscriber};
 pub use super::peers::free_port;
@@ -51,10 +51,24 @@ pub async fn slow_link(to: u16, rate: u64) -> u16 {
     port
 }
 
+/// The brokers of a text: the keys of one, or several `[[broker]]`.
+fn brokers(text: &str) -> Brokers {
+    if !text.contains("[[broker]]") {
+        return settings(text);
+    }
+    let document = toml::de::DeTable::parse(text).unwrap();
+    let list = document.get_ref().get("broker").unwrap();
+    let mut problems = Problems::new();
+    let read = Brokers::read(&Node::new(list.get_ref(), 0..0, "broker"), &mut problems);
+    read.unwrap_or_else(|| panic!("{:?}", problems.located(text)))
+}
+
 /// An uplink at work on a store of its own.
 pub struct Agent {
     pub store: Store,
+    /// Of the first broker.
     pub health: watch::Receiver<Health>,
+    pub healths: Vec<watch::Receiver<Health>>,
     stop: watch::Sender<bool>,
     task: JoinHandle<Result<(), UplinkError>>,
 }
@@ -69,20 +83,35 @@ pub fn new_store() -> Store {
 
 impl Agent {
     pub fn start(broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
-        Self::start_by(Clock::system(), broker, uplink, pace, store)
+        Self::start_with(broker, uplink, store, |uplink| uplink.with_pace(pace))
+    }
+
+    pub fn start_with(broker: &str, uplink: &str, store: Store, with: impl FnOnce(Uplink) -> Uplink) -> Self {
+        Self::start_by(Clock::system(), broker, uplink, store, with)
     }
 
     /// The same, going by this clock.
-    pub fn start_by(clock: Clock, broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
+    pub fn start_by(
+        clock: Clock,
+        broker: &str,
+        uplink: &str,
+        store: Store,
+        with: impl FnOnce(Uplink) -> Uplink,
+    ) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
-        let (broker, uplink) =
-            (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
+        let (brokers, uplink) = (brokers(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };
-        let random = repeatable(5);
-        let (uplink, health) = Uplink::new(&broker, &uplink, &identity, store.clone(), clock, random).unwrap();
+        let (uplink, healths) = Uplink::new(&brokers, &uplink, &identity, store.clone(), clock, repeatable(5)).unwrap();
         let (stop, stopped) = watch::channel(false);
-        let task = tokio::spawn(uplink.with_pace(pace).run(stopped));
-        Self { store, health, stop, task }
+        let task = tokio::spawn(with(uplink).run(stopped));
+        Self { store, health: healths[0].clone(), healths, stop, task }
+    }
+
+    /// Waits for a condition of one broker's health.
+    pub async fn until_of(&mut self, broker: usize, what: &str, condition: impl FnMut(&Health) -> bool) -> Health {
+        let health = &mut self.healths[broker];
+        let waited = timeout(LIMIT, health.wait_for(condition)).await.map(|h| h.unwrap().clone());
+        waited.unwrap_or_else(|_| panic!("never {what}: {:?}", *self.healths[broker].borrow()))
     }
 
     pub async fn until(&mut self, what: &str, condition: impl FnMut(&Health) -> bool) -> Health {

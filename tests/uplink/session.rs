@@ -43,7 +43,7 @@ async fn on_demand_an_unset_clock_lets_priority_frames_through_and_wakes_nobody_
     let dial = Dial::new(Timestamp::from_millis(0), BootId::new([1; 8]));
     let clock = Clock::of(dial.clone(), Duration::from_hours(1), None);
     let uplink = format!("{TOPICS}connect = \"on-demand\"\n");
-    let mut agent = Agent::start_by(clock.clone(), &url, &uplink, pace, new_store());
+    let mut agent = Agent::start_by(clock.clone(), &url, &uplink, new_store(), |uplink| uplink.with_pace(pace));
     append(&agent.store, 16, 20, 0).await;
     append(&agent.store, 4, 20, 1).await;
     let health = agent.until("left", |h| h.sessions == 1 && h.connected_since.is_none()).await;
@@ -150,4 +150,35 @@ async fn a_shutdown_waits_for_acknowledgements_but_not_for_ever() {
     agent.stop().await;
     assert!(begun.elapsed() >= Duration::from_millis(500) && begun.elapsed() < Duration::from_secs(10));
     assert_eq!(store.status().borrow().cached, 30);
+}
+
+#[tokio::test]
+async fn a_message_too_long_for_the_broker_is_made_smaller_and_a_frame_too_long_goes_last() {
+    let directory = tempfile::tempdir().unwrap();
+    // mosquitto hangs up on a client of MQTT 3.1.1 that sends a longer packet.
+    let limited = "allow_anonymous true\nmax_packet_size 3000";
+    let broker = Mosquitto::start(directory.path(), limited).await;
+    let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
+    let store = new_store();
+    append(&store, 100, 40, 0).await;
+    append(&store, 1, 4000, 0).await;
+    append(&store, 100, 40, 0).await;
+    let uplink = format!(
+        "{TOPICS}max_payload = \"16KiB\"\nbackoff = {{ first = \"100ms\", max = \"100ms\", jitter = \"0ms\" }}\n"
+    );
+    let pace = Pace { refused: Duration::from_secs(2), ..Pace::default() };
+    let mut agent = Agent::start(&format!("url = \"tcp://127.0.0.1:{}\"", broker.port), &uplink, pace.clone(), store);
+    let heard = subscriber.until_frames(200).await;
+    let sequences: std::collections::BTreeSet<_> = heard.iter().flat_map(super::rig::Heard::sequences).collect();
+    assert_eq!(sequences, (1..=201).filter(|n| *n != 101).collect());
+    agent.until("told", |h| h.refused == 1 && h.acknowledged == 200).await;
+    assert_eq!(agent.store.status().borrow().cached, 1, "it stays in the store");
+    // What comes now does not wait for it.
+    append(&agent.store, 20, 40, 0).await;
+    agent.until("delivered", |h| h.acknowledged == 220).await;
+    let failures = agent.health.borrow().failures;
+    agent.until("tried again", |h| h.failures > failures).await;
+    append(&agent.store, 20, 40, 0).await;
+    agent.until("delivered", |h| h.acknowledged == 240).await;
+    agent.stop().await;
 }

@@ -1,6 +1,8 @@
 //! The store as its users see it, against a plain map, with restarts and crashes.
 
+mod books;
 mod damage;
+mod fair;
 mod full;
 mod model;
 
@@ -66,6 +68,7 @@ fn databases(path: &Path, lane: &str) -> Vec<PathBuf> {
 
 fn consistent(status: &Status) {
     assert_eq!(status.received, status.acknowledged + status.evicted + status.cached, "{status:?}");
+    assert!(status.given() >= status.durable, "{status:?}");
 }
 
 #[test]
