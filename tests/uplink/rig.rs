@@ -86,16 +86,18 @@ impl Agent {
         Self::start_with(broker, uplink, store, |uplink| uplink.with_pace(pace))
     }
 
-    /// The same, going by this clock.
-    pub fn start_by(clock: Clock, broker: &str, uplink: &str, pace: Pace, store: Store) -> Self {
-        Self::start_all(clock, broker, uplink, store, |uplink| uplink.with_pace(pace))
-    }
-
     pub fn start_with(broker: &str, uplink: &str, store: Store, with: impl FnOnce(Uplink) -> Uplink) -> Self {
-        Self::start_all(Clock::system(), broker, uplink, store, with)
+        Self::start_by(Clock::system(), broker, uplink, store, with)
     }
 
-    fn start_all(clock: Clock, broker: &str, uplink: &str, store: Store, with: impl FnOnce(Uplink) -> Uplink) -> Self {
+    /// The same, going by this clock.
+    pub fn start_by(
+        clock: Clock,
+        broker: &str,
+        uplink: &str,
+        store: Store,
+        with: impl FnOnce(Uplink) -> Uplink,
+    ) -> Self {
         let backoff = if uplink.contains("backoff") { "" } else { QUICK };
         let (brokers, uplink) = (brokers(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };

@@ -43,7 +43,7 @@ async fn on_demand_an_unset_clock_lets_priority_frames_through_and_wakes_nobody_
     let dial = Dial::new(Timestamp::from_millis(0), BootId::new([1; 8]));
     let clock = Clock::of(dial.clone(), Duration::from_hours(1), None);
     let uplink = format!("{TOPICS}connect = \"on-demand\"\n");
-    let mut agent = Agent::start_by(clock.clone(), &url, &uplink, pace, new_store());
+    let mut agent = Agent::start_by(clock.clone(), &url, &uplink, new_store(), |uplink| uplink.with_pace(pace));
     append(&agent.store, 16, 20, 0).await;
     append(&agent.store, 4, 20, 1).await;
     let health = agent.until("left", |h| h.sessions == 1 && h.connected_since.is_none()).await;
