@@ -150,7 +150,9 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// There is no signing key yet.
-    #[error("there is no signing key {path}: start the agent once, it makes one")]
+    #[error(
+        "there is no signing key {path} yet: the agent makes it for its first manifest, weir store export --take at once"
+    )]
     NoKey {
         /// The key's file.
         path: PathBuf,

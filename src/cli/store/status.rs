@@ -28,6 +28,8 @@ impl Status {
                 "path": path, "received": status.received, "acknowledged": status.acknowledged,
                 "evicted": status.evicted, "cached": status.cached, "cached_priority": status.cached_priority,
                 "damaged": status.damaged, "durable": status.durable, "disk_bytes": status.disk_bytes,
+                "skipped": status.skipped, "manifests": status.manifests,
+                "evicted_by_meter": status.evicted_by_meter.as_ref(),
             });
             let _ = writeln!(out, "{object}");
             return Ok(());
@@ -37,6 +39,8 @@ impl Status {
             ("received", status.received.to_string()),
             ("acknowledged", status.acknowledged.to_string()),
             ("evicted", format!("{} ({} unreadable)", status.evicted, status.damaged)),
+            ("skipped", format!("{} numbers without a frame", status.skipped)),
+            ("manifests", status.manifests.to_string()),
             ("cached", format!("{} ({} with priority)", status.cached, status.cached_priority)),
         ];
         let _ = out.write_all(table::pairs(&rows).as_bytes());
