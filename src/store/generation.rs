@@ -214,8 +214,9 @@ impl Generation {
 /// page cache: after a sync that failed Linux keeps there what the disk never got, and lets the
 /// next sync succeed.
 fn settle(dir: &Path, file: &File) -> io::Result<()> {
-    file.sync_all()?;
+    let synced = file.sync_all();
     fadvise(file, 0, None, Advice::DontNeed)?;
+    synced?;
     sync_directory(dir)?;
     sync_directory(dir.parent().unwrap_or(Path::new(".")))
 }
