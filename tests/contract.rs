@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use weir::model::{
-    Body, Frame, Lane, Quality, Reading, Rssi, Sequence, Stored, Telegram, TelegramKind, Timestamp, Value,
+    Body, Frame, Lane, Origin, Quality, Reading, Rssi, Sequence, Stamp, Stored, Telegram, TelegramKind, TimeQuality,
+    Timestamp, Value,
 };
 use weir::setting::{Setting, Shape};
 use weir::uplink::{Added, Message, UplinkSettings};
@@ -24,9 +25,14 @@ fn blocks() -> BTreeMap<String, Json> {
 }
 
 fn produced(sequence: Sequence, time: &str, body: Body) -> Json {
-    let frame = Frame { time: Timestamp::parse(time).unwrap(), lane: Lane::Ordinary, body };
+    produced_as(sequence, (time, TimeQuality::Synced), body, None)
+}
+
+fn produced_as(sequence: Sequence, time: (&str, TimeQuality), body: Body, origin: Option<Origin>) -> Json {
+    let wall = Timestamp::parse(time.0).unwrap();
+    let frame = Frame { time: Stamp::synced(wall), lane: Lane::Ordinary, body, origin };
     let mut message = Message::new(1 << 16);
-    assert_eq!(message.add(&Stored { sequence, frame }), Added::Fits);
+    assert_eq!(message.add(&Stored { sequence, frame }, (wall, time.1)), Added::Fits);
     serde_json::from_slice(&message.finish().0).unwrap()
 }
 
@@ -51,11 +57,16 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
     let values =
         vec![value("voltage_l1", Some("230.5"), "V", Quality::Good), value("energy", None, "kWh", Quality::NoAnswer)];
     let reading = Body::Reading(Reading { meter: "incomer".into(), values });
+    let mbal = telegram(TelegramKind::OpenlinkIq, &[1, 2, 255], Rssi::Dbm(-87));
+    let origin = Some(Origin { gateway: "gw-17".into(), sequence: 4711 });
+    let signed = r#"{"manifest":"...","key":"...","signature":"..."}"#;
     let (then, later) = ("2021-11-13T21:54:01Z", "2021-11-13T22:00:00Z");
     let made: BTreeMap<String, Json> = [
         ("openlinkiq", produced(123, then, telegram(TelegramKind::OpenlinkIq, &[1, 2, 255], Rssi::Dbm(-87)))),
         ("wmbus", produced(124, then, telegram(TelegramKind::WirelessMbus, &[0x0A, 0x44], Rssi::Relative(97)))),
         ("reading", produced(125, later, reading)),
+        ("imported", produced_as(126, (then, TimeQuality::Corrected), mbal, origin)),
+        ("manifest", produced(127, "2021-11-14T00:00:01Z", Body::Manifest(signed.into()))),
         ("status", default_of("status_payload")),
         ("will", default_of("will_payload")),
     ]
@@ -63,6 +74,14 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
     .map(|(name, json)| (name.to_owned(), json))
     .collect();
     assert_eq!(blocks(), made);
+}
+
+#[test]
+fn every_quality_of_a_time_is_named_in_the_contract() {
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mqtt.md")).unwrap();
+    for quality in [TimeQuality::Unsynced, TimeQuality::Corrected, TimeQuality::Synced] {
+        assert!(page.contains(&format!("`{}`", quality.word())), "{quality:?}");
+    }
 }
 
 #[test]

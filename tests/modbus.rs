@@ -27,7 +27,7 @@ use toml::de::{DeTable, DeValue};
 use weir::meter::bus::{self, Job, Meter, Port};
 use weir::meter::{Health, MeterSettings};
 use weir::model::{Body, Frame, Quality, Value};
-use weir::os::clock;
+use weir::os::clock::Clock;
 use weir::os::line::{Direction, Endpoint, Framing, Speed};
 use weir::setting::{Node, Problems, Setting};
 use weir::sim::modbus_meter::{Fault, ModbusMeters, Served};
@@ -66,7 +66,7 @@ impl Bus {
         let (frames_in, frames) = mpsc::channel(64);
         let (jobs, jobs_out) = mpsc::channel(4);
         let health = Health::new();
-        let run = bus::run(port(endpoint, baud), meters, frames_in, jobs_out, clock::now, health.clone());
+        let run = bus::run(port(endpoint, baud), meters, frames_in, jobs_out, Clock::system(), health.clone());
         Self { jobs, frames, health, task: tokio::spawn(run) }
     }
 

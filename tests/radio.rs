@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
-use weir::os::clock;
+use weir::os::clock::{self, Clock};
 use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status};
 use weir::setting::{At, Count};
 use weir::sim::pty::Pty;
@@ -51,7 +51,7 @@ struct Running {
 fn start(settings: RadioSettings, room: usize) -> Running {
     let (sender, frames) = mpsc::channel(room);
     let health = Health::new();
-    let task = tokio::spawn(radio::run(settings, sender, clock::now, health.clone()));
+    let task = tokio::spawn(radio::run(settings, sender, Clock::system(), health.clone()));
     Running { frames, health, task }
 }
 
@@ -120,7 +120,7 @@ async fn rtl_wmbus_over_tcp_gives_each_telegram_once_with_its_own_time() {
         assert_eq!((telegram.kind, &telegram.bytes), (TelegramKind::WirelessMbus, &step.telegram));
         assert!(matches!(telegram.rssi, Some(Rssi::Relative(60..100))));
         assert_eq!(frame.lane, Lane::Ordinary);
-        assert_eq!(frame.time.as_millis(), received.as_millis() / 1000 * 1000 + 250);
+        assert_eq!(frame.time.wall.as_millis(), received.as_millis() / 1000 * 1000 + 250);
     }
     let tally = replay.tally();
     let status = running.status(|s| s.heard == tally.telegrams + tally.duplicates).await;
@@ -139,7 +139,7 @@ async fn a_receivers_clock_that_is_days_off_is_not_believed() {
     let step = RadioReplay::new(Lines::RtlWmbus).next(Timestamp::parse("1970-01-02T00:00:00Z").unwrap());
     stream.write_all(step.text.as_bytes()).await.unwrap();
     let (frame, _) = running.telegram().await;
-    assert!(frame.time >= before && frame.time <= clock::now());
+    assert!(frame.time.wall >= before && frame.time.wall <= clock::now());
 }
 
 #[tokio::test]
@@ -283,7 +283,7 @@ async fn the_receiver_ends_and_takes_its_program_with_it_when_nobody_takes_frame
 #[tokio::test]
 async fn settings_that_cannot_be_used_are_an_error_that_names_them() {
     let (sender, _frames) = mpsc::channel(1);
-    let run = |settings| radio::run(settings, sender.clone(), clock::now, Health::new());
+    let run = |settings| radio::run(settings, sender.clone(), Clock::system(), Health::new());
     let error = run(settings("im871a", Some("/dev/null".into()), None)).await.unwrap_err();
     assert!(error.to_string().contains("im871a"), "{error}");
     let error = run(settings("rtl-wmbus", None, None)).await.unwrap_err();

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use weir::model::{Body, Frame, Lane, Telegram, TelegramKind, Timestamp};
+use weir::model::{Body, Frame, Lane, Stamp, Telegram, TelegramKind, Timestamp};
 use weir::setting::Size;
 use weir::store::{Store, StoreSettings, SyncPolicy};
 
@@ -41,7 +41,8 @@ fn frame(n: u64, lane: Lane) -> Frame {
     };
     let bytes = std::iter::repeat_with(next).take(FRAME).collect();
     let telegram = Telegram { kind: TelegramKind::WirelessMbus, bytes, rssi: None, corrected_bits: 0 };
-    Frame { time: Timestamp::from_millis(n as i64), lane, body: Body::Telegram(telegram) }
+    let time = Stamp::synced(Timestamp::from_millis(n as i64));
+    Frame { time, lane, body: Body::Telegram(telegram), origin: None }
 }
 
 fn proc(file: &str, key: &str) -> u64 {

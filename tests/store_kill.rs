@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rand::RngExt;
-use weir::model::{Body, Frame, Lane, Sequence, Telegram, TelegramKind, Timestamp};
+use weir::model::{Body, Frame, Lane, Sequence, Stamp, Telegram, TelegramKind, Timestamp};
 use weir::os::random;
 use weir::setting::Size;
 use weir::store::{Store, StoreSettings, SyncPolicy};
@@ -38,7 +38,8 @@ fn frame(lane: Lane, tag: u64) -> Frame {
     let mut bytes = tag.to_be_bytes().to_vec();
     bytes.resize(20 + (tag % 700) as usize, tag as u8);
     let telegram = Telegram { kind: TelegramKind::OpenlinkIq, bytes, rssi: None, corrected_bits: 0 };
-    Frame { time: Timestamp::from_millis(tag as i64), lane, body: Body::Telegram(telegram) }
+    let time = Stamp::synced(Timestamp::from_millis(tag as i64));
+    Frame { time, lane, body: Body::Telegram(telegram), origin: None }
 }
 
 fn tag_of(frame: &Frame) -> u64 {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use weir::model::{Lane, Stored};
+use weir::model::{Lane, Stored, TimeQuality};
 use weir::uplink::Message;
 
 use crate::Scale;
@@ -68,7 +68,9 @@ fn write_lines(path: &Path, frames: u64) -> usize {
     let mut length = 0;
     for n in 0..frames {
         let mut message = Message::new(1 << 16);
-        message.add(&Stored { sequence: n + 1, frame: frame(n, Lane::Ordinary) });
+        let frame = frame(n, Lane::Ordinary);
+        let time = (frame.time.wall, TimeQuality::Synced);
+        message.add(&Stored { sequence: n + 1, frame }, time);
         let payload = message.finish().0;
         length = payload.len();
         text.extend(payload);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use tempfile::TempDir;
-use weir::model::{Body, Frame, Lane, Telegram, TelegramKind, Timestamp};
+use weir::model::{Body, Frame, Lane, Stamp, Telegram, TelegramKind, Timestamp};
 use weir::setting::Size;
 use weir::sim::authority::Authority;
 use weir::store::{Store, StoreSettings, SyncPolicy};
@@ -54,7 +54,7 @@ pub fn frame(n: u64, lane: Lane) -> Frame {
         rssi: None,
         corrected_bits: 0,
     });
-    Frame { time: Timestamp::from_millis(1_800_000_000_000), lane, body }
+    Frame { time: Stamp::synced(Timestamp::from_millis(1_800_000_000_000)), lane, body, origin: None }
 }
 
 pub fn open_store(path: &Path, sync: SyncPolicy) -> Store {

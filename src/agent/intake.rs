@@ -47,11 +47,11 @@ pub(super) async fn run(mut frames: mpsc::Receiver<Frame>, store: Store) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Body, Lane, Reading, Timestamp};
+    use crate::model::{Body, Lane, Reading, Stamp, Timestamp};
 
     fn frame(number: i64) -> Frame {
         let body = Body::Reading(Reading { meter: "m".into(), values: vec![] });
-        Frame { time: Timestamp::from_millis(number), lane: Lane::Ordinary, body }
+        Frame { time: Stamp::synced(Timestamp::from_millis(number)), lane: Lane::Ordinary, body, origin: None }
     }
 
     #[tokio::test]
@@ -64,7 +64,7 @@ mod tests {
         let taken = tokio::spawn(async move {
             let mut times = Vec::new();
             while let Some(frame) = waiting.recv().await {
-                times.push(frame.time.as_millis());
+                times.push(frame.time.wall.as_millis());
             }
             times
         });

@@ -15,6 +15,7 @@ use crate::model::Frame;
 use crate::os::notify;
 use crate::store::{Store, StoreError};
 
+mod books;
 mod identity;
 mod intake;
 mod supervisor;

@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, intake};
+use super::{Agent, AgentError, books, intake};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter, Port};
 use crate::meter::{self, PortSettings};
+use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint};
-use crate::os::{clock, random};
+use crate::os::random;
 use crate::radio::{self, RadioSettings};
 use crate::store::Store;
 use crate::uplink::{self, Identity, Uplink};
@@ -28,6 +29,8 @@ const JOBS_WAITING: usize = 8;
 /// What the rooms tell about themselves; clones share it.
 #[derive(Debug, Clone)]
 pub struct Evidence {
+    /// The clock that stamps every frame.
+    pub clock: Clock,
     /// Every meter's counters.
     pub meters: meter::Health,
     /// Every receiver's counters, by name.
@@ -51,10 +54,12 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         Meter::new(meter).map_err(|reason| AgentError::Meter { meter: meter.name.to_string(), reason })?;
     }
     let store = Store::open(&settings.store)?;
-    let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store)?;
+    let clock = Clock::system();
+    let gateway = identity.id.clone();
+    let (uplink_rooms, uplink_health, stop_uplink) = start_uplink(settings, identity, &store, &clock)?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
-    let evidence = Evidence { meters: meter::Health::new(), receivers: Vec::new(), uplink: uplink_health };
+    let evidence = Evidence { clock, meters: meter::Health::new(), receivers: Vec::new(), uplink: uplink_health };
     let mut agent = Agent {
         intake: tokio::spawn(intake::run(waiting, store.clone())),
         store,
@@ -64,6 +69,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         uplink: uplink_rooms,
         stop_uplink,
     };
+    start_books(&mut agent, gateway);
     for port in ports {
         start_bus(&mut agent, settings, port, &frames);
     }
@@ -79,10 +85,12 @@ fn start_uplink(
     settings: &Settings,
     identity: Identity,
     store: &Store,
+    clock: &Clock,
 ) -> Result<(Rooms, SharedHealth, watch::Sender<bool>), AgentError> {
     let (stop, stopping) = watch::channel(false);
-    let (broker, uplink, store) = (settings.broker.clone(), settings.uplink.clone(), store.clone());
-    let make = move || Uplink::new(&broker, &uplink, &identity, store.clone(), random::generator());
+    let (broker, uplink, store, clock) =
+        (settings.broker.clone(), settings.uplink.clone(), store.clone(), clock.clone());
+    let make = move || Uplink::new(&broker, &uplink, &identity, store.clone(), clock.clone(), random::generator());
     let (first, health) = make()?;
     let shared: SharedHealth = Arc::new(Mutex::new(health));
     let mut first = Some(first);
@@ -104,19 +112,24 @@ fn start_uplink(
     Ok((rooms, shared, stop))
 }
 
+fn start_books(agent: &mut Agent, gateway: String) {
+    let (store, clock) = (agent.store.clone(), agent.evidence.clock.clone());
+    agent.inputs.start("books", move || books::run(store.clone(), clock.clone(), gateway.clone()));
+}
+
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {
     let on_port = |m: &&meter::MeterSettings| *m.port == port.name;
     let meters: Vec<_> = settings.meter.iter().filter(on_port).cloned().collect();
     if meters.is_empty() {
         return;
     }
-    let (health, frames) = (agent.evidence.meters.clone(), frames.clone());
+    let (health, frames, clock) = (agent.evidence.meters.clone(), frames.clone(), agent.evidence.clock.clone());
     agent.inputs.start(format!("port {}", port.name), move || {
         let meters: Result<Vec<_>, _> = meters.iter().map(Meter::new).collect();
-        let (port, frames, health) = (port.clone(), frames.clone(), health.clone());
+        let (port, frames, clock, health) = (port.clone(), frames.clone(), clock.clone(), health.clone());
         async move {
             let (_asker, jobs) = mpsc::channel(JOBS_WAITING);
-            bus::run(port, meters?, frames, jobs, clock::now, health).await;
+            bus::run(port, meters?, frames, jobs, clock, health).await;
             Ok::<(), String>(())
         }
     });
@@ -125,10 +138,10 @@ fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::
 fn start_receiver(agent: &mut Agent, settings: &RadioSettings, frames: &mpsc::Sender<crate::model::Frame>) {
     let health = radio::Health::default();
     agent.evidence.receivers.push((settings.name.to_string(), health.clone()));
-    let (settings, frames) = (settings.clone(), frames.clone());
+    let (settings, frames, clock) = (settings.clone(), frames.clone(), agent.evidence.clock.clone());
     agent.inputs.start(format!("radio {}", *settings.name), move || {
-        let (settings, frames, health) = (settings.clone(), frames.clone(), health.clone());
-        async move { radio::run(settings, frames, clock::now, health).await }
+        let (settings, frames, clock, health) = (settings.clone(), frames.clone(), clock.clone(), health.clone());
+        async move { radio::run(settings, frames, clock, health).await }
     });
 }
 

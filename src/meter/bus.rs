@@ -13,6 +13,7 @@ use tracing::{debug, error, info, warn};
 use super::health::{Health, Outcome};
 use super::{MeterError, MeterSettings, PortSettings, Rs485Direction, Session, protocol};
 use crate::model::{Body, Frame, Lane, Quality, Reading, Timestamp, Value};
+use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint, Line, LineError, Speed};
 
 /// The wall clock is asked again at least this often, because it may be set at any time.
@@ -111,10 +112,10 @@ pub async fn run(
     meters: Vec<Meter>,
     frames: mpsc::Sender<Frame>,
     mut jobs: mpsc::Receiver<Job>,
-    now: fn() -> Timestamp,
+    clock: Clock,
     health: Health,
 ) {
-    let mut bus = Bus::new(port, meters, now, health);
+    let mut bus = Bus::new(port, meters, clock, health);
     let mut jobs_open = true;
     loop {
         bus.line.open_when_due(&bus.port).await;
@@ -205,13 +206,13 @@ struct Bus {
     port: Port,
     meters: Vec<Meter>,
     line: Opener,
-    now: fn() -> Timestamp,
+    clock: Clock,
     health: Health,
 }
 
 impl Bus {
-    fn new(port: Port, mut meters: Vec<Meter>, now: fn() -> Timestamp, health: Health) -> Self {
-        let start = now();
+    fn new(port: Port, mut meters: Vec<Meter>, clock: Clock, health: Health) -> Self {
+        let start = clock.now();
         for meter in &mut meters {
             meter.due = start.next_aligned(meter.every);
         }
@@ -223,12 +224,12 @@ impl Bus {
             last_error: String::new(),
             silent: 0,
         };
-        Self { port, meters, line, now, health }
+        Self { port, meters, line, clock, health }
     }
 
     /// The meter that has been due for longest. A clock that was set back moves the slots with it.
     fn oldest_due(&mut self) -> Option<usize> {
-        let now = (self.now)();
+        let now = self.clock.now();
         for meter in &mut self.meters {
             meter.due = meter.due.min(now.next_aligned(meter.every).max(now));
         }
@@ -237,7 +238,7 @@ impl Bus {
     }
 
     fn idle_time(&self) -> Duration {
-        let now = (self.now)();
+        let now = self.clock.now();
         let next = self.meters.iter().map(|m| m.due.since(now)).min();
         next.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
     }
@@ -257,12 +258,12 @@ impl Bus {
     /// Reads a due meter; always gives a frame, with nulls when there is no answer.
     async fn scheduled(&mut self, index: usize) -> Option<Frame> {
         let result = self.read(index).await?;
-        let time = (self.now)();
+        let time = self.clock.stamp();
         let meter = self.meters.get_mut(index)?;
-        meter.due = time.next_aligned(meter.every);
+        meter.due = time.wall.next_aligned(meter.every);
         let values = result.unwrap_or_else(|error| meter.session.absent(error.quality()));
         let reading = Reading { meter: meter.name.clone(), values };
-        Some(Frame { time, lane: Lane::Ordinary, body: Body::Reading(reading) })
+        Some(Frame { time, lane: Lane::Ordinary, body: Body::Reading(reading), origin: None })
     }
 
     /// Reads one meter, counts and logs what came of it. A line that had gone (an idle TCP
@@ -318,7 +319,7 @@ impl Bus {
     fn tell(&mut self, index: usize, result: &Result<Vec<Value>, MeterError>) {
         let Some(meter) = self.meters.get_mut(index) else { return };
         let outcome = Outcome::of(result);
-        let failed_before = self.health.count(&meter.name, (self.now)(), &outcome);
+        let failed_before = self.health.count(&meter.name, self.clock.now(), &outcome);
         // The port's own sentence was logged; its meters would only repeat it.
         let port_is_missing = matches!(result, Err(MeterError::Line(LineError::Open { .. })));
         match outcome {
@@ -340,10 +341,10 @@ impl Bus {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
     use super::*;
     use crate::meter::Reply;
+    use crate::model::BootId;
+    use crate::os::clock::Dial;
     use crate::os::line::Framing;
 
     struct Nothing;
@@ -380,10 +381,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn slots_follow_the_wall_clock_whatever_it_does_and_missed_ones_are_left_out() {
-        static CLOCK: AtomicI64 = AtomicI64::new(1_000);
-        let at = |seconds: i64| CLOCK.store(seconds * 1000, Ordering::SeqCst);
-        let now = || Timestamp::from_millis(CLOCK.load(Ordering::SeqCst));
-        let mut bus = Bus::new(port(), vec![meter("slow", 900), meter("quick", 60)], now, Health::new());
+        let dial = Dial::new(Timestamp::from_millis(1000), BootId::UNKNOWN);
+        let at = |seconds: i64| dial.set(Timestamp::from_millis(seconds * 1000));
+        let meters = vec![meter("slow", 900), meter("quick", 60)];
+        let mut bus = Bus::new(port(), meters, Clock::of(dial.clone()), Health::new());
         assert_eq!(bus.oldest_due(), None);
         assert_eq!(bus.idle_time(), Duration::from_secs(59));
         at(60);
@@ -406,8 +407,14 @@ mod tests {
         let (frames, mut inbox) = mpsc::channel::<Frame>(4);
         let (jobs, jobs_inbox) = mpsc::channel(4);
         let health = Health::new();
-        static CLOCK: AtomicI64 = AtomicI64::new(1_000);
-        let now = || Timestamp::from_millis(CLOCK.fetch_add(10, Ordering::SeqCst));
+        let dial = Dial::new(Timestamp::from_millis(59_999), BootId::UNKNOWN);
+        let clock = Clock::of(dial.clone());
+        let turn = async {
+            loop {
+                dial.pass(Duration::from_millis(1));
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
         let ask = async {
             let frame = inbox.recv().await.unwrap();
             let Body::Reading(reading) = frame.body else { panic!() };
@@ -421,7 +428,11 @@ mod tests {
             assert!(answer.await.unwrap().unwrap_err().contains("known: m"));
             drop(inbox);
         };
-        tokio::join!(run(port(), vec![meter("m", 60)], frames, jobs_inbox, now, health.clone()), ask);
+        let reading = run(port(), vec![meter("m", 60)], frames, jobs_inbox, clock, health.clone());
+        tokio::select! {
+            _ = async { tokio::join!(reading, ask) } => {}
+            () = turn => {}
+        }
         assert!(health.meters()["m"].timeouts >= 2);
     }
 }

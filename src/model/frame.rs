@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
+use super::Stamp;
 
 /// The gateway-wide number of a frame, given by the store, counting from 1, never reused.
 pub type Sequence = u64;
@@ -11,11 +11,22 @@ pub type Sequence = u64;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {
     /// When the telegram was received or the meter answered.
-    pub time: Timestamp,
+    pub time: Stamp,
     /// Which queue it waits in.
     pub lane: Lane,
     /// What it carries.
     pub body: Body,
+    /// Where it comes from, when another gateway made it and its export was imported here.
+    pub origin: Option<Origin>,
+}
+
+/// The gateway that made a frame, and the frame's number there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// That gateway's id.
+    pub gateway: String,
+    /// The frame's number on that gateway.
+    pub sequence: Sequence,
 }
 
 /// The two queues of the cache: priority frames are stored and published first.
@@ -34,6 +45,9 @@ pub enum Body {
     Telegram(Telegram),
     /// The values of a wired meter.
     Reading(Reading),
+    /// The gateway's own account of its numbers: a signed manifest as one line of JSON
+    /// (docs/manifest.md).
+    Manifest(String),
 }
 
 /// A radio telegram as it was received.

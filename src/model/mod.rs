@@ -6,8 +6,10 @@
 
 mod decimal;
 mod frame;
+mod stamp;
 mod timestamp;
 
 pub use decimal::{Decimal, DecimalError};
-pub use frame::{Body, Frame, Lane, Quality, Reading, Rssi, Sequence, Stored, Telegram, TelegramKind, Value};
+pub use frame::{Body, Frame, Lane, Origin, Quality, Reading, Rssi, Sequence, Stored, Telegram, TelegramKind, Value};
+pub use stamp::{BootId, ClockState, Stamp, TimeQuality};
 pub use timestamp::Timestamp;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::duplicates::Duplicates;
 use super::{Health, Receiver};
-use crate::model::{Body, Frame, Lane, Telegram, TelegramKind, Timestamp};
+use crate::model::{Body, ClockState, Frame, Lane, Stamp, Telegram, TelegramKind, Timestamp};
 use crate::wire::mbal;
 use crate::wire::radio_line::{Item, Piece, Reception};
 
@@ -33,9 +33,9 @@ impl Intake {
         Self { name, receiver, frames, health, duplicates: Duplicates::default(), useless: 0 }
     }
 
-    /// Takes one piece that was read at `arrival`, when the gateway's clock showed `clock`; waits
+    /// Takes one piece that was read at `arrival`, when the gateway's clock showed `stamp`; waits
     /// while there is no room for its frames.
-    pub(super) async fn take(&mut self, piece: Piece, arrival: Instant, clock: Timestamp) {
+    pub(super) async fn take(&mut self, piece: Piece, arrival: Instant, stamp: Stamp) {
         let line = match piece {
             Piece::Line(line) => line,
             Piece::Skipped { bytes } => {
@@ -54,26 +54,26 @@ impl Intake {
                     self.health.change(|status| status.damaged += 1);
                     self.was_useless();
                 }
-                Item::Heard(reception) => self.heard(reception, arrival, clock).await,
+                Item::Heard(reception) => self.heard(reception, arrival, stamp).await,
             }
         }
     }
 
-    async fn heard(&mut self, reception: Reception, arrival: Instant, clock: Timestamp) {
+    async fn heard(&mut self, reception: Reception, arrival: Instant, stamp: Stamp) {
         if self.useless >= TOO_MANY_USELESS {
             tracing::info!(receiver = self.name, useless = self.useless, "receiver brings telegrams again");
         }
         self.useless = 0;
         self.health.change(|status| {
             status.heard += 1;
-            status.last_heard = Some(clock);
+            status.last_heard = Some(stamp.wall);
         });
         if self.duplicates.is_repeat(&reception.bytes, arrival) {
             self.health.change(|status| status.duplicates += 1);
             return;
         }
         // A closed channel ends the whole receiver, in `run`.
-        if self.frames.send(frame(reception, clock)).await.is_ok() {
+        if self.frames.send(frame(reception, stamp)).await.is_ok() {
             self.health.change(|status| status.forwarded += 1);
         }
     }
@@ -90,16 +90,24 @@ impl Intake {
     }
 }
 
-fn frame(reception: Reception, clock: Timestamp) -> Frame {
-    let (time, lane) = (time(&reception, clock), lane(&reception));
+fn frame(reception: Reception, stamp: Stamp) -> Frame {
+    let (time, lane) = (time(&reception, stamp), lane(&reception));
     let Reception { kind, bytes, rssi, corrected_bits, .. } = reception;
-    Frame { time, lane, body: Body::Telegram(Telegram { kind, bytes, rssi, corrected_bits }) }
+    Frame { time, lane, body: Body::Telegram(Telegram { kind, bytes, rssi, corrected_bits }), origin: None }
 }
 
-/// The receiver's own time when it is plausible: it stood nearer to the event.
-fn time(reception: &Reception, clock: Timestamp) -> Timestamp {
+/// The receiver's own time when it is plausible: it stood nearer to the event. An unsynced stamp
+/// stays as it is: nothing says what is plausible, and its uptime is what will be believed.
+fn time(reception: &Reception, stamp: Stamp) -> Stamp {
+    let clock = stamp.wall;
     let plausible = |own: &Timestamp| own.since(clock).max(clock.since(*own)) <= PLAUSIBLE;
-    reception.time.filter(plausible).unwrap_or(clock)
+    match reception.time.filter(plausible) {
+        Some(own) if stamp.clock == ClockState::Synced => {
+            let earlier = own.as_millis().saturating_sub(clock.as_millis());
+            Stamp { wall: own, uptime: stamp.uptime.saturating_add_signed(earlier), ..stamp }
+        }
+        _ => stamp,
+    }
 }
 
 /// Which queue a telegram waits in: the sender's own priority bit in OpenlinkIQ; wireless M-Bus
@@ -119,13 +127,17 @@ mod tests {
     #[test]
     fn the_receivers_own_time_counts_while_it_is_near_the_clock_and_in_no_other_time_zone() {
         let clock = Timestamp::from_millis(1_800_000_000_000);
+        let stamp = Stamp { uptime: 1_000_000, ..Stamp::synced(clock) };
         let (near, zone) = (600_000, 900_000 - 1000);
         for (offset, kept) in [(0, true), (near, true), (-near, true), (zone, false), (-zone, false)] {
             let own = Timestamp::from_millis(clock.as_millis() + offset);
             let kind = TelegramKind::WirelessMbus;
             let reception = Reception { kind, bytes: Vec::new(), rssi: None, corrected_bits: 0, time: Some(own) };
-            assert_eq!(time(&reception, clock), if kept { own } else { clock }, "{offset}");
-            assert_eq!(time(&Reception { time: None, ..reception }, clock), clock);
+            let expected = Stamp { wall: own, uptime: 1_000_000u64.saturating_add_signed(offset), ..stamp };
+            assert_eq!(time(&reception, stamp), if kept { expected } else { stamp }, "{offset}");
+            let unsynced = Stamp { clock: ClockState::Unsynced, ..stamp };
+            assert_eq!(time(&reception, unsynced), unsynced);
+            assert_eq!(time(&Reception { time: None, ..reception }, stamp), stamp);
         }
     }
 }

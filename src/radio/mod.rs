@@ -22,7 +22,8 @@ pub use settings::{Forward, RadioSettings, check};
 
 use self::intake::Intake;
 use self::source::{Open, Source};
-use crate::model::{Frame, Timestamp};
+use crate::model::Frame;
+use crate::os::clock::Clock;
 use crate::wire::radio_line::{Item, LineDecoder};
 use crate::wire::{hex_line, rtl_wmbus};
 
@@ -77,7 +78,7 @@ const STEADY: Duration = Duration::from_mins(1);
 pub async fn run(
     settings: RadioSettings,
     frames: mpsc::Sender<Frame>,
-    now: fn() -> Timestamp,
+    clock: Clock,
     health: Health,
 ) -> Result<(), RadioError> {
     let name = settings.name.to_string();
@@ -87,7 +88,7 @@ pub async fn run(
     let intake = Intake::new(name.clone(), receiver, frames, health.clone());
     tokio::select! {
         () = closed.closed() => Ok(()),
-        never = hear(&name, &source, intake, now, &health) => match never {},
+        never = hear(&name, &source, intake, &clock, &health) => match never {},
     }
 }
 
@@ -95,7 +96,7 @@ async fn hear(
     name: &str,
     source: &Source,
     mut intake: Intake,
-    now: fn() -> Timestamp,
+    clock: &Clock,
     health: &Health,
 ) -> std::convert::Infallible {
     let mut pause = FIRST_PAUSE;
@@ -111,7 +112,7 @@ async fn hear(
                 });
                 let heard = health.status().heard;
                 let steady_at = Instant::now() + STEADY;
-                let error = listen(name, &mut open, &mut intake, now, &mut trouble, steady_at).await.err();
+                let error = listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await.err();
                 if health.status().heard > heard || Instant::now() >= steady_at {
                     pause = FIRST_PAUSE;
                 }
@@ -133,7 +134,7 @@ async fn listen(
     name: &str,
     open: &mut Open,
     intake: &mut Intake,
-    now: fn() -> Timestamp,
+    clock: &Clock,
     trouble: &mut Trouble,
     steady_at: Instant,
 ) -> std::io::Result<()> {
@@ -158,9 +159,9 @@ async fn listen(
             None | Some([]) => lines.finish(),
             Some(bytes) => lines.push(bytes),
         }
-        let (arrival, clock) = (Instant::now(), now());
+        let (arrival, stamp) = (Instant::now(), clock.stamp());
         while let Some(piece) = lines.next() {
-            intake.take(piece, arrival, clock).await;
+            intake.take(piece, arrival, stamp).await;
         }
         if count == 0 {
             return Ok(());

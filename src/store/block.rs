@@ -4,7 +4,7 @@
 use crc::{CRC_32_ISO_HDLC, Crc, Table};
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Frame, Sequence};
+use crate::model::{Body, Frame, Lane, Sequence, Stamp, Timestamp};
 
 /// How every value starts.
 pub(super) const MAGIC: [u8; 4] = *b"wEB1";
@@ -20,7 +20,9 @@ const FULL: usize = 4_000;
 /// The largest encoded frame.
 pub(super) const MAX_FRAME: usize = 256 * 1024;
 /// The version of the encoding of one frame.
-const FRAME_VERSION: u8 = 1;
+const FRAME_VERSION: u8 = 2;
+/// The one before: a plain time, no origin.
+const FRAME_VERSION_1: u8 = 1;
 
 static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISO_HDLC);
 
@@ -58,10 +60,22 @@ pub(super) fn encode_frame(frame: &Frame) -> Option<Vec<u8>> {
     postcard::to_extend(frame, vec![FRAME_VERSION]).ok()
 }
 
+/// A frame as version 1 wrote it.
+#[derive(Deserialize)]
+struct FrameOfVersion1 {
+    time: Timestamp,
+    lane: Lane,
+    body: Body,
+}
+
 /// Decodes one frame; `None` when it is of another version or damaged.
 pub(super) fn decode_frame(bytes: &[u8]) -> Option<Frame> {
     match bytes.split_first()? {
         (&FRAME_VERSION, rest) => postcard::from_bytes(rest).ok(),
+        (&FRAME_VERSION_1, rest) => {
+            let FrameOfVersion1 { time, lane, body } = postcard::from_bytes(rest).ok()?;
+            Some(Frame { time: Stamp::synced(time), lane, body, origin: None })
+        }
         _ => None,
     }
 }
@@ -142,6 +156,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::{BootId, ClockState, Origin, Reading, Rssi, Telegram, TelegramKind};
 
     fn joined(nonce: u64, values: &[Vec<u8>]) -> (Sequence, Vec<u8>) {
         let read: Vec<_> = values.iter().map(|v| decode_value(nonce, v).unwrap()).collect();
@@ -180,6 +195,35 @@ mod tests {
             value[at] ^= 1 << bit;
             prop_assert!(decode_value(5, &value).is_none());
         }
+    }
+
+    #[test]
+    fn a_frame_that_version_1_wrote_is_still_read() {
+        // postcard: 2021-11-13T21:54:01Z as a zigzag varint, ordinary, telegram, OpenlinkIQ, 3 bytes, -87 dBm, no corrected bits.
+        let written = [1, 0xd0, 0x92, 0xd8, 0xb4, 0xa3, 0x5f, 1, 0, 0, 3, 1, 2, 255, 1, 0, 0xad, 1, 0];
+        let body = Body::Telegram(Telegram {
+            kind: TelegramKind::OpenlinkIq,
+            bytes: vec![1, 2, 255],
+            rssi: Some(Rssi::Dbm(-87)),
+            corrected_bits: 0,
+        });
+        let time = Stamp::synced(Timestamp::parse("2021-11-13T21:54:01Z").unwrap());
+        assert_eq!(decode_frame(&written), Some(Frame { time, lane: Lane::Ordinary, body, origin: None }));
+        assert_eq!(decode_frame(&[&[3], &written[1..]].concat()), None, "a later version is not guessed at");
+    }
+
+    #[test]
+    fn a_frame_keeps_its_stamp_and_origin() {
+        let time = Stamp {
+            wall: Timestamp::from_millis(-5),
+            boot: BootId::new([1, 2, 3, 4, 5, 6, 7, 255]),
+            uptime: u64::MAX,
+            clock: ClockState::Unsynced,
+        };
+        let body = Body::Reading(Reading { meter: "m".into(), values: vec![] });
+        let origin = Some(Origin { gateway: "gw2".into(), sequence: 77 });
+        let frame = Frame { time, lane: Lane::Priority, body, origin };
+        assert_eq!(decode_frame(&encode_frame(&frame).unwrap()), Some(frame));
     }
 
     #[test]

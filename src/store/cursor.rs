@@ -1,25 +1,41 @@
-//! What was acknowledged, the counters and the numbers given out: one file of two slots.
+//! What was acknowledged, the counters, the ledger and the numbers given out: one file of two slots.
 //!
-//! The slots are written in turn, in place and whole, so that a power cut can tear only the newer
-//! one; the file never grows, so a full disk can't stop it.
+//! The slots are written in turn and in place, as many pages as are used, so that a power cut can
+//! tear only the newer one; the file never grows, so a full disk can't stop it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Status;
 use super::block::checksum;
-use crate::model::Sequence;
+use super::ledger::Ledger;
+use crate::model::{Sequence, Timestamp};
 use crate::os::file::{read_small, sync_directory};
 
-const MAGIC: [u8; 4] = *b"wEC1";
-const SLOT: usize = 4096;
+const MAGIC: [u8; 4] = *b"wEC2";
+const SLOT: usize = 32 * 1024;
+const PAGE: usize = 4096;
 const HEADER: usize = 4 + 4 + 2;
-/// Partly acknowledged blocks that surely fit: 2 lanes x 120 x (10 + 5) bytes + the counters.
-const MAX_PARTIAL: usize = 120;
+/// Partly acknowledged blocks that surely fit beside the largest ledger: 2 lanes x 300 x 15 bytes.
+const MAX_PARTIAL: usize = 300;
+
+/// Generations that were replaced by one with what was left of them; done when this is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Swap {
+    /// The index of the lane.
+    pub(super) lane: usize,
+    /// The one that replaces them; 0: nothing was left.
+    pub(super) nonce: u64,
+    /// The name of the first one replaced.
+    pub(super) first: Sequence,
+    /// The last number of the last one replaced.
+    pub(super) last: Sequence,
+}
 
 /// How far a lane has been acknowledged.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,8 +76,14 @@ pub(super) struct Cursor {
     pub(super) durable: Sequence,
     /// As of the write.
     pub(super) disk_bytes: u64,
+    /// See [`Status`].
+    pub(super) skipped: u64,
     /// Priority, ordinary.
     pub(super) lanes: [LaneCursor; 2],
+    /// See [`Swap`].
+    pub(super) swap: Option<Swap>,
+    /// See [`Ledger`].
+    pub(super) ledger: Ledger,
 }
 
 impl Cursor {
@@ -77,6 +99,10 @@ impl Cursor {
             durable: self.durable,
             disk_bytes: self.disk_bytes,
             disk_error: None,
+            skipped: self.skipped,
+            manifests: self.ledger.manifests,
+            closed_at: Timestamp::from_millis(self.ledger.since),
+            evicted_by_meter: Arc::new(self.ledger.meters.clone()),
         }
     }
 
@@ -85,7 +111,7 @@ impl Cursor {
         let length = u16::try_from(body.len()).ok().filter(|_| body.len() <= SLOT - HEADER);
         let length = length.ok_or_else(|| io::Error::other("the cursor does not fit its slot"))?.to_le_bytes();
         let mut slot = [&MAGIC[..], &checksum(&[&length, &body]).to_le_bytes(), &length, &body].concat();
-        slot.resize(SLOT, 0);
+        slot.resize(slot.len().next_multiple_of(PAGE), 0);
         Ok(slot)
     }
 
@@ -104,7 +130,7 @@ pub(super) enum Found {
     /// No file: a new store.
     Nothing,
     /// The newest good slot.
-    Good(Cursor),
+    Good(Box<Cursor>),
     /// A file without a good slot.
     Damaged,
 }
@@ -117,7 +143,7 @@ pub(super) fn read(path: &Path) -> io::Result<Found> {
         Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(Found::Damaged),
         Err(e) => return Err(e),
     };
-    let newest = content.chunks(SLOT).filter_map(Cursor::decode).max_by_key(|c| c.serial);
+    let newest = content.chunks(SLOT).filter_map(Cursor::decode).max_by_key(|c| c.serial).map(Box::new);
     let untouched = content.iter().all(|b| *b == 0);
     Ok(newest.map_or(if untouched { Found::Nothing } else { Found::Damaged }, Found::Good))
 }
@@ -158,11 +184,20 @@ impl CursorFile {
 mod tests {
     use std::fs;
 
+    use super::super::ledger::{MAX_METERS, MAX_SPANS, count};
     use super::*;
 
     fn cursor(serial: u64) -> Cursor {
         let lane = LaneCursor { low: u64::MAX, partial: vec![(u64::MAX, u32::MAX); MAX_PARTIAL] };
         let n = u64::MAX;
+        let mut ledger = Ledger { manifests: n, closed: n, previous: [255; 32], since: i64::MIN, ..Ledger::default() };
+        for i in 0..2 * MAX_SPANS as u64 {
+            ledger.evicted.add(n / 2 + i * 9, n / 2 + i * 9 + 3, 3);
+            ledger.skipped.add(n / 2 + i * 9, n / 2 + i * 9 + 3, 3);
+        }
+        for i in 0..2 * MAX_METERS {
+            count(&mut ledger.meters, &format!("{i:040}"), n / 1000);
+        }
         Cursor {
             serial,
             reserved: n,
@@ -173,7 +208,10 @@ mod tests {
             cached_priority: n,
             durable: n,
             disk_bytes: n,
+            skipped: n,
             lanes: [lane.clone(), lane],
+            swap: Some(Swap { lane: 1, nonce: n, first: n, last: n }),
+            ledger,
         }
     }
 
@@ -186,7 +224,7 @@ mod tests {
         assert_eq!(read(&path).unwrap(), Found::Nothing);
         file.write(&cursor(1)).unwrap();
         file.write(&cursor(2)).unwrap();
-        assert_eq!(read(&path).unwrap(), Found::Good(cursor(2)));
+        assert_eq!(read(&path).unwrap(), Found::Good(Box::new(cursor(2))));
     }
 
     #[test]
@@ -199,7 +237,7 @@ mod tests {
         let mut content = fs::read(&path).unwrap();
         content[100] ^= 1;
         fs::write(&path, &content).unwrap();
-        assert_eq!(read(&path).unwrap(), Found::Good(cursor(1)));
+        assert_eq!(read(&path).unwrap(), Found::Good(Box::new(cursor(1))));
         content[SLOT + 100] ^= 1;
         fs::write(&path, &content).unwrap();
         assert_eq!(read(&path).unwrap(), Found::Damaged);

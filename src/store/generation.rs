@@ -6,14 +6,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, fadvise};
+use serde::{Deserialize, Serialize};
 
 use super::block::{self, Block};
 use super::scan::{self, Entry};
+use super::source::{Census, source_of};
 use super::writer::Writer;
 use crate::model::Sequence;
 use crate::os::file::{read_small, sync_directory, write_atomic};
 
 const SEALED: &str = "sealed";
+/// A seal with the names of as many meters as a census takes.
+const LARGEST_SEAL: u64 = 128 * 1024;
 /// A file shorter than this without any block is the trace of a start that was cut off.
 const NOTHING_YET: u64 = 8 * 1024;
 
@@ -41,18 +45,33 @@ pub(super) struct Generation {
     pub(super) payload: u64,
     /// Something in it could not be read: it is kept aside when it is done with.
     pub(super) damaged: bool,
+    pub(super) nonce: u64,
     sealed: bool,
+    /// Whose frames were written, while it is the newest.
+    census: Census,
     /// What it holds is on disk, not just in the page cache.
     settled: bool,
-    nonce: u64,
     entries: Option<Vec<Entry>>,
     values: Values,
+}
+
+/// What is noted beside a generation when it is complete.
+#[derive(Serialize, Deserialize)]
+struct Seal {
+    last: Sequence,
+    frames: u64,
+    census: Census,
 }
 
 impl Generation {
     /// Creates the directory of a new generation in `row`.
     pub(super) fn create(row: &Path, first: Sequence, nonce: u64) -> io::Result<Self> {
-        let dir = row.join(format!("gen-{first:020}-{nonce:016x}"));
+        Self::create_as("gen", row, first, nonce)
+    }
+
+    /// Creates one whose directory's name begins with `prefix`.
+    pub(super) fn create_as(prefix: &str, row: &Path, first: Sequence, nonce: u64) -> io::Result<Self> {
+        let dir = row.join(format!("{prefix}-{first:020}-{nonce:016x}"));
         let writer = Writer::create(&dir, nonce).inspect_err(|_| {
             let _ = fs::remove_dir_all(&dir);
         })?;
@@ -74,6 +93,7 @@ impl Generation {
             payload: zero,
             damaged: false,
             sealed: false,
+            census: Census::default(),
             settled: true,
             entries: None,
         }
@@ -84,8 +104,8 @@ impl Generation {
         let (first, nonce) = dir.file_name()?.to_str()?.strip_prefix("gen-")?.split_once('-')?;
         let (first, nonce) = (first.parse().ok()?, u64::from_str_radix(nonce, 16).ok()?);
         let mut found = Self::at(dir.to_owned(), first, nonce);
-        if let Some((last, frames)) = read_seal(dir, nonce) {
-            (found.last, found.frames, found.sealed) = (last, frames, true);
+        if let Some(seal) = read_seal(dir, nonce) {
+            (found.last, found.frames, found.sealed) = (seal.last, seal.frames, true);
         }
         found.measure();
         Some(found)
@@ -118,6 +138,9 @@ impl Generation {
             added.push(entry);
         }
         writer.sync()?;
+        for (_, bytes) in groups.iter().flatten() {
+            self.census.add(&source_of(bytes), bytes.len() as u64);
+        }
         self.frames += added.iter().map(|e| u64::from(e.count)).sum::<u64>();
         self.last = added.last().map_or(self.last, |e| e.last);
         self.entries.get_or_insert_default().extend(added);
@@ -138,12 +161,44 @@ impl Generation {
         }
     }
 
+    /// Seals one that an earlier process left open: its blocks are loaded.
+    pub(super) fn seal_found(&mut self) -> io::Result<()> {
+        self.census = self.count_meters()?;
+        self.seal();
+        Ok(())
+    }
+
+    /// Whose frames it holds, those included that are done with.
+    pub(super) fn census(&mut self) -> io::Result<Census> {
+        if self.is_open() {
+            return Ok(self.census.clone());
+        }
+        match read_seal(&self.dir, self.nonce) {
+            Some(seal) => Ok(seal.census),
+            None => {
+                self.load(Sequence::MAX)?;
+                self.count_meters()
+            }
+        }
+    }
+
+    fn count_meters(&self) -> io::Result<Census> {
+        let mut census = Census::default();
+        for entry in self.entries().unwrap_or_default() {
+            for (_, bytes) in self.block(entry)?.map(|b| b.frames).unwrap_or_default() {
+                census.add(&source_of(&bytes), bytes.len() as u64);
+            }
+        }
+        Ok(census)
+    }
+
     /// Notes how many frames it holds beside it, so that a start need not read it.
-    pub(super) fn seal(&mut self) {
+    fn seal(&mut self) {
         if !self.settled {
             return;
         }
-        let body = postcard::to_stdvec(&(self.last, self.frames)).unwrap_or_default();
+        let seal = Seal { last: self.last, frames: self.frames, census: std::mem::take(&mut self.census) };
+        let body = postcard::to_stdvec(&seal).unwrap_or_default();
         let crc = block::checksum(&[&self.nonce.to_le_bytes(), &body]).to_le_bytes();
         self.sealed = write_atomic(&self.dir.join(SEALED), &[&crc[..], &body].concat(), 0o640).is_ok();
     }
@@ -232,8 +287,8 @@ pub(super) fn disk_bytes(dir: &Path) -> u64 {
     files.filter_map(|f| f.metadata().ok()).map(|m| m.blocks() * 512).sum()
 }
 
-fn read_seal(dir: &Path, nonce: u64) -> Option<(Sequence, u64)> {
-    let content = read_small(&dir.join(SEALED), 64).ok()?;
+fn read_seal(dir: &Path, nonce: u64) -> Option<Seal> {
+    let content = read_small(&dir.join(SEALED), LARGEST_SEAL).ok()?;
     let (crc, body) = content.split_first_chunk::<4>()?;
     let good = block::checksum(&[&nonce.to_le_bytes(), body]) == u32::from_le_bytes(*crc);
     good.then(|| postcard::from_bytes(body).ok()).flatten()

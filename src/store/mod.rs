@@ -18,6 +18,7 @@
 //! ```text
 //! <path>/lock                                  flock: one weir at a time
 //! <path>/cursor                                counters, acknowledgements, reserved numbers
+//! <path>/key, manifests/                       signs what is told of the numbers, once a day
 //! <path>/{priority,ordinary}/gen-<first>-<nonce>/
 //!         db                                   blocks, one behind the other
 //!         sealed                               last number and frame count, once it is complete
@@ -29,13 +30,18 @@
 mod block;
 mod cursor;
 mod generation;
+pub mod key;
+mod ledger;
+pub mod manifest;
 mod recovery;
 mod row;
 mod scan;
+mod source;
 mod tail;
 mod worker;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
@@ -44,8 +50,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use self::tail::OVERHEAD;
-use self::worker::{Request, Worker};
-use crate::model::{Frame, Lane, Sequence, Stored};
+use self::worker::{Closing, Request, Worker};
+use crate::model::{Frame, Lane, Sequence, Stamp, Stored, Timestamp};
 use crate::setting::{Node, Printed, Problems, Setting, Shape, Size};
 use crate::settings;
 
@@ -161,6 +167,21 @@ pub struct Status {
     pub disk_bytes: u64,
     /// Why the disk refuses, while it does.
     pub disk_error: Option<String>,
+    /// Numbers that no frame has: a crash took them along with the memory, or they were never given.
+    pub skipped: u64,
+    /// How many manifests were closed.
+    pub manifests: u64,
+    /// When the last one was; 1970 when there is none.
+    pub closed_at: Timestamp,
+    /// Those of `evicted` whose meter could be told, since ever, by meter.
+    pub evicted_by_meter: Arc<BTreeMap<String, u64>>,
+}
+
+impl Status {
+    /// The highest number given: every number up to it was received or skipped.
+    pub const fn given(&self) -> Sequence {
+        self.received + self.skipped
+    }
 }
 
 /// A handle to the store's own thread; clones share it. When the last one is dropped the store
@@ -281,6 +302,17 @@ impl Store {
     /// refuses and what is in memory is lost.
     pub async fn close(self) -> Result<(), StoreError> {
         self.ask(Request::Close).await?.map_err(StoreError::Disk)
+    }
+
+    /// Closes the books: writes and signs a manifest of every number given so far, keeps it in
+    /// `manifests/` and adds it as an ordinary frame. `began` is when counting began, for the first
+    /// one. Returns the manifest's number.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`]; [`StoreError::Disk`] when the disk refuses: nothing is closed then.
+    pub async fn close_books(&self, gateway: String, began: Timestamp, now: Stamp) -> Result<u64, StoreError> {
+        let closing = Closing { gateway, began, now };
+        self.ask(|reply| Request::CloseBooks(closing, reply)).await?.map_err(StoreError::Disk)
     }
 
     /// The counters, and a signal whenever they change (a frame came, was committed, became durable).

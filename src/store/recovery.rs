@@ -10,6 +10,7 @@ use tracing::error;
 
 use super::StoreError;
 use super::cursor::{self, Cursor, CursorFile, Found};
+use super::generation::Generation;
 use super::row::{self, Row};
 use crate::model::Sequence;
 use crate::os::file::sync_directory;
@@ -25,6 +26,8 @@ pub(super) struct Recovered {
     pub(super) cursor_file: CursorFile,
     pub(super) cursor: Cursor,
     pub(super) rows: [Row; 2],
+    /// What a swap cut off by a crash had replaced; still to be removed.
+    pub(super) replaced: Vec<Generation>,
     /// The highest number that may have been given, as far as the directory tells beside the cursor.
     pub(super) highest: Sequence,
 }
@@ -37,7 +40,7 @@ pub(super) fn open(path: &Path) -> Result<Recovered, StoreError> {
     let cursor_path = path.join("cursor");
     let mut leap = 0;
     let cursor = match cursor::read(&cursor_path).map_err(unusable)? {
-        Found::Good(cursor) => cursor,
+        Found::Good(cursor) => *cursor,
         Found::Nothing => Cursor::default(),
         Found::Damaged => {
             leap = LEAP;
@@ -49,11 +52,13 @@ pub(super) fn open(path: &Path) -> Result<Recovered, StoreError> {
     let cursor_file = CursorFile::open(&cursor_path).map_err(unusable)?;
     row::sweep(path, usize::MAX).map_err(unusable)?;
     let [priority, ordinary] = cursor.lanes.clone();
-    let priority = Row::open(&path.join("priority"), priority).map_err(unusable)?;
-    let ordinary = Row::open(&path.join("ordinary"), ordinary).map_err(unusable)?;
+    let swap = |lane| cursor.swap.filter(|s| s.lane == lane);
+    let (priority, mut replaced) = Row::open(&path.join("priority"), priority, swap(0)).map_err(unusable)?;
+    let (ordinary, more) = Row::open(&path.join("ordinary"), ordinary, swap(1)).map_err(unusable)?;
+    replaced.extend(more);
     sync_directory(path).map_err(unusable)?;
     let highest = priority.highest().max(ordinary.highest()).saturating_add(leap);
-    Ok(Recovered { lock, cursor_file, cursor, rows: [priority, ordinary], highest })
+    Ok(Recovered { lock, cursor_file, cursor, rows: [priority, ordinary], replaced, highest })
 }
 
 /// Creates the directory and makes its name durable: what lies in it is only as durable as that.

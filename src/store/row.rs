@@ -1,13 +1,18 @@
 //! One lane on disk: a row of generations, written at its end, acknowledged at its head.
 
+mod eviction;
+
+pub(super) use self::eviction::Eviction;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::block::{self, Block};
-use super::cursor::LaneCursor;
-use super::generation::Generation;
+use super::cursor::{LaneCursor, Swap};
+use super::generation::{Generation, disk_bytes};
+use super::ledger::Losses;
 use super::scan::Entry;
 use crate::model::Sequence;
 use crate::os::file::sync_directory;
@@ -26,7 +31,7 @@ pub(super) struct Row {
     low: Sequence,
     partial: BTreeMap<Sequence, u32>,
     /// Durable frames that turned out unreadable since the last [`Row::take_damaged`].
-    damaged: u64,
+    damaged: Losses,
 }
 
 fn full(entry: &Entry) -> u32 {
@@ -34,19 +39,25 @@ fn full(entry: &Entry) -> u32 {
 }
 
 impl Row {
-    /// Finds what is in `dir` and counts what waits there. Nothing there is changed but seals.
-    pub(super) fn open(dir: &Path, cursor: LaneCursor) -> io::Result<Self> {
+    /// Finds what is in `dir` and counts what waits there. A `swap` of this lane that was durable is
+    /// completed, one that was not is undone. Returns what a swap has replaced, too.
+    pub(super) fn open(dir: &Path, cursor: LaneCursor, swap: Option<Swap>) -> io::Result<(Self, Vec<Generation>)> {
         fs::create_dir_all(dir)?;
+        eviction::complete(dir, swap)?;
         let mut generations: Vec<_> =
             fs::read_dir(dir)?.flatten().filter_map(|e| Generation::found(&e.path())).collect();
+        let is_replaced =
+            |g: &mut Generation| swap.is_some_and(|s| (s.first..=s.last).contains(&g.first) && g.nonce != s.nonce);
+        let replaced = generations.extract_if(.., is_replaced).collect();
         generations.sort_by(|a, b| (a.first, &a.dir).cmp(&(b.first, &b.dir)));
         drop_twins(&mut generations)?;
         let (low, partial) = (cursor.low, cursor.partial.into_iter().collect());
-        let mut row = Self { dir: dir.to_owned(), generations: generations.into(), low, partial, damaged: 0 };
+        let mut row =
+            Self { dir: dir.to_owned(), generations: generations.into(), low, partial, damaged: Losses::default() };
         for at in 0..row.generations.len() {
             row.count(at)?;
         }
-        Ok(row)
+        Ok((row, replaced))
     }
 
     /// Finds out how much of a generation is done and seals it if that was not done.
@@ -69,7 +80,7 @@ impl Row {
         if let Some(generation) = self.generations.get_mut(at) {
             generation.done = done;
             if !generation.is_sealed() {
-                generation.seal();
+                generation.seal_found()?;
             }
         }
         Ok(())
@@ -99,7 +110,8 @@ impl Row {
         }
         let end = self.generations.get(at + 1).map_or(Sequence::MAX, |next| next.first);
         if let Some(generation) = self.generations.get_mut(at) {
-            self.damaged += generation.load(end)?;
+            let missing = generation.load(end)?;
+            self.damaged.add_unread(generation.first, generation.last, missing);
         }
         Ok(())
     }
@@ -186,7 +198,7 @@ impl Row {
     fn give_up(&mut self, at: usize, entry: &Entry) {
         let left = u64::from((full(entry) & !self.bits(entry)).count_ones());
         self.partial.insert(entry.first, full(entry));
-        self.damaged += left;
+        self.damaged.add_unread(entry.first, entry.last, left);
         if let Some(generation) = self.generations.get_mut(at) {
             generation.done += left;
             generation.damaged = true;
@@ -271,12 +283,6 @@ impl Row {
         finished
     }
 
-    /// Takes the oldest generation out of the row, whatever waits in it.
-    pub(super) fn evict(&mut self) -> Option<Generation> {
-        self.generations.front_mut()?.close(false);
-        self.remove(0)
-    }
-
     fn remove(&mut self, at: usize) -> Option<Generation> {
         let generation = self.generations.remove(at)?;
         if at == 0 {
@@ -299,6 +305,12 @@ impl Row {
         self.generations.iter().map(|g| g.frames.saturating_sub(g.done)).sum()
     }
 
+    /// Where frames wait on disk: a number each lies in, a number behind which none lies, how many.
+    pub(super) fn pending(&self) -> impl Iterator<Item = (Sequence, Sequence, u64)> {
+        let waiting = self.generations.iter().filter(|g| g.frames > g.done);
+        waiting.map(|g| (g.first.max(self.low), g.last, g.frames - g.done))
+    }
+
     /// What the row takes on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.generations.iter().map(|g| g.bytes).sum()
@@ -309,8 +321,8 @@ impl Row {
         self.generations.iter().map(|g| g.last.max(g.first)).max().unwrap_or(0)
     }
 
-    /// How many frames have turned out unreadable since the last call.
-    pub(super) fn take_damaged(&mut self) -> u64 {
+    /// Which frames have turned out unreadable since the last call.
+    pub(super) fn take_damaged(&mut self) -> Losses {
         std::mem::take(&mut self.damaged)
     }
 
@@ -357,6 +369,13 @@ pub(super) fn discard(root: &Path, generation: &Generation, keep: usize) -> io::
     sync_directory(generation.dir.parent().unwrap_or(root))?;
     sync_directory(root)?;
     sweep(root, keep)
+}
+
+/// What is kept aside takes on disk.
+pub(super) fn aside_bytes(root: &Path) -> u64 {
+    let aside = fs::read_dir(root).into_iter().flatten().flatten();
+    let quarantine = aside.filter(|e| e.file_name().to_string_lossy().starts_with("quarantine-"));
+    quarantine.map(|e| disk_bytes(&e.path())).sum()
 }
 
 /// Removes what is trash, and the oldest of what was kept aside beyond `keep`.

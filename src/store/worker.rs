@@ -3,6 +3,9 @@
 //! It sleeps until a request comes or something falls due; a batch of requests that wait together
 //! is written and synced together.
 
+mod accounts;
+mod books;
+mod room;
 mod upkeep;
 
 use std::io;
@@ -16,10 +19,13 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
-use super::cursor::CursorFile;
+pub(super) use self::books::Closing;
+use super::cursor::{CursorFile, Swap};
 use super::generation::Generation;
+use super::key::Key;
+use super::ledger::{Ledger, Losses, OTHERS};
 use super::recovery::{self, Recovered};
-use super::row::Row;
+use super::row::{self, Row};
 use super::tail::{Held, Tail};
 use super::{ORDINARY_ROOM, PEEK_BYTES, Status, StoreError, StoreSettings, SyncPolicy, block, index};
 use crate::model::{Lane, Sequence, Stored};
@@ -58,6 +64,7 @@ pub(super) enum Request {
         reply: oneshot::Sender<()>,
     },
     Sync(oneshot::Sender<Result<(), String>>),
+    CloseBooks(Closing, oneshot::Sender<Result<u64, String>>),
     Close(oneshot::Sender<Result<(), String>>),
     /// Answered when nothing is left to do.
     #[cfg(test)]
@@ -98,6 +105,12 @@ pub(super) struct Worker {
     syncs: Vec<oneshot::Sender<Result<(), String>>>,
     /// Generations out of use that are still to be removed.
     doomed: Vec<Generation>,
+    /// What replaces some of them.
+    swap: Option<Swap>,
+    /// What was kept aside takes on disk.
+    aside: u64,
+    ledger: Ledger,
+    key: Option<Key>,
     cursor_due: Option<Instant>,
     retry: Option<Instant>,
     pause: Duration,
@@ -110,12 +123,14 @@ pub(super) struct Worker {
 impl Worker {
     /// Opens the directory and finds out what waits there.
     pub(super) fn open(settings: &StoreSettings, out: watch::Sender<Status>) -> Result<Self, StoreError> {
-        let Recovered { lock, cursor_file, cursor, rows, highest } = recovery::open(&settings.path)?;
+        let Recovered { lock, cursor_file, cursor, rows, replaced, highest } = recovery::open(&settings.path)?;
         let max = settings.max_size.bytes().max(4 * MIB);
         if max != settings.max_size.bytes() {
             warn!(max_size = max, "store.max_size is too small, the smallest store is used");
         }
         let reserved = cursor.reserved.max(highest);
+        let status = cursor.status();
+        let durable = cursor.durable;
         let mut worker = Self {
             root: settings.path.clone(),
             policy: settings.sync,
@@ -128,13 +143,17 @@ impl Worker {
             serial: cursor.serial,
             reserved,
             next: reserved.saturating_add(1),
-            status: cursor.status(),
+            status,
             out,
             random: random::generator(),
             unnumbered: Vec::new(),
             unanswered: Vec::new(),
             syncs: Vec::new(),
-            doomed: Vec::new(),
+            doomed: replaced,
+            swap: cursor.swap,
+            aside: row::aside_bytes(&settings.path),
+            ledger: cursor.ledger,
+            key: None,
             cursor_due: None,
             retry: None,
             pause: FIRST_PAUSE,
@@ -143,11 +162,14 @@ impl Worker {
             evicting: false,
             _lock: lock,
         };
+        let unfinished = worker.adopt();
         worker.count_damage();
         worker.refresh();
-        worker.status.received = worker.status.acknowledged + worker.status.evicted + worker.status.cached;
-        worker.status.durable = reserved;
+        worker.account(durable);
         worker.reserve(RESERVE).map_err(|source| StoreError::Directory { path: settings.path.clone(), source })?;
+        if let Some(manifest) = unfinished {
+            worker.push_manifest(&manifest);
+        }
         if let Err(error) = worker.tidy(false) {
             worker.failed(&error);
         }
@@ -208,6 +230,10 @@ impl Worker {
                 self.publish();
                 let _ = reply.send(());
             }
+            Request::CloseBooks(closing, reply) => {
+                let outcome = self.close_books(&closing).map_err(|e| e.to_string());
+                let _ = reply.send(outcome);
+            }
             Request::Sync(reply) | Request::Close(reply) => self.syncs.push(reply),
             #[cfg(test)]
             Request::Rest(reply) => {
@@ -265,8 +291,10 @@ impl Worker {
             Ok(whole) => self.read_worked(lane, after, whole),
         }
         if !strange.is_empty() {
-            let lost = self.commit(lane, strange);
-            self.lose(lost);
+            let mut lost = Losses::default();
+            strange.iter().for_each(|s| lost.add(*s, OTHERS));
+            lost.frames = self.commit(lane, strange);
+            self.lose(&lost);
         }
         self.count_damage();
         found
@@ -389,7 +417,7 @@ impl Worker {
     }
 
     /// Writes a lane's tail and releases what became durable.
-    fn flush(&mut self, lane: Lane) -> io::Result<()> {
+    pub(super) fn flush(&mut self, lane: Lane) -> io::Result<()> {
         let pending = self.tails.get(index(lane)).map_or(0, |t| t.bytes() as u64);
         self.make_room(3 * pending + MIB)?;
         let limit = self.limit;
@@ -412,26 +440,12 @@ impl Worker {
         outcome
     }
 
-    fn count_damage(&mut self) {
-        let lost = self.rows.iter_mut().map(Row::take_damaged).sum();
-        self.lose(lost);
-    }
-
-    fn lose(&mut self, lost: u64) {
-        if lost > 0 {
-            error!(lost, "frames in the store are unreadable and given up");
-            self.status.evicted += lost;
-            self.status.damaged += lost;
-            self.touch(self.period());
-        }
-    }
-
-    fn refresh(&mut self) {
+    pub(super) fn refresh(&mut self) {
         let [priority, ordinary] =
             [0, 1].map(|i| self.rows.get(i).map_or(0, Row::waiting) + self.tails.get(i).map_or(0, Tail::len));
         self.status.cached = priority + ordinary;
         self.status.cached_priority = priority;
-        self.status.disk_bytes = self.rows.iter().map(Row::bytes).sum();
+        self.status.disk_bytes = self.rows.iter().map(Row::bytes).sum::<u64>() + self.aside;
         let oldest = self.tails.iter().filter_map(Tail::first).min();
         self.status.durable = oldest.unwrap_or(self.next).saturating_sub(1);
     }

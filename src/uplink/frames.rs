@@ -6,7 +6,7 @@
 use data_encoding::BASE64;
 use serde::Serialize;
 
-use crate::model::{Body, Frame, Rssi, Sequence, Stored, TelegramKind, Value};
+use crate::model::{Body, Origin, Rssi, Sequence, Stored, TelegramKind, TimeQuality, Timestamp, Value};
 
 const HEAD: &[u8] = br#"{"version":1,"frames":["#;
 const TAIL: &[u8] = b"]}";
@@ -36,14 +36,14 @@ impl Message {
         Self { payload: HEAD.to_vec(), limit, sequences: Vec::new() }
     }
 
-    /// Adds a frame if it fits. A frame that fits no message at all gets one of its own, because
-    /// it must not hold up those behind it.
-    pub fn add(&mut self, stored: &Stored) -> Added {
+    /// Adds a frame, with what is known of its time, if it fits. A frame that fits no message at
+    /// all gets one of its own, because it must not hold up those behind it.
+    pub fn add(&mut self, stored: &Stored, time: (Timestamp, TimeQuality)) -> Added {
         let before = self.payload.len();
         if !self.sequences.is_empty() {
             self.payload.push(b',');
         }
-        write_frame(stored.sequence, &stored.frame, &mut self.payload);
+        write_frame(stored, time, &mut self.payload);
         let fits = self.payload.len() + TAIL.len() <= self.limit;
         if !fits && !self.sequences.is_empty() {
             self.payload.truncate(before);
@@ -63,21 +63,33 @@ impl Message {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum FrameJson<'a> {
-    Telegram { frametype: &'static str, timestamp: String, frame: String, meta: TelegramMeta },
-    Reading { frametype: &'static str, timestamp: String, meter: &'a str, values: Vec<ValueJson<'a>>, meta: Meta },
+    Telegram { frametype: &'static str, timestamp: String, frame: String, meta: TelegramMeta<'a> },
+    Reading { frametype: &'static str, timestamp: String, meter: &'a str, values: Vec<ValueJson<'a>>, meta: Meta<'a> },
+    Manifest { frametype: &'static str, timestamp: String, manifest: &'a str, meta: Meta<'a> },
 }
 
 #[derive(Serialize)]
-struct TelegramMeta {
+struct TelegramMeta<'a> {
     rssi: Option<i16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rssirelative: Option<i16>,
     noofcorrectedbits: u16,
+    #[serde(flatten)]
+    every: Meta<'a>,
+}
+
+/// What `meta` holds in every frame.
+#[derive(Serialize)]
+struct Meta<'a> {
     sequence: Sequence,
+    clock: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<OriginJson<'a>>,
 }
 
 #[derive(Serialize)]
-struct Meta {
+struct OriginJson<'a> {
+    gateway: &'a str,
     sequence: Sequence,
 }
 
@@ -89,8 +101,11 @@ struct ValueJson<'a> {
     quality: &'static str,
 }
 
-fn write_frame(sequence: Sequence, frame: &Frame, out: &mut Vec<u8>) {
-    let timestamp = frame.time.to_string();
+fn write_frame(stored: &Stored, (time, quality): (Timestamp, TimeQuality), out: &mut Vec<u8>) {
+    let frame = &stored.frame;
+    let timestamp = time.to_string();
+    let origin = frame.origin.as_ref().map(|Origin { gateway, sequence }| OriginJson { gateway, sequence: *sequence });
+    let meta = Meta { sequence: stored.sequence, clock: quality.word(), origin };
     let json = match &frame.body {
         Body::Telegram(telegram) => {
             let (rssi, rssirelative) = match telegram.rssi {
@@ -105,7 +120,7 @@ fn write_frame(sequence: Sequence, frame: &Frame, out: &mut Vec<u8>) {
                 },
                 timestamp,
                 frame: BASE64.encode(&telegram.bytes),
-                meta: TelegramMeta { rssi, rssirelative, noofcorrectedbits: telegram.corrected_bits, sequence },
+                meta: TelegramMeta { rssi, rssirelative, noofcorrectedbits: telegram.corrected_bits, every: meta },
             }
         }
         Body::Reading(reading) => FrameJson::Reading {
@@ -113,8 +128,9 @@ fn write_frame(sequence: Sequence, frame: &Frame, out: &mut Vec<u8>) {
             timestamp,
             meter: &reading.meter,
             values: reading.values.iter().map(value_json).collect(),
-            meta: Meta { sequence },
+            meta,
         },
+        Body::Manifest(line) => FrameJson::Manifest { frametype: "Manifest", timestamp, manifest: line, meta },
     };
     // Writing to memory can't fail, and every type above has a JSON form.
     let _ = serde_json::to_writer(out, &json);
@@ -129,17 +145,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Lane, Quality, Reading, Telegram, Timestamp};
+    use crate::model::{Frame, Lane, Quality, Reading, Stamp, Telegram};
 
     fn telegram(sequence: Sequence, bytes: Vec<u8>, rssi: Option<Rssi>) -> Stored {
         let body = Body::Telegram(Telegram { kind: TelegramKind::OpenlinkIq, bytes, rssi, corrected_bits: 0 });
-        let time = Timestamp::parse("2021-11-13T21:54:01Z").unwrap();
-        Stored { sequence, frame: Frame { time, lane: Lane::Ordinary, body } }
+        let time = Stamp::synced(Timestamp::parse("2021-11-13T21:54:01Z").unwrap());
+        Stored { sequence, frame: Frame { time, lane: Lane::Ordinary, body, origin: None } }
+    }
+
+    fn time(stored: &Stored) -> (Timestamp, TimeQuality) {
+        (stored.frame.time.wall, TimeQuality::Synced)
     }
 
     fn one(stored: &Stored) -> String {
         let mut message = Message::new(1 << 20);
-        assert_eq!(message.add(stored), Added::Fits);
+        assert_eq!(message.add(stored, time(stored)), Added::Fits);
         String::from_utf8(message.finish().0).unwrap()
     }
 
@@ -147,7 +167,7 @@ mod tests {
     fn an_openlinkiq_frame_has_the_documents_form() {
         assert_eq!(
             one(&telegram(123, vec![1, 2, 0xFF], Some(Rssi::Dbm(-87)))),
-            r#"{"version":1,"frames":[{"frametype":"OpenlinkIQ","timestamp":"2021-11-13T21:54:01Z","frame":"AQL/","meta":{"rssi":-87,"noofcorrectedbits":0,"sequence":123}}]}"#
+            r#"{"version":1,"frames":[{"frametype":"OpenlinkIQ","timestamp":"2021-11-13T21:54:01Z","frame":"AQL/","meta":{"rssi":-87,"noofcorrectedbits":0,"sequence":123,"clock":"synced"}}]}"#
         );
     }
 
@@ -171,15 +191,37 @@ mod tests {
         stored.frame.body = Body::Reading(Reading { meter: "m\n1".into(), values });
         assert_eq!(
             one(&stored),
-            r#"{"version":1,"frames":[{"frametype":"Reading","timestamp":"2021-11-13T21:54:01Z","meter":"m\n1","values":[{"name":"e","value":"12345.600","unit":"k\"Wh","quality":"good"},{"name":"p","value":null,"unit":"k\"Wh","quality":"no-answer"}],"meta":{"sequence":9}}]}"#
+            r#"{"version":1,"frames":[{"frametype":"Reading","timestamp":"2021-11-13T21:54:01Z","meter":"m\n1","values":[{"name":"e","value":"12345.600","unit":"k\"Wh","quality":"good"},{"name":"p","value":null,"unit":"k\"Wh","quality":"no-answer"}],"meta":{"sequence":9,"clock":"synced"}}]}"#
+        );
+    }
+
+    #[test]
+    fn the_time_is_the_resolved_one_and_says_how_good_it_is() {
+        let stored = telegram(1, vec![], None);
+        for quality in [TimeQuality::Unsynced, TimeQuality::Corrected, TimeQuality::Synced] {
+            let mut message = Message::new(1 << 20);
+            message.add(&stored, (Timestamp::from_millis(1_800_000_000_999), quality));
+            let text = String::from_utf8(message.finish().0).unwrap();
+            assert!(text.contains(r#""timestamp":"2027-01-15T08:00:00Z""#), "{text}");
+            assert!(text.contains(&format!(r#""clock":"{}""#, quality.word())), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_imported_frame_names_the_gateway_that_made_it() {
+        let mut stored = telegram(5, vec![], None);
+        stored.frame.origin = Some(Origin { gateway: "gw \"2\"".into(), sequence: 77 });
+        assert!(
+            one(&stored).contains(r#""sequence":5,"clock":"synced","origin":{"gateway":"gw \"2\"","sequence":77}}"#)
         );
     }
 
     #[test]
     fn a_frame_too_large_for_any_message_goes_alone() {
         let mut message = Message::new(200);
-        assert_eq!(message.add(&telegram(1, vec![0; 500], None)), Added::Oversized);
-        assert_eq!(message.add(&telegram(2, vec![], None)), Added::Full);
+        let mut add = |stored: Stored| message.add(&stored, time(&stored));
+        assert_eq!(add(telegram(1, vec![0; 500], None)), Added::Oversized);
+        assert_eq!(add(telegram(2, vec![], None)), Added::Full);
         assert_eq!(message.finish().1, [1]);
     }
 
@@ -193,7 +235,7 @@ mod tests {
             let (mut at, mut seen) = (0, Vec::new());
             while at < frames.len() {
                 let mut message = Message::new(limit);
-                while at < frames.len() && message.add(&frames[at]) == Added::Fits {
+                while at < frames.len() && message.add(&frames[at], time(&frames[at])) == Added::Fits {
                     at += 1;
                 }
                 let (payload, sequences) = message.finish();

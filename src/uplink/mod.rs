@@ -39,7 +39,7 @@ use self::session::{End, Session};
 pub use self::settings::{BackoffSettings, BrokerSettings, Connect, Profile, UplinkSettings};
 pub use self::tls::{TlsError, TlsFiles};
 pub use self::value::{BrokerUrl, Identity, KeepAlive, PayloadLimit, Text, Topic};
-use crate::os::clock;
+use crate::os::clock::Clock;
 use crate::store::{Store, StoreError};
 
 /// Why the uplink can't be built or has ended.
@@ -102,6 +102,7 @@ pub struct Uplink {
     plan: Plan,
     pace: Pace,
     store: Store,
+    clock: Clock,
     random: StdRng,
     backoff: BackoffSettings,
     report: Report,
@@ -118,12 +119,13 @@ impl Uplink {
         uplink: &UplinkSettings,
         identity: &Identity,
         store: Store,
+        clock: Clock,
         random: StdRng,
     ) -> Result<(Self, watch::Receiver<Health>), UplinkError> {
         let plan = Plan::new(broker, uplink, identity)?;
         let (report, health) = Report::new();
         let backoff = (*uplink.backoff).clone();
-        Ok((Self { plan, pace: Pace::default(), store, random, backoff, report }, health))
+        Ok((Self { plan, pace: Pace::default(), store, clock, random, backoff, report }, health))
     }
 
     /// Replaces the times and bounds.
@@ -196,8 +198,9 @@ impl Uplink {
         shutdown: &mut watch::Receiver<bool>,
     ) -> Result<End, UplinkError> {
         let begun = Instant::now();
-        self.report.connected(clock::now(), &self.plan.url.to_string());
-        let end = Session::new(&self.plan, &self.pace, &self.store, &mut self.report, link).run(shutdown).await?;
+        self.report.connected(self.clock.now(), &self.plan.url.to_string());
+        let session = Session::new(&self.plan, &self.pace, &self.store, &self.clock, &mut self.report, link);
+        let end = session.run(shutdown).await?;
         let finished = matches!(end, End::Finished);
         if finished {
             self.report.settled();

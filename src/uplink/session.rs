@@ -21,6 +21,7 @@ use super::plan::Plan;
 use super::settings::Connect;
 use super::{Pace, stopped};
 use crate::model::{Lane, Sequence, Stored};
+use crate::os::clock::Clock;
 use crate::store::{Status, Store, StoreError};
 
 /// Why a session ended.
@@ -77,6 +78,7 @@ pub(super) struct Session<'a> {
     pub(super) plan: &'a Plan,
     pub(super) pace: &'a Pace,
     pub(super) store: &'a Store,
+    pub(super) clock: &'a Clock,
     pub(super) report: &'a mut Report,
     link: Link,
     status: watch::Receiver<Status>,
@@ -92,11 +94,19 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(plan: &'a Plan, pace: &'a Pace, store: &'a Store, report: &'a mut Report, link: Link) -> Self {
+    pub(super) fn new(
+        plan: &'a Plan,
+        pace: &'a Pace,
+        store: &'a Store,
+        clock: &'a Clock,
+        report: &'a mut Report,
+        link: Link,
+    ) -> Self {
         Self {
             plan,
             pace,
             store,
+            clock,
             report,
             link,
             status: store.status(),
@@ -213,7 +223,7 @@ impl<'a> Session<'a> {
             let mut message = Message::new(self.plan.max_payload);
             let mut too_long = false;
             while let Some(frame) = queue.frames.front() {
-                match message.add(frame) {
+                match message.add(frame, self.clock.resolve(&frame.frame.time)) {
                     Added::Full => break,
                     Added::Fits => {}
                     Added::Oversized => too_long = true,

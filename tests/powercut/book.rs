@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use weir::model::{Body, Frame, Lane, Sequence, Telegram, TelegramKind, Timestamp};
+use weir::model::{Body, Frame, Lane, Quality, Reading, Sequence, Stamp, Timestamp, Value};
 use weir::store::{Status, Store};
 
 /// A frame is wholly told by its tag: a count, its lane (1 bit) and its size (18 bits).
@@ -14,24 +14,32 @@ pub(crate) fn lane_of(tag: u64) -> Lane {
     if tag >> 18 & 1 == 1 { Lane::Priority } else { Lane::Ordinary }
 }
 
-/// The frame of a tag; its bytes repeat nowhere.
+/// The meter of a tag: some send much more than others.
+fn meter_of(tag: u64) -> u64 {
+    (tag >> 19) % 10 / 4
+}
+
+/// The frame of a tag; its text repeats nowhere.
 pub(crate) fn frame(tag: u64) -> Frame {
     let size = (tag & 0x3_ffff) as usize;
-    let mut bytes = tag.to_be_bytes().to_vec();
+    let mut bytes = format!("{tag:016x}").into_bytes();
     let mut state = tag | 1;
     while bytes.len() < size {
         state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
-        bytes.extend_from_slice(&(state >> 16).to_be_bytes()[2..]);
+        bytes.extend((state >> 16).to_be_bytes()[2..].iter().map(|b| b'0' + (b & 63)));
     }
-    bytes.truncate(size.max(8));
-    let telegram = Telegram { kind: TelegramKind::OpenlinkIq, bytes, rssi: None, corrected_bits: 0 };
-    Frame { time: Timestamp::from_millis(tag as i64 & 0xff_ffff), lane: lane_of(tag), body: Body::Telegram(telegram) }
+    bytes.truncate(size.max(16));
+    let value = String::from_utf8(bytes).unwrap();
+    let value = Value { name: "e".into(), value: Some(value), unit: String::new(), quality: Quality::Good };
+    let reading = Reading { meter: format!("meter-{}", meter_of(tag)), values: vec![value] };
+    let time = Stamp::synced(Timestamp::from_millis(tag as i64 & 0xff_ffff));
+    Frame { time, lane: lane_of(tag), body: Body::Reading(reading), origin: None }
 }
 
 /// The tag of a frame that came back, if it is what was appended.
 pub(crate) fn tag_of(frame_back: &Frame) -> Option<u64> {
-    let Body::Telegram(telegram) = &frame_back.body else { return None };
-    let tag = u64::from_be_bytes(telegram.bytes.get(..8)?.try_into().ok()?);
+    let Body::Reading(reading) = &frame_back.body else { return None };
+    let tag = u64::from_str_radix(reading.values.first()?.value.as_ref()?.get(..16)?, 16).ok()?;
     (*frame_back == frame(tag)).then_some(tag)
 }
 
@@ -226,17 +234,19 @@ impl Book {
         for line in self.lines.iter().filter(|l| l.promised && !l.committed) {
             outcome.owed += 1;
             if !back.contains_key(&line.sequence) {
-                missing.push((lane_of(line.tag), line.sequence));
+                missing.push((line.tag, line.sequence));
             }
         }
         outcome.repeated = self.lines.iter().filter(|l| l.committed && back.contains_key(&l.sequence)).count() as u64;
         // What is missing beyond what was given up by count is lost, and so is what was given up
-        // although an older frame of its lane was there.
-        let oldest = |lane: Lane| back.iter().find(|(_, tag)| lane_of(**tag) == lane).map(|(s, _)| *s);
-        let (priority, ordinary) = (oldest(Lane::Priority), oldest(Lane::Ordinary));
-        for (lane, sequence) in &missing {
-            let oldest = if *lane == Lane::Priority { priority } else { ordinary };
-            let in_order = oldest.is_none_or(|oldest| *sequence < oldest);
+        // although an older frame of its meter and lane was there.
+        let place = |tag: u64| (lane_of(tag), meter_of(tag));
+        let mut oldest = BTreeMap::new();
+        for (sequence, tag) in &back {
+            oldest.entry(place(*tag)).or_insert(*sequence);
+        }
+        for (tag, sequence) in &missing {
+            let in_order = oldest.get(&place(*tag)).is_none_or(|oldest| sequence < oldest);
             if in_order && outcome.evicted < counts.evicted {
                 outcome.evicted += 1;
             } else {

@@ -97,7 +97,8 @@ impl Site {
         for boot in 0..BOOTS {
             let place = home.join(boot.to_string());
             let heading = format!("WEIR_SEED={seed} ({kind:?}, {names:?} names), boot {boot}");
-            let mut life = Life { site: self, place: &place, kind, names, tally, heading: &heading, faults: &mut faults };
+            let mut life =
+                Life { site: self, place: &place, kind, names, tally, heading: &heading, faults: &mut faults };
             match life.live(boot, &image, &book, &mut random) {
                 Some(next) => (image, book) = next,
                 None => break,
@@ -242,7 +243,7 @@ impl Life<'_> {
     /// was synced is written over.
     fn cuts(&mut self, boot: u64, recording: &Recording, random: &mut StdRng) -> Vec<usize> {
         let starts = recording.starts();
-        let restarts = &starts[usize::from(boot == 0 && starts.len() > 0)..];
+        let restarts = &starts[usize::from(boot == 0 && !starts.is_empty())..];
         let restarts: Vec<Vec<usize>> = restarts
             .iter()
             .map(|start| (*start..recording.ops.len()).filter(|i| recording.ops[*i].touches()).take(RESTART).collect())

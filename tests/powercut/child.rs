@@ -58,7 +58,7 @@ impl Plan {
     pub(crate) fn settings(&self) -> StoreSettings {
         let max_size = Size::from_bytes(if self.kind == Kind::Small { 4 << 20 } else { 256 << 20 });
         let tick = Duration::from_millis([2, 20, 3_600_000, 3_600_000][(self.seed % 4) as usize]);
-        let sync = if self.seed % 13 == 0 { SyncPolicy::Always } else { SyncPolicy::Every(tick) };
+        let sync = if self.seed.is_multiple_of(13) { SyncPolicy::Always } else { SyncPolicy::Every(tick) };
         StoreSettings { path: self.path.clone(), max_size, sync }
     }
 }

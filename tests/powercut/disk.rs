@@ -506,7 +506,8 @@ mod tests {
         let mut disk = Disk::new(&Image::from([("a".into(), Some(vec![0; 8192]))]), Names::Loose);
         disk.follow(&op("a", Act::Write { offset: 0, data: 0..8192 }), &log);
         disk.follow(&op("a", Act::Write { offset: 0, data: 8192..16_384 }), &log);
-        let seen: BTreeSet<_> = outcomes(&disk).iter().map(|i| i["a"].clone().unwrap()).map(|c| (c[0], c[5000])).collect();
+        let seen: BTreeSet<_> =
+            outcomes(&disk).iter().map(|i| i["a"].clone().unwrap()).map(|c| (c[0], c[5000])).collect();
         assert_eq!(seen.len(), 9, "{seen:?}");
     }
 

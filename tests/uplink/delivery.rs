@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::json;
-use weir::model::{Body, Frame, Lane, Quality, Reading, Telegram, TelegramKind, Timestamp, Value};
+use weir::model::{Body, Frame, Lane, Quality, Reading, Stamp, Telegram, TelegramKind, Timestamp, Value};
 use weir::sim::broker::{Broker, Mode};
 use weir::uplink::Pace;
 
@@ -33,26 +33,26 @@ async fn mosquitto_sub_receives_every_frame_exactly_in_contract_form() {
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
     let store = new_store();
-    let time = Timestamp::parse("2021-11-13T21:54:01Z").unwrap();
+    let time = Stamp::synced(Timestamp::parse("2021-11-13T21:54:01Z").unwrap());
     let telegram = Telegram { kind: TelegramKind::OpenlinkIq, bytes: vec![1, 2, 255], rssi: None, corrected_bits: 3 };
     let value = Value { name: "energy".into(), value: Some("1.50".into()), unit: "kWh".into(), quality: Quality::Good };
     let reading = Reading { meter: "incomer".into(), values: vec![value] };
-    store.append(Frame { time, lane: Lane::Ordinary, body: Body::Reading(reading) }).await.unwrap();
-    store.append(Frame { time, lane: Lane::Priority, body: Body::Telegram(telegram) }).await.unwrap();
+    store.append(Frame { time, lane: Lane::Ordinary, body: Body::Reading(reading), origin: None }).await.unwrap();
+    store.append(Frame { time, lane: Lane::Priority, body: Body::Telegram(telegram), origin: None }).await.unwrap();
     let mut agent = Agent::start(&url(broker.port), TOPICS, Pace::default(), store);
 
     let status = subscriber.next().await;
     assert_eq!((status.topic.as_str(), status.payload.as_str()), ("status/gw1", "{\"connected\": 1}"));
     let event = subscriber.next().await;
     assert_eq!((event.topic.as_str(), event.qos.as_str(), event.retain.as_str()), ("event/gw1", "1", "0"));
-    let meta = json!({"rssi": null, "noofcorrectedbits": 3, "sequence": 2});
+    let meta = json!({"rssi": null, "noofcorrectedbits": 3, "sequence": 2, "clock": "synced"});
     let frame = json!({"frametype": "OpenlinkIQ", "timestamp": "2021-11-13T21:54:01Z", "frame": "AQL/", "meta": meta});
     assert_eq!(event.json(), json!({"version": 1, "frames": [frame]}));
     let data = subscriber.next().await;
     assert_eq!((data.topic.as_str(), data.qos.as_str(), data.retain.as_str()), ("data/gw1", "1", "0"));
     let values = json!([{"name": "energy", "value": "1.50", "unit": "kWh", "quality": "good"}]);
     let frame = json!({"frametype": "Reading", "timestamp": "2021-11-13T21:54:01Z", "meter": "incomer",
-        "values": values, "meta": {"sequence": 1}});
+        "values": values, "meta": {"sequence": 1, "clock": "synced"}});
     assert_eq!(data.json(), json!({"version": 1, "frames": [frame]}));
 
     agent.until_empty().await;

@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
-use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
+use weir::model::{Body, Frame, Lane, Rssi, Stamp, Telegram, TelegramKind, Timestamp};
+use weir::os::clock::Clock;
 use weir::os::random::repeatable;
 use weir::setting::{Node, Problems, Setting};
 use weir::store::Store;
@@ -73,7 +74,8 @@ impl Agent {
             (settings::<BrokerSettings>(broker), settings::<UplinkSettings>(&format!("{uplink}{backoff}")));
         let identity = Identity { id: "gw1".into(), imei: None };
         let random = repeatable(5);
-        let (uplink, health) = Uplink::new(&broker, &uplink, &identity, store.clone(), random).unwrap();
+        let (uplink, health) =
+            Uplink::new(&broker, &uplink, &identity, store.clone(), Clock::system(), random).unwrap();
         let (stop, stopped) = watch::channel(false);
         let task = tokio::spawn(uplink.with_pace(pace).run(stopped));
         Self { store, health, stop, task }
@@ -107,6 +109,7 @@ pub async fn append(store: &Store, count: usize, size: usize, event: usize) {
             rssi: Some(Rssi::Dbm(-87)),
             corrected_bits: 0,
         });
-        store.append(Frame { time: Timestamp::from_millis(1_636_840_441_000), lane, body }).await.unwrap();
+        let time = Stamp::synced(Timestamp::from_millis(1_636_840_441_000));
+        store.append(Frame { time, lane, body, origin: None }).await.unwrap();
     }
 }

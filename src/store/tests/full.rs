@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_full_store_gives_up_the_oldest_ordinary_frames_first_and_priority_frames_last() {
     let dir = tempfile::tempdir().unwrap();
-    let small = 8 << 20;
+    let small = 4 << 20;
     run(async {
         let priority = with_backlog(dir.path(), small, 300, Lane::Priority).await;
         let ordinary = with_backlog(dir.path(), small, 12_000, Lane::Ordinary).await;
@@ -20,7 +20,9 @@ fn a_full_store_gives_up_the_oldest_ordinary_frames_first_and_priority_frames_la
         store.close().await.unwrap();
         with_backlog(dir.path(), small, 12_000, Lane::Priority).await;
         let store = Store::open(&settings(dir.path(), small, SyncPolicy::Every(HOUR))).unwrap();
-        assert_eq!(all(&store, Lane::Ordinary).await.len(), 0, "ordinary frames made room");
+        let left: Vec<_> = all(&store, Lane::Ordinary).await.iter().map(|s| s.sequence).collect();
+        assert!(left.len() < 500, "ordinary frames made room, {} are left", left.len());
+        assert_eq!(left.last(), ordinary.last(), "the last reading of a meter stays");
         let kept = all(&store, Lane::Priority).await;
         assert!(kept.len() > 1000 && kept[0].sequence > priority[299]);
         consistent(&store.status().borrow());
@@ -34,7 +36,7 @@ fn a_drained_store_gives_the_disk_back() {
     run(async {
         with_backlog(dir.path(), 64 << 20, 10_000, Lane::Ordinary).await;
         let store = Store::open(&quiet(dir.path())).unwrap();
-        assert!(store.status().borrow().disk_bytes > 7 << 20);
+        assert!(store.status().borrow().disk_bytes > 6 << 20);
         while let Some(last) = store.peek(Lane::Ordinary, 0, 500).await.unwrap().last() {
             store.commit(Lane::Ordinary, (1..=last.sequence).collect()).await.unwrap();
         }

@@ -1,6 +1,8 @@
 //! The store as its users see it, against a plain map, with restarts and crashes.
 
+mod books;
 mod damage;
+mod fair;
 mod full;
 mod model;
 
@@ -9,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::model::{Body, Telegram, TelegramKind, Timestamp};
+use crate::model::{Body, Stamp, Telegram, TelegramKind, Timestamp};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -25,7 +27,8 @@ fn frame(lane: Lane, tag: u64, size: usize) -> Frame {
     let mut bytes = tag.to_be_bytes().to_vec();
     bytes.resize(size.max(8), tag as u8);
     let telegram = Telegram { kind: TelegramKind::WirelessMbus, bytes, rssi: None, corrected_bits: 0 };
-    Frame { time: Timestamp::from_millis(tag as i64), lane, body: Body::Telegram(telegram) }
+    let time = Stamp::synced(Timestamp::from_millis(tag as i64));
+    Frame { time, lane, body: Body::Telegram(telegram), origin: None }
 }
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -65,6 +68,7 @@ fn databases(path: &Path, lane: &str) -> Vec<PathBuf> {
 
 fn consistent(status: &Status) {
     assert_eq!(status.received, status.acknowledged + status.evicted + status.cached, "{status:?}");
+    assert!(status.given() >= status.durable, "{status:?}");
 }
 
 #[test]

@@ -1,0 +1,46 @@
+//! Accounts: every number belongs to a frame that is acknowledged, evicted or cached, or was skipped.
+
+use std::sync::Arc;
+
+use tracing::error;
+
+use super::super::ledger::Losses;
+use super::super::row::Row;
+use super::Worker;
+use crate::model::Sequence;
+
+impl Worker {
+    /// Accounts for every number up to the highest one after a start: those that belong to no frame
+    /// were not yet given at a crash, or went with the memory; `durable` was the last number known
+    /// to be safe.
+    pub(super) fn account(&mut self, durable: Sequence) {
+        let status = &mut self.status;
+        status.received = status.acknowledged + status.evicted + status.cached;
+        let unknown = self.reserved.saturating_sub(status.received + status.skipped);
+        if unknown > 0 {
+            status.skipped += unknown;
+            self.ledger.skipped.add(durable.saturating_add(1), self.reserved, unknown);
+        }
+        status.durable = self.reserved;
+    }
+
+    /// Counts what turned out unreadable.
+    pub(super) fn count_damage(&mut self) {
+        for at in 0..self.rows.len() {
+            let lost = self.rows.get_mut(at).map(Row::take_damaged).unwrap_or_default();
+            self.lose(&lost);
+        }
+    }
+
+    /// Counts unreadable frames.
+    pub(super) fn lose(&mut self, lost: &Losses) {
+        if lost.frames > 0 {
+            error!(lost = lost.frames, "frames in the store are unreadable and given up");
+            self.status.evicted += lost.frames;
+            self.status.damaged += lost.frames;
+            self.ledger.lose(lost);
+            self.status.evicted_by_meter = Arc::new(self.ledger.meters.clone());
+            self.touch(self.period());
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Room on disk: who gives up frames when the store is full.
+
+use std::io;
+use std::sync::Arc;
+
+use rand::Rng;
+use tracing::{debug, error, info};
+
+use super::super::cursor::Swap;
+use super::super::row::{self, Eviction, Row};
+use super::Worker;
+
+impl Worker {
+    /// Evicts until `wanted` bytes fit, with room to replace a generation beside it: what was kept
+    /// aside first, then ordinary frames, and priority frames when hardly anything else is left.
+    pub(super) fn make_room(&mut self, wanted: u64) -> io::Result<()> {
+        let before = self.status.evicted;
+        let room = wanted + 2 * self.limit;
+        while self.taken() + room > self.max {
+            if self.aside > 0 {
+                row::sweep(&self.root, 0)?;
+                self.aside = row::aside_bytes(&self.root);
+                continue;
+            }
+            let Some(eviction) = self.evict((self.taken() + room - self.max).max(2 * self.limit))? else { break };
+            self.status.evicted += eviction.losses.frames;
+            self.ledger.lose(&eviction.losses);
+            self.status.evicted_by_meter = Arc::new(self.ledger.meters.clone());
+            self.doomed.extend(eviction.doomed);
+            self.swap = eviction.swap;
+            self.count_damage();
+            self.remove_doomed(true)?;
+        }
+        let evicted = self.status.evicted - before;
+        // A generation given up makes room for many flushes; that is not yet the end of it.
+        let goes_on = evicted > 0 || (self.evicting && self.status.disk_bytes > self.max / 4 * 3);
+        if evicted > 0 && !self.evicting {
+            error!(
+                evicted,
+                max_size = self.max,
+                "the store is full, the oldest frames of those who have most are given up"
+            );
+        } else if evicted > 0 {
+            debug!(evicted, "frames were given up");
+        } else if self.evicting && !goes_on {
+            info!(evicted = self.status.evicted, "the store has room again");
+        }
+        self.evicting = goes_on;
+        Ok(())
+    }
+
+    /// What the generations and what was kept aside take on disk.
+    fn taken(&self) -> u64 {
+        self.rows.iter().map(Row::bytes).sum::<u64>() + self.aside
+    }
+
+    /// Takes frames out of one row. Where the disk has no room for what is to be kept of a run, the
+    /// oldest generation goes whole: a store that fills its own disk must come out of it.
+    fn evict(&mut self, wanted: u64) -> io::Result<Option<Eviction>> {
+        let [priority, ordinary] = &self.rows;
+        let keeps_ordinary = ordinary.bytes() <= self.max / 16 && priority.bytes() > 0;
+        let lane = usize::from(!keeps_ordinary);
+        let (limit, random) = (self.limit, &mut self.random);
+        let Some(row) = self.rows.get_mut(lane) else { return Ok(None) };
+        let evicted = match row.evict(wanted, limit, &mut || random.next_u64()) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => row.evict_oldest().map(Some),
+            other => other,
+        };
+        let lane = |mut e: Eviction| {
+            e.swap = e.swap.map(|s| Swap { lane, ..s });
+            e
+        };
+        Ok(evicted?.map(lane))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::super::super::{Status, StoreSettings, SyncPolicy};
+    use super::*;
+    use crate::setting::Size;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_store_that_stays_full_does_not_say_again_and_again_that_it_has_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let max = 8 << 20;
+        let settings = StoreSettings {
+            path: dir.path().to_owned(),
+            max_size: Size::from_bytes(max),
+            sync: SyncPolicy::Every(Duration::from_secs(1)),
+        };
+        let mut worker = Worker::open(&settings, watch::channel(Status::default()).0).unwrap();
+        let page = Page::default();
+        let writer = page.clone();
+        let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(log, || {
+            worker.evicting = true;
+            worker.status.disk_bytes = max;
+            for _ in 0..10 {
+                worker.make_room(0).unwrap();
+            }
+            assert_eq!(page.0.lock().unwrap().len(), 0);
+            worker.status.disk_bytes = 0;
+            for _ in 0..10 {
+                worker.make_room(0).unwrap();
+            }
+        });
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("has room again").count(), 1, "{text}");
+    }
+}
