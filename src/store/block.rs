@@ -10,7 +10,7 @@ use crate::model::{Body, Frame, Lane, Sequence, Stamp, Timestamp};
 pub(super) const MAGIC: [u8; 4] = *b"wEB1";
 /// Magic, CRC-32, payload length, first sequence, piece number, number of pieces.
 pub(super) const HEADER: usize = 4 + 4 + 2 + 8 + 1 + 1;
-/// The longest value; 17 of them must fit a quarter of sled's segment (see storage.md 6).
+/// The longest value: what is damaged costs no more.
 pub(super) const MAX_VALUE: usize = 7_000;
 const MAX_PAYLOAD: usize = MAX_VALUE - HEADER;
 /// The most frames in one block; what is acknowledged of a block is a bitmap of 32 bits.
@@ -78,15 +78,6 @@ pub(super) fn decode_frame(bytes: &[u8]) -> Option<Frame> {
         }
         _ => None,
     }
-}
-
-/// The key of a piece: the block's first number, big-endian, and for later pieces their number.
-pub(super) fn key(first: Sequence, piece: u8) -> Vec<u8> {
-    let mut key = first.to_be_bytes().to_vec();
-    if piece > 0 {
-        key.push(piece);
-    }
-    key
 }
 
 /// How many of the first of `sizes` belong into one block; at least 1 when there is any.

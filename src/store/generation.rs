@@ -133,11 +133,9 @@ impl Generation {
         };
         let mut added = Vec::with_capacity(groups.len());
         for group in groups {
-            self.payload += writer.insert(group)?;
-            if let (Some(first), Some(last)) = (group.first(), group.last()) {
-                let count = u32::try_from(group.len()).unwrap_or(u32::MAX);
-                added.push(Entry { first: first.0, last: last.0, count, places: Vec::new() });
-            }
+            let entry = writer.insert(group)?;
+            self.payload += entry.bytes();
+            added.push(entry);
         }
         writer.sync()?;
         for (_, bytes) in groups.iter().flatten() {
@@ -153,8 +151,8 @@ impl Generation {
     /// Stops writing: from now on it is only read. Without a seal (`seal` false, or it can't be
     /// written) the next start counts its frames again.
     pub(super) fn close(&mut self, seal: bool) {
-        if let Values::Written(writer) = std::mem::replace(&mut self.values, Values::Filed(None)) {
-            writer.close();
+        if self.is_open() {
+            self.values = Values::Filed(None);
             self.entries = None;
             if seal {
                 self.seal();
@@ -248,7 +246,7 @@ impl Generation {
     /// memory, is no damage and is returned: the block may be good the next time.
     pub(super) fn block(&self, entry: &Entry) -> io::Result<Option<Block>> {
         let body = match &self.values {
-            Values::Written(writer) => writer.body(entry.first),
+            Values::Written(writer) => writer.body(entry),
             Values::Filed(Some(file)) => scan::body(file, self.nonce, entry),
             Values::Filed(None) => Ok(None),
         };
@@ -269,13 +267,14 @@ impl Generation {
 /// page cache: after a sync that failed Linux keeps there what the disk never got, and lets the
 /// next sync succeed.
 fn settle(dir: &Path, file: &File) -> io::Result<()> {
-    file.sync_all()?;
+    let synced = file.sync_all();
     fadvise(file, 0, None, Advice::DontNeed)?;
+    synced?;
     sync_directory(dir)?;
     sync_directory(dir.parent().unwrap_or(Path::new(".")))
 }
 
-/// Whether an error says that the medium or the database has lost what it held.
+/// Whether an error says that the medium has lost what it held.
 fn is_damage(error: &io::Error) -> bool {
     const EIO: i32 = 5;
     let lost = matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData | io::ErrorKind::Other);
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_generation_is_known_by_its_seal_and_read_without_sled() {
+    fn a_closed_generation_is_known_by_its_seal_and_read_from_its_file() {
         let row = tempfile::tempdir().unwrap();
         let mut generation = filled(row.path(), 40);
         generation.close(true);

@@ -8,11 +8,11 @@
 //!    crash `received` is counted anew from what is there.
 //! 4. A number is never given twice, crash or not: numbers are reserved on disk ahead of use.
 //! 5. A file that an earlier process wrote is never written again, only read and removed whole:
-//!    a power cut while recovering can ruin nothing. sled only sees files this process created.
+//!    a power cut while recovering can ruin nothing. No synced byte is ever written over.
 //! 6. A frame acknowledged before its sync tick never touches flash.
 //! 7. After a crash at most the acknowledgements of one tick are forgotten: those frames repeat.
-//! 8. Memory does not depend on the backlog: two tails of bounded bytes, per lane one database of
-//!    some megabytes and the tables of two read generations.
+//! 8. Memory does not depend on the backlog: two tails of bounded bytes, per lane the tables of the
+//!    newest and of two read generations.
 //!
 //! # Layout
 //! ```text
@@ -20,12 +20,12 @@
 //! <path>/cursor                                counters, acknowledgements, reserved numbers
 //! <path>/key, manifests/                       signs what is told of the numbers, once a day
 //! <path>/{priority,ordinary}/gen-<first>-<nonce>/
-//!         db conf blobs/ snap.*                sled; blobs/ stays empty
+//!         db                                   blocks, one behind the other
 //!         sealed                               last number and frame count, once it is complete
 //! <path>/trash-*                               being removed
 //! <path>/quarantine-*                          the newest two generations that had damage
 //! ```
-//! docs/store.md has it byte by byte, docs/decisions/0001-sled.md why. Start with worker.rs.
+//! docs/store.md has it byte by byte, docs/decisions/0006-append-only.md why. Start with worker.rs.
 
 mod block;
 pub mod carry;

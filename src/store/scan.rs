@@ -1,8 +1,7 @@
-//! Finds the blocks in the raw bytes of a generation's file, without sled.
+//! Finds the blocks in the raw bytes of a generation's file.
 //!
-//! Every durable value stands somewhere in the file in one stretch, because sled neither
-//! compresses nor splits values of our size. So reading needs nothing of sled's own recovery,
-//! writes nothing, and what is damaged costs only itself.
+//! Every value stands in the file in one stretch and tells itself what it is. So reading follows
+//! no structure that could be damaged, writes nothing, and what is damaged costs only itself.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,8 +18,8 @@ const EIO: i32 = 5;
 /// Where one value stands in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Place {
-    offset: u64,
-    length: usize,
+    pub(super) offset: u64,
+    pub(super) length: usize,
 }
 
 /// What is known of a block without its frames.
@@ -32,8 +31,15 @@ pub(super) struct Entry {
     pub(super) last: Sequence,
     /// How many frames it holds.
     pub(super) count: u32,
-    /// Where its values stand; empty for a block read through sled.
+    /// Where its values stand.
     pub(super) places: Vec<Place>,
+}
+
+impl Entry {
+    /// The bytes of its values.
+    pub(super) fn bytes(&self) -> u64 {
+        self.places.iter().map(|place| place.length as u64).sum()
+    }
 }
 
 /// Returns the blocks of `file` whose values carry `nonce`, ascending. Incomplete ones are left out.

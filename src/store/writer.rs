@@ -1,75 +1,71 @@
-//! The newest generation of a lane: a sled database that this process has created.
+//! The newest generation of a lane: a file that only grows, and only by this process.
 //!
-//! sled never opens a file here that it did not create in the same process, so its recovery,
-//! which writes into what it recovers and panics on some damage, never runs. Reading what an
-//! earlier process left is [`super::scan`]'s work.
+//! A value once synced is never written over or moved, so a power cut can only cost what was
+//! written since. That is why this is no database: docs/decisions/0006-append-only.md.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::block;
+use super::scan::{self, Entry, Place};
 use crate::model::Sequence;
 use crate::os::file::sync_directory;
 
-const CACHE_BYTES: u64 = 1024 * 1024;
+/// Values that wait to be written together.
+const BUFFER: usize = 128 * 1024;
 
-/// A sled database open for writing.
+/// A generation's file open for writing.
+#[derive(Debug)]
 pub(super) struct Writer {
     dir: PathBuf,
     nonce: u64,
-    db: sled::Db,
-    tree: sled::Tree,
     file: File,
+    /// Where the next write goes.
+    end: u64,
+    buffer: Vec<u8>,
     /// The directory entries are durable too.
     settled: bool,
 }
 
-impl std::fmt::Debug for Writer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Writer").field("dir", &self.dir).finish_non_exhaustive()
-    }
-}
-
 impl Writer {
-    /// Creates the database in `dir`, which must not exist.
+    /// Creates the file in `dir`, which must not exist.
     pub(super) fn create(dir: &Path, nonce: u64) -> io::Result<Self> {
         fs::create_dir(dir)?;
-        contained(|| {
-            let config = sled::Config::new()
-                .path(dir)
-                .cache_capacity(CACHE_BYTES)
-                .mode(sled::Mode::LowSpace)
-                .flush_every_ms(None);
-            let db = config.open()?;
-            let tree = db.open_tree("blocks")?;
-            let file = File::open(dir.join("db"))?;
-            Ok(Self { dir: dir.to_owned(), nonce, db, tree, file, settled: false })
-        })
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(dir.join("db"))?;
+        Ok(Self { dir: dir.to_owned(), nonce, file, end: 0, buffer: Vec::new(), settled: false })
     }
 
-    /// Adds a block and returns the bytes of its values. Not durable yet.
-    pub(super) fn insert(&self, frames: &[(Sequence, &[u8])]) -> io::Result<u64> {
+    /// Adds a block and returns what will be known of it once it is durable.
+    pub(super) fn insert(&mut self, frames: &[(Sequence, &[u8])]) -> io::Result<Entry> {
         let too_large = || io::Error::other("a block does not fit its pieces");
         let values = block::encode(self.nonce, frames).ok_or_else(too_large)?;
-        let first = frames.first().ok_or_else(too_large)?.0;
-        let bytes = values.iter().map(|v| v.len() as u64).sum();
-        // The first piece goes last: where it stands, the others stand.
-        for (piece, value) in (0u8..).zip(values).collect::<Vec<_>>().into_iter().rev() {
-            contained(|| Ok(self.tree.insert(block::key(first, piece), value)?))?;
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Err(too_large()) };
+        let mut places = Vec::with_capacity(values.len());
+        for value in values {
+            places.push(Place { offset: self.end + self.buffer.len() as u64, length: value.len() });
+            self.buffer.extend_from_slice(&value);
+            if self.buffer.len() >= BUFFER {
+                self.write()?;
+            }
         }
-        Ok(bytes)
+        let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        Ok(Entry { first: first.0, last: last.0, count, places })
     }
 
-    /// Makes every block durable: sled's own flush asks no barrier of the disk, so ours follows.
+    fn write(&mut self) -> io::Result<()> {
+        self.file.write_all_at(&self.buffer, self.end)?;
+        self.end += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Makes every block durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
-        contained(|| Ok(self.tree.flush()?))?;
+        self.write()?;
         self.file.sync_data()?;
         if !self.settled {
-            File::open(self.dir.join("conf"))?.sync_all()?;
-            self.file.sync_all()?;
-            sync_directory(&self.dir.join("blobs"))?;
             sync_directory(&self.dir)?;
             sync_directory(self.dir.parent().unwrap_or(Path::new(".")))?;
             self.settled = true;
@@ -77,41 +73,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Reads the joined payload of the block that starts with `first`; `None` when it is damaged.
-    pub(super) fn body(&self, first: Sequence) -> io::Result<Option<Vec<u8>>> {
-        let mut body = Vec::new();
-        let mut pieces = 1;
-        let mut piece = 0;
-        while piece < pieces {
-            let Some(bytes) = contained(|| Ok(self.tree.get(block::key(first, piece))?))? else { return Ok(None) };
-            let Some(value) = block::decode_value(self.nonce, &bytes) else { return Ok(None) };
-            body.extend_from_slice(value.payload);
-            pieces = value.pieces;
-            piece += 1;
-        }
-        Ok(Some(body))
+    /// Reads the joined payload of a durable block; `None` when it is damaged.
+    pub(super) fn body(&self, entry: &Entry) -> io::Result<Option<Vec<u8>>> {
+        scan::body(&self.file, self.nonce, entry)
     }
-
-    /// Closes the database.
-    pub(super) fn close(self) {
-        let Self { tree, db, .. } = self;
-        let _ = contained(|| {
-            drop(tree);
-            drop(db);
-            Ok(())
-        });
-    }
-}
-
-/// Runs sled so that its panic becomes an error of the disk. In a build with `panic = "abort"`
-/// the agent restarts instead; docs/decisions/0001-sled.md says why that is bearable.
-fn contained<T>(work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(io::Error::other("sled has panicked")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::scan;
     use super::*;
 
     #[test]
@@ -119,11 +88,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let at = dir.path().join("gen");
         let mut writer = Writer::create(&at, 77).unwrap();
+        let mut added = Vec::new();
         for s in 0..600u64 {
             let frame = vec![s as u8; if s == 300 { 60_000 } else { 3_000 }];
-            writer
-                .insert(&[(s * 10 + 1, frame.as_slice()), (s * 10 + 2, b"second")][..1 + usize::from(s != 300)])
-                .unwrap();
+            let block = &[(s * 10 + 1, frame.as_slice()), (s * 10 + 2, b"second")][..1 + usize::from(s != 300)];
+            added.push(writer.insert(block).unwrap());
             if s % 7 == 0 {
                 writer.sync().unwrap();
             }
@@ -131,21 +100,24 @@ mod tests {
         writer.sync().unwrap();
         let file = File::open(at.join("db")).unwrap();
         let entries = scan::blocks(&file, 77).unwrap();
-        assert_eq!(entries.len(), 600);
+        assert_eq!(entries, added);
         for entry in &entries {
-            assert_eq!(scan::body(&file, 77, entry).unwrap(), writer.body(entry.first).unwrap());
+            assert!(writer.body(entry).unwrap().is_some());
         }
-        assert!(fs::read_dir(at.join("blobs")).unwrap().next().is_none(), "sled has written blob files");
-        writer.close();
-        assert_eq!(scan::blocks(&file, 77).unwrap().len(), 600);
     }
 
     #[test]
-    fn a_panic_inside_becomes_an_error() {
-        let hook = std::panic::take_hook();
-        std::panic::set_hook(Box::new(|_| {}));
-        let outcome = contained(|| -> io::Result<()> { panic!("as sled does") });
-        std::panic::set_hook(hook);
-        assert!(outcome.is_err());
+    fn what_was_synced_is_never_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("gen");
+        let mut writer = Writer::create(&at, 77).unwrap();
+        let mut before = Vec::new();
+        for s in 1..200u64 {
+            writer.insert(&[(s, vec![s as u8; 5_000].as_slice())]).unwrap();
+            writer.sync().unwrap();
+            let now = fs::read(at.join("db")).unwrap();
+            assert!(now.len() > before.len() && now.starts_with(&before));
+            before = now;
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Lives of one store, one after the other: recorded, cut, rebuilt, judged, and lived on from one
 //! of the cuts.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,6 +71,8 @@ pub(crate) struct Site {
     recorder: PathBuf,
     /// Chains of this kind only.
     kind: Option<Kind>,
+    /// Lighter loads: a test among others.
+    short: bool,
 }
 
 impl Site {
@@ -81,7 +84,12 @@ impl Site {
             "heavy" => Kind::Heavy,
             other => panic!("WEIR_KIND is mixed, small or heavy, not {other}"),
         });
-        Self { room: room.to_owned(), recorder: recording::build(), kind }
+        Self {
+            room: room.to_owned(),
+            recorder: recording::build(),
+            kind,
+            short: std::env::var_os("WEIR_CUTS").is_none(),
+        }
     }
 
     /// Lives a chain of lives and judges cuts of each.
@@ -188,7 +196,7 @@ impl Life<'_> {
                 self.evict_cache(image, &root, &Recording::read(&log));
             }
             let steps = match self.kind {
-                Kind::Heavy => random.random_range(4..40),
+                Kind::Heavy => random.random_range(4..if self.site.short { 10 } else { 40 }),
                 _ => random.random_range(10..70),
             };
             let life = boot * 8 + process + 1;
@@ -238,25 +246,32 @@ impl Life<'_> {
         }
     }
 
-    /// Where to cut: most of them soon after a start on what an earlier process has left.
+    /// Where to cut: most soon after a start on what an earlier process has left, some where what
+    /// was synced is written over.
     fn cuts(&mut self, boot: u64, recording: &Recording, random: &mut StdRng) -> Vec<usize> {
         let starts = recording.starts();
         let restarts = &starts[usize::from(boot == 0 && !starts.is_empty())..];
+        let restarts: Vec<Vec<usize>> = restarts
+            .iter()
+            .map(|start| (*start..recording.ops.len()).filter(|i| recording.ops[*i].touches()).take(RESTART).collect())
+            .filter(|first: &Vec<usize>| !first.is_empty())
+            .collect();
+        let again = written_again(recording);
         let mut cuts = Vec::new();
         for _ in 0..CUTS_EACH {
-            let aimed = random.random_range(0..4) < 3;
-            if let Some(start) =
-                (!restarts.is_empty() && aimed).then(|| restarts[random.random_range(0..restarts.len())])
-            {
-                let touching = (start..recording.ops.len()).filter(|i| recording.ops[*i].touches());
-                let first: Vec<_> = touching.take(RESTART).collect();
-                if !first.is_empty() {
-                    self.tally.at_restart += 1;
-                    cuts.push(first[random.random_range(0..first.len())] + 1);
-                    continue;
-                }
-            }
-            cuts.push(random.random_range(0..=recording.ops.len()));
+            let aim = random.random_range(0..100);
+            let from = if aim < 65 && !restarts.is_empty() {
+                self.tally.at_restart += 1;
+                &restarts[random.random_range(0..restarts.len())]
+            } else if aim < 85 {
+                &again
+            } else {
+                &Vec::new()
+            };
+            cuts.push(match from.len() {
+                0 => random.random_range(0..=recording.ops.len()),
+                n => from[random.random_range(0..n)] + 1,
+            });
         }
         cuts.sort_unstable();
         cuts
@@ -288,6 +303,27 @@ impl Life<'_> {
             tokio::time::timeout(Duration::from_secs(60), judging).await.map_err(|_| "the store hangs".to_owned())?
         })
     }
+}
+
+/// The operations that write over what a sync had saved, and the few behind them.
+fn written_again(recording: &Recording) -> Vec<usize> {
+    let mut sizes: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut again = Vec::new();
+    for (i, op) in recording.ops.iter().enumerate() {
+        let (saved, size) = sizes.entry(&op.path).or_default();
+        match &op.act {
+            Act::Create => (*saved, *size) = (0, 0),
+            Act::Write { offset, data } => {
+                if *offset < *saved && op.path.ends_with("/db") {
+                    again.extend(i..recording.ops.len().min(i + 3));
+                }
+                *size = (*size).max(offset + data.len() as u64);
+            }
+            Act::Sync { worked: true } => *saved = *size,
+            _ => {}
+        }
+    }
+    again
 }
 
 fn wait(mut child: Child) -> Result<(), String> {

@@ -175,7 +175,7 @@ impl Row {
             all.merge(&generation.census()?);
         }
         let payload = all.total();
-        // sled takes more than the payload; what is wanted is disk.
+        // What is wanted is disk, which is more than payload.
         let share = u128::from(wanted) * u128::from(payload) / u128::from(self.bytes().max(1));
         Ok(all.quotas(u64::try_from(share).unwrap_or(u64::MAX).min(payload)))
     }
