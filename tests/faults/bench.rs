@@ -24,7 +24,7 @@ use super::proxy::{FAIR, Proxy, Weather};
 use super::rig::Home;
 
 /// No gateway may take longer to deliver what waits once the fault is over.
-const HEALING: Duration = Duration::from_secs(180);
+const HEALING: Duration = Duration::from_secs(100);
 
 pub struct Bench {
     pub gateway: Gateway,
@@ -153,6 +153,15 @@ impl Bench {
         self.gateway.ledger.life_over(|number| head_end.has(number));
     }
 
+    /// SIGTERM; what was delivered needs no confirmation any more.
+    pub async fn stop(&mut self) {
+        if let Err(error) = self.gateway.stop().await {
+            self.findings.push(error.to_string());
+        }
+        let head_end = &self.head_end;
+        self.gateway.ledger.life_over(|number| head_end.has(number));
+    }
+
     async fn begin(&mut self, round: &Round, random: &mut StdRng) {
         let proxy = &self.proxy;
         match round.fault {
@@ -162,15 +171,16 @@ impl Bench {
             Fault::StallUp => proxy.weather(Weather { stalled: [true, false], ..FAIR }),
             Fault::StallDown => proxy.weather(Weather { stalled: [false, true], ..FAIR }),
             Fault::Slow => proxy.weather(Weather { rate: Some(random.random_range(4000..16_000)), ..FAIR }),
-            Fault::LostOnce => proxy.weather(Weather { lose: 1.0, ..FAIR }),
             Fault::Lost => {
                 let lose = if round.heal || random.random() { 1.0 } else { 0.3 };
                 proxy.weather(Weather { lose, ..FAIR });
             }
             Fault::Doubled => proxy.weather(Weather { double: 0.5, ..FAIR }),
-            Fault::DoubledLate => {
-                let double_after = Duration::from_millis(random.random_range(5..150));
-                proxy.weather(Weather { double: 0.3, double_after, ..FAIR });
+            Fault::Repeated => {
+                // Copies of old PUBACKs arrive while messages with the same ids don't get through.
+                proxy.weather(Weather { stalled: [true, false], ..FAIR });
+                sleep(Duration::from_millis(random.random_range(20..200))).await;
+                proxy.weather(Weather { stalled: [true, false], repeat: true, ..FAIR });
             }
             Fault::BrokerStopped => self.broker.signal("STOP"),
             Fault::BrokerKilled => {
@@ -214,14 +224,7 @@ impl Bench {
             Fault::DiskFull => self.disk.free(),
             _ => {}
         }
-        if round.fault == Fault::DoubledLate && round.seed.is_multiple_of(2) {
-            // Copies of PUBACKs go on arriving while messages with the same ids don't get through.
-            let double_after = Duration::from_millis(100);
-            self.proxy.weather(Weather { stalled: [true, false], double: 1.0, double_after, ..FAIR });
-            sleep(Duration::from_millis(500)).await;
-            self.proxy.cut(FAIR).await;
-        }
-        let may_drop = matches!(round.fault, Fault::StallBoth | Fault::StallUp | Fault::StallDown | Fault::DoubledLate)
+        let may_drop = matches!(round.fault, Fault::StallBoth | Fault::StallUp | Fault::StallDown | Fault::Repeated)
             || (round.fault == Fault::Lost && !round.heal);
         if may_drop && random.random() {
             // What was held is lost with the connection.
@@ -269,6 +272,22 @@ impl Bench {
         self.low >= mark
     }
 
+    /// Waits until nothing has come for `patience`, or for 3 s once everything has arrived.
+    pub async fn quiet(&self, patience: Duration) {
+        let mut last = (0, Instant::now());
+        loop {
+            let heard = self.head_end.heard();
+            if heard != last.0 {
+                last = (heard, Instant::now());
+            }
+            let all = self.head_end.arrived() >= self.gateway.ledger.made();
+            if last.1.elapsed() > if all { Duration::from_secs(3) } else { patience } {
+                return;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn last_round(&mut self) {
         self.gateway.start(&Life { tls: false, sync: "200ms", clock: None }).await;
         if let Some(lasting) = self.lasting.take() {
@@ -278,22 +297,8 @@ impl Bench {
             self.findings.push(finding);
         }
         self.gateway.ledger.hold(true);
-        let begun = Instant::now();
-        let mut arrived = (self.head_end.arrived(), Instant::now());
-        // Nothing more comes when nothing has come for so long.
-        while arrived.1.elapsed() < Duration::from_secs(20) && begun.elapsed() < 2 * HEALING {
-            let now = self.head_end.arrived();
-            if now != arrived.0 {
-                arrived = (now, Instant::now());
-            }
-            if now == self.gateway.ledger.made() {
-                break;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        if let Err(error) = self.gateway.stop().await {
-            self.findings.push(error.to_string());
-        }
+        self.quiet(Duration::from_secs(20)).await;
+        self.stop().await;
         // Repeats of the broker's own come at once, if at all.
         sleep(Duration::from_millis(300)).await;
     }

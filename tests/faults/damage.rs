@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::bench::Bench;
 use super::disk::{damage, generations};
@@ -37,8 +37,8 @@ impl Bench {
         for _ in 0..times {
             self.proxy.weather(Weather { open: false, ..FAIR });
             self.gather().await;
-            for path in self.victims(random) {
-                damage(&path, 4096, random.random_range(1..=4), random);
+            for path in self.victims() {
+                damage(&path, random.random_range(5..=40), random);
             }
             let before = self.reported();
             self.proxy.weather(FAIR);
@@ -50,7 +50,8 @@ impl Bench {
                 self.gateway.start(&LIFE).await;
                 self.gateway.ready().await.unwrap();
             }
-            self.drain().await;
+            self.quiet(Duration::from_secs(4)).await;
+            self.stop().await;
             total.reported += self.reported() - before;
         }
         let (waited, lost) = self.missing_since_the_rounds();
@@ -74,27 +75,14 @@ impl Bench {
         assert_eq!(ledger.unconfirmed(), 0, "the gateway took and kept all");
     }
 
-    /// Files whose frames must be missed when they are spoilt.
-    fn victims(&self, random: &mut StdRng) -> Vec<PathBuf> {
+    /// The files that hold what waits.
+    fn victims(&self) -> Vec<PathBuf> {
         let store = self.gateway.home.path("store");
         if self.gateway.maker == Maker::Bridge {
             return vec![store.join("mosquitto.db")];
         }
-        let lane = if random.random_bool(0.2) { "priority" } else { "ordinary" };
-        generations(&store, lane).iter().map(|generation| generation.join("db")).collect()
-    }
-
-    /// Waits until nothing has come for 3 s, and ends the gateway.
-    async fn drain(&mut self) {
-        let mut arrived = (self.head_end.arrived(), Instant::now());
-        while arrived.1.elapsed() < Duration::from_secs(3) {
-            let now = self.head_end.arrived();
-            if now != arrived.0 {
-                arrived = (now, Instant::now());
-            }
-            sleep(Duration::from_millis(20)).await;
-        }
-        self.gateway.stop().await.unwrap();
+        let lanes = ["priority", "ordinary"].map(|lane| generations(&store, lane));
+        lanes.iter().flatten().map(|generation| generation.join("db")).collect()
     }
 
     /// Telegrams that the gateway says were damaged; mosquitto has no such number.

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::seq::IteratorRandom;
 
 const SIZE: u64 = 64 << 20;
 
@@ -139,12 +140,13 @@ pub fn tear_database(directory: &Path, random: &mut StdRng) {
     fs::write(directory.join("mosquitto.db.new"), garbage(random, 100_000)).unwrap();
 }
 
-/// Flips bits in `count` places of a file, beyond `from`.
-pub fn damage(path: &Path, from: u64, count: usize, random: &mut StdRng) {
+/// Flips bits in `count` places of a file.
+pub fn damage(path: &Path, count: usize, random: &mut StdRng) {
     let mut bytes = fs::read(path).unwrap();
-    let length = bytes.len();
     for _ in 0..count {
-        bytes[random.random_range(from as usize..length)] ^= 1 << random.random_range(0..8);
+        if let Some(at) = (0..bytes.len()).choose(random) {
+            bytes[at] ^= 1 << random.random_range(0..8);
+        }
     }
     fs::write(path, bytes).unwrap();
 }

@@ -22,8 +22,8 @@ pub struct Book {
     pub sequences: HashMap<u64, u64>,
     /// Frames that are no telegram of ours, or came under a sequence that was another's.
     pub wrong: Vec<String>,
-    /// Of lives whose retained topics matter not: everything that is no data.
-    pub others: u64,
+    /// Frames, repeats too.
+    heard: u64,
     /// The broker confirmed the subscription in this session.
     pub listening: bool,
 }
@@ -31,7 +31,6 @@ pub struct Book {
 impl Book {
     fn write(&mut self, topic: &[u8], payload: &[u8]) {
         if !topic.starts_with(b"data/") && !topic.starts_with(b"event/") {
-            self.others += 1;
             return;
         }
         for (number, sequence) in frames_of(payload) {
@@ -40,6 +39,7 @@ impl Book {
                 continue;
             };
             *self.arrivals.entry(number).or_default() += 1;
+            self.heard += 1;
             let before = *self.sequences.entry(sequence).or_insert(number);
             if before != number {
                 self.wrong.push(format!("sequence {sequence} was telegram {before} and {number}"));
@@ -74,6 +74,11 @@ impl HeadEnd {
     /// How many different telegrams arrived.
     pub fn arrived(&self) -> u64 {
         self.book.lock().unwrap().arrivals.len() as u64
+    }
+
+    /// How many frames arrived, repeats too.
+    pub fn heard(&self) -> u64 {
+        self.book.lock().unwrap().heard
     }
 
     pub fn listening(&self) -> bool {

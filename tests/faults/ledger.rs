@@ -102,7 +102,7 @@ impl Ledger {
     /// When the gateway opened the line twice: the numbering is not known then.
     pub fn numbered(&self, first: u64, durable: u64) {
         let mut pages = self.0.lock().unwrap();
-        assert!(pages.lines <= 1, "weir lost its receiver's line without a reason");
+        assert!(std::mem::take(&mut pages.lines) <= 1, "weir lost its receiver's line without a reason");
         let life = std::mem::take(&mut pages.life);
         for (number, _) in life.iter().zip(first..).take_while(|(_, sequence)| *sequence <= durable) {
             pages.confirm(*number);
@@ -116,7 +116,6 @@ impl Ledger {
     pub fn life_over(&self, delivered: impl Fn(u64) -> bool) {
         let mut pages = self.0.lock().unwrap();
         pages.life.clear();
-        pages.lines = 0;
         pages.unconfirmed.retain(|number| !delivered(*number));
         pages.again = pages.unconfirmed.iter().copied().collect();
     }

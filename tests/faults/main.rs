@@ -54,6 +54,7 @@ fn judge(maker: Maker, seed: u64, rounds: &[Round], progress: &AtomicUsize) -> V
         let mut bench = Bench::new(maker, seed).await;
         bench.run(rounds, progress).await;
         let mut verdict = Verdict::of(&mut bench, rounds);
+        println!("{}: lost {} of {}, duplicates {}", maker.name(), verdict.lost, verdict.fed, verdict.repeats);
         verdict.damage = bench.damage(seed, rounds.len().div_ceil(50)).await;
         if maker == Maker::Weir && verdict.damage.lost != verdict.damage.reported {
             verdict.findings.push(format!("damage was not told as it was: {:?}", verdict.damage));
@@ -76,7 +77,7 @@ fn show(makers: &[Maker], progress: &[Arc<AtomicUsize>], rounds: usize, begun: I
 struct Options {
     long: bool,
     makers: Vec<Maker>,
-    kills: usize,
+    kills: Option<usize>,
     /// A part of the names of the faults wanted.
     only: String,
 }
@@ -85,14 +86,14 @@ const USAGE: &str = "usage: tests/chaos [--long] [--kills N] [--fault TEXT] [--w
 
 fn options() -> Result<Options, String> {
     let makers = vec![Maker::Weir, Maker::Bridge];
-    let mut options = Options { long: false, makers, kills: 50, only: String::new() };
+    let mut options = Options { long: false, makers, kills: None, only: String::new() };
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--long" => (options.long, options.kills) = (true, 1000),
+            "--long" => options.long = true,
             "--weir" => options.makers = vec![Maker::Weir],
             "--bridge" => options.makers = vec![Maker::Bridge],
-            "--kills" => options.kills = arguments.next().and_then(|n| n.parse().ok()).ok_or(USAGE)?,
+            "--kills" => options.kills = Some(arguments.next().and_then(|n| n.parse().ok()).ok_or(USAGE)?),
             "--fault" => options.only = arguments.next().ok_or(USAGE)?,
             other => return Err(format!("{other} is unknown; {USAGE}")),
         }
@@ -115,7 +116,8 @@ fn main() -> ExitCode {
     let seed = std::env::var("WEIR_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| random::generator().random());
     println!("WEIR_SEED={seed} repeats this run's choices");
-    let rounds = plan::rounds(seed, options.kills, options.long, &options.only);
+    let kills = options.kills.unwrap_or(if options.long { 1000 } else { 50 });
+    let rounds = plan::rounds(seed, kills, options.long, &options.only);
     let begun = Instant::now();
     let progress: Vec<_> = options.makers.iter().map(|_| Arc::new(AtomicUsize::new(0))).collect();
     let verdicts: Vec<_> = std::thread::scope(|scope| {

@@ -16,10 +16,9 @@ pub enum Fault {
     StallUp,
     StallDown,
     Slow,
-    LostOnce,
     Lost,
     Doubled,
-    DoubledLate,
+    Repeated,
     BrokerStopped,
     BrokerKilled,
     BrokerEnded,
@@ -61,10 +60,9 @@ pub const KINDS: &[Kind] = &[
     kind(Fault::StallUp, "link silent, to the broker", 40, 300..=1500, NOTICED, [4, 0]),
     kind(Fault::StallDown, "link silent, to the gateway", 40, 300..=1500, NOTICED, [4, 0]),
     kind(Fault::Slow, "slow link (4 to 16 kB/s)", 60, 300..=2000, 5000, [4, 1]),
-    kind(Fault::LostOnce, "a few PUBACKs lost", 20, 20..=60, 40, [2, 0]),
     kind(Fault::Lost, "PUBACKs lost", 70, 200..=1000, 1000, [2, 0]),
-    kind(Fault::Doubled, "PUBACKs doubled at once", 60, 200..=1000, 2000, [4, 1]),
-    kind(Fault::DoubledLate, "PUBACKs doubled later", 50, 200..=1000, 2000, [4, 1]),
+    kind(Fault::Doubled, "PUBACKs doubled", 60, 200..=1000, 2000, [4, 1]),
+    kind(Fault::Repeated, "old PUBACKs repeated", 50, 20..=300, 100, [4, 1]),
     kind(Fault::BrokerStopped, "broker stopped (SIGSTOP)", 60, 200..=1500, NOTICED, [4, 0]),
     kind(Fault::BrokerKilled, "broker killed (SIGKILL)", 40, 100..=500, 500, [4, 1]),
     kind(Fault::BrokerEnded, "broker restarted (SIGTERM)", 25, 100..=500, 500, [4, 1]),
@@ -112,11 +110,12 @@ pub fn rounds(seed: u64, kills: usize, long: bool, only: &str) -> Vec<Round> {
     let total: usize = KINDS.iter().map(|kind| kind.long).sum();
     for kind in KINDS.iter().skip(1).filter(|kind| kind.name.contains(only)) {
         let count = (kind.long * kills / total).max(1);
-        rounds.extend((0..count).map(|_| round(kind, false, random)));
         rounds.extend((0..kind.healing[usize::from(!long)]).map(|_| round(kind, true, random)));
+        rounds.extend((0..count).map(|_| round(kind, false, random)));
     }
+    let rest = KINDS.iter().find(|kind| !only.is_empty() && kind.name.contains(only)).unwrap_or(&KINDS[0]);
     while rounds.len() < kills {
-        rounds.push(round(&KINDS[0], false, random));
+        rounds.push(round(rest, false, random));
     }
     rounds.truncate(kills);
     rounds.shuffle(random);

@@ -3,7 +3,7 @@
 //! It reads MQTT packet by packet. A gateway that speaks TLS ends it here, so that the same faults
 //! can be done to packets.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -32,13 +32,17 @@ pub struct Weather {
     pub rate: Option<u32>,
     /// The share of PUBACKs that never arrive.
     pub lose: f64,
-    /// The share of PUBACKs that arrive a second time, after the pause.
+    /// The share of PUBACKs that arrive twice.
     pub double: f64,
-    pub double_after: Duration,
+    /// The last PUBACKs arrive a second time, once.
+    pub repeat: bool,
 }
 
 pub const FAIR: Weather =
-    Weather { open: true, stalled: [false, false], rate: None, lose: 0.0, double: 0.0, double_after: Duration::ZERO };
+    Weather { open: true, stalled: [false, false], rate: None, lose: 0.0, double: 0.0, repeat: false };
+
+/// PUBACKs that can be repeated.
+const REMEMBERED: usize = 20;
 
 /// A telegram on its way to the broker.
 #[derive(Debug, Clone, Copy)]
@@ -182,19 +186,39 @@ impl Leg {
 
     async fn down(&mut self, from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
         let mut from = BufReader::new(from);
-        while let Some(packet) = Packet::read(&mut from).await? {
+        let (mut last, mut repeated) = (VecDeque::<Vec<u8>>::new(), false);
+        loop {
+            let mut weather = self.weather.clone();
+            tokio::select! {
+                ready = from.fill_buf() => if ready?.is_empty() { break },
+                () = async { drop(weather.wait_for(|weather| weather.repeat).await) }, if !repeated => {
+                    repeated = true;
+                    for bytes in &last {
+                        self.trace.lock().unwrap().doubled += 1;
+                        self.pass(bytes, &mut to).await?;
+                    }
+                    continue;
+                }
+            }
+            let Some(packet) = Packet::read(&mut from).await? else { break };
             self.calm(1).await;
             let weather = *self.weather.borrow();
-            let acknowledges = packet.kind() == PUBACK;
-            if acknowledges && self.random.random_bool(weather.lose) {
+            if packet.kind() != PUBACK {
+                self.pass(&packet.bytes, &mut to).await?;
+                continue;
+            }
+            if self.random.random_bool(weather.lose) {
                 self.trace.lock().unwrap().swallowed += 1;
                 continue;
             }
             self.pass(&packet.bytes, &mut to).await?;
-            if acknowledges && self.random.random_bool(weather.double) {
+            if self.random.random_bool(weather.double) {
                 self.trace.lock().unwrap().doubled += 1;
-                sleep(weather.double_after).await;
                 self.pass(&packet.bytes, &mut to).await?;
+            }
+            last.push_back(packet.bytes);
+            if last.len() > REMEMBERED {
+                last.pop_front();
             }
         }
         to.shutdown().await
