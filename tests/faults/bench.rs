@@ -39,6 +39,8 @@ pub struct Bench {
     pub times: BTreeMap<Fault, usize>,
     /// What must not be.
     pub findings: Vec<String>,
+    /// What the bridge said when it did not start.
+    pub refused: Vec<String>,
     /// How many telegrams the rounds fed.
     pub fed: u64,
     /// Everything below was delivered.
@@ -82,6 +84,7 @@ impl Bench {
             healed: BTreeMap::new(),
             times: BTreeMap::new(),
             findings: Vec::new(),
+            refused: Vec::new(),
             fed: 0,
             low: 0,
         }
@@ -106,7 +109,8 @@ impl Bench {
             fs::write(clock, "+0").unwrap();
         }
         let tls = round.tls && clock.is_none();
-        self.gateway.start(&Life { tls, sync: round.sync, clock }).await;
+        let life = Life { tls, sync: round.sync, clock };
+        self.gateway.start(&life).await;
         if let Some(lasting) = self.lasting.take() {
             sleep(Duration::from_millis(random.random_range(0..300))).await;
             self.end(&lasting, random).await;
@@ -114,9 +118,7 @@ impl Bench {
         if let Moment::Starting(after) = round.kill {
             sleep(after).await;
         } else {
-            if let Err(finding) = self.gateway.ready().await {
-                self.findings.push(finding);
-            }
+            self.ready(&life).await;
             sleep(round.before).await;
             self.proxy.cause(kind_of(round.fault).name);
             self.begin(round, random).await;
@@ -141,8 +143,26 @@ impl Bench {
         }
     }
 
+    /// Waits until the gateway takes telegrams. A bridge that refuses to start because its database is
+    /// broken is mended as an operator would: the database is taken away.
+    pub async fn ready(&mut self, life: &Life) {
+        let Err(words) = self.gateway.ready().await else { return };
+        if self.gateway.maker == Maker::Weir {
+            self.findings.push(words);
+            return;
+        }
+        self.refused.push(words);
+        let database = self.gateway.home.path("store/mosquitto.db");
+        let _ = fs::rename(&database, self.gateway.home.path(&format!("refused-{}.db", self.refused.len())));
+        let _ = fs::remove_file(&database);
+        self.gateway.start(life).await;
+        if let Err(words) = self.gateway.ready().await {
+            self.findings.push(words);
+        }
+    }
+
     async fn kill(&mut self) {
-        if !self.gateway.runs() {
+        if self.gateway.maker == Maker::Weir && !self.gateway.runs() {
             self.findings.push(format!("it ended by itself:\n{}", self.gateway.last_words()));
         }
         self.proxy.cause(kind_of(Fault::Kill).name);
@@ -289,13 +309,12 @@ impl Bench {
     }
 
     async fn last_round(&mut self) {
-        self.gateway.start(&Life { tls: false, sync: "200ms", clock: None }).await;
+        let life = Life { tls: false, sync: "200ms", clock: None };
+        self.gateway.start(&life).await;
         if let Some(lasting) = self.lasting.take() {
             self.end(&lasting, &mut StdRng::seed_from_u64(0)).await;
         }
-        if let Err(finding) = self.gateway.ready().await {
-            self.findings.push(finding);
-        }
+        self.ready(&life).await;
         self.gateway.ledger.hold(true);
         self.quiet(Duration::from_secs(20)).await;
         self.stop().await;

@@ -1,6 +1,5 @@
 //! Real damage: bits flip in what was durable. That can't be undone; it must be told.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -43,13 +42,9 @@ impl Bench {
             let before = self.reported();
             self.proxy.weather(FAIR);
             self.gateway.start(&LIFE).await;
-            if self.gateway.ready().await.is_err() {
-                total.refused += 1;
-                let _ = self.gateway.stop().await;
-                fs::remove_file(self.gateway.home.path("store/mosquitto.db")).unwrap();
-                self.gateway.start(&LIFE).await;
-                self.gateway.ready().await.unwrap();
-            }
+            let refused = self.refused.len();
+            self.ready(&LIFE).await;
+            total.refused += self.refused.len() - refused;
             self.quiet(Duration::from_secs(4)).await;
             self.stop().await;
             total.reported += self.reported() - before;
@@ -60,7 +55,7 @@ impl Bench {
 
     async fn gather(&mut self) {
         self.gateway.start(&LIFE).await;
-        self.gateway.ready().await.unwrap();
+        self.ready(&LIFE).await;
         let ledger = self.gateway.ledger.clone();
         let enough = ledger.made() + BACKLOG;
         ledger.hurry(true);

@@ -182,8 +182,10 @@ impl Gateway {
                 }
             }
             Process::Bridge(mut child) => {
-                Command::new("kill").arg(child.id().to_string()).status()?;
-                child.wait()?;
+                if child.try_wait()?.is_none() {
+                    Command::new("kill").arg(child.id().to_string()).status()?;
+                    child.wait()?;
+                }
                 self.meter = None;
             }
         }

@@ -3,7 +3,7 @@
 //! The meter is one with a load profile: what the gateway had not confirmed when it was killed,
 //! and did not deliver either, is handed to it again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 #[derive(Default)]
@@ -13,6 +13,8 @@ struct Pages {
     held: bool,
     hurried: bool,
     again: VecDeque<u64>,
+    /// Handed over more than once.
+    repeated: HashSet<u64>,
     /// Handed over in this life of the gateway, in this order.
     life: Vec<u64>,
     unconfirmed: BTreeSet<u64>,
@@ -39,7 +41,10 @@ impl Ledger {
     pub fn next(&self) -> Option<u64> {
         let mut pages = self.0.lock().unwrap();
         let number = match pages.again.pop_front() {
-            Some(number) => number,
+            Some(number) => {
+                pages.repeated.insert(number);
+                number
+            }
             None if pages.held => return None,
             None => {
                 pages.made += 1;
@@ -64,6 +69,11 @@ impl Ledger {
     /// How many different telegrams were handed over at least once.
     pub fn made(&self) -> u64 {
         self.0.lock().unwrap().made
+    }
+
+    /// Whether it was handed over more than once.
+    pub fn was_repeated(&self, number: u64) -> bool {
+        self.0.lock().unwrap().repeated.contains(&number)
     }
 
     pub fn unconfirmed(&self) -> usize {

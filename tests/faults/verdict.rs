@@ -46,6 +46,12 @@ impl Verdict {
             ..Self::default()
         };
         verdict.notes.push(format!("the gateway's directory is on: {:?}", bench.disk.kind));
+        if bench.gateway.maker == Maker::Bridge {
+            let last = bench.refused.last().map_or("", |words| words.lines().last().unwrap_or_default());
+            verdict
+                .notes
+                .push(format!("starts refused until its database was taken away: {} {last}", bench.refused.len()));
+        }
         verdict.count_losses(bench, rounds);
         verdict.count_repeats(bench);
         verdict.check_content(bench);
@@ -74,6 +80,7 @@ impl Verdict {
                 .windows(2)
                 .map(|pair| match (pair[0], pair[1]) {
                     (a, b) if a.sequence != b.sequence => AGAIN,
+                    (a, b) if a.connection == b.connection && bench.gateway.ledger.was_repeated(*number) => AGAIN,
                     (a, b) if a.connection == b.connection => UNEXPLAINED,
                     (a, _) => trace.ends.get(&a.connection).copied().unwrap_or(UNEXPLAINED),
                 })
