@@ -27,8 +27,9 @@ use super::rig::Home;
 const HEALING: Duration = Duration::from_secs(100);
 
 pub struct Bench {
-    pub gateway: Gateway,
+    /// Unmounted before the gateway's home is removed.
     pub disk: Disk,
+    pub gateway: Gateway,
     pub proxy: Proxy,
     pub head_end: HeadEnd,
     broker: Mosquitto,
