@@ -267,14 +267,19 @@ impl Bench {
         let (begun, mark) = (Instant::now(), self.gateway.ledger.made());
         while !self.delivered_below(mark) {
             if begun.elapsed() > HEALING || !self.gateway.runs() {
-                let left = (self.low..mark).filter(|number| !self.head_end.has(*number)).count();
-                self.findings.push(format!(
-                    "{}: not delivered {} s after it was over: {left} telegrams from {}; it said:\n{}",
+                let left: Vec<_> = (self.low..mark).filter(|number| !self.head_end.has(*number)).collect();
+                let finding = format!(
+                    "{}: not delivered {} s after it was over: {} telegrams, {:?}; it said:\n{}",
                     kind_of(fault).name,
                     begun.elapsed().as_secs(),
-                    self.low,
+                    left.len(),
+                    left.iter().take(10).collect::<Vec<_>>(),
                     self.gateway.last_words()
-                ));
+                );
+                eprintln!("{}: {finding}", self.gateway.maker.name());
+                self.findings.push(finding);
+                // Told once.
+                self.low = mark;
                 return;
             }
             sleep(Duration::from_millis(20)).await;

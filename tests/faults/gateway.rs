@@ -52,6 +52,7 @@ pub struct Gateway {
     broker: u16,
     /// The bridge's own.
     port: u16,
+    lives: usize,
     process: Option<Process>,
     meter: Option<Meter>,
 }
@@ -63,7 +64,7 @@ impl Gateway {
     /// A gateway for the broker behind the proxy at `broker`.
     pub fn new(maker: Maker, home: Home, broker: u16) -> Self {
         let port = free_port();
-        Self { maker, home, ledger: Ledger::default(), beyond: 0, broker, port, process: None, meter: None }
+        Self { maker, home, ledger: Ledger::default(), beyond: 0, broker, port, lives: 0, process: None, meter: None }
     }
 
     pub async fn start(&mut self, life: &Life) {
@@ -193,6 +194,10 @@ impl Gateway {
     }
 
     fn read_promises(&mut self, agent: &Agent) {
+        self.lives += 1;
+        if let Some(directory) = evidence() {
+            fs::write(directory.join(format!("weir-{}.log", self.lives)), agent.log().join("\n")).unwrap();
+        }
         let Some(opened) = agent.said(&["the store is open"]).first().cloned() else { return };
         let first = number(&opened, "next=");
         let durable = agent.said(&["DEBUG durable through="]).iter().map(|line| number(line, "through=")).max();
@@ -209,6 +214,11 @@ impl Drop for Gateway {
             let _ = child.wait();
         }
     }
+}
+
+/// Where to keep the logs of all lives and of the proxy, to look into a finding.
+pub fn evidence() -> Option<PathBuf> {
+    std::env::var_os("WEIR_CHAOS_EVIDENCE").map(PathBuf::from)
 }
 
 fn faked_time(life: &Life) -> Vec<(&'static str, String)> {

@@ -4,7 +4,8 @@
 //! can be done to packets.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +18,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
+use weir::os::clock;
 
+use super::gateway::evidence;
 use super::mqtt::{PUBACK, Packet};
 use super::telegram::frames_of;
 
@@ -64,6 +67,22 @@ pub struct Trace {
     pub swallowed: u64,
     pub doubled: u64,
     connections: u32,
+    evidence: Option<File>,
+}
+
+impl Trace {
+    /// Notes a packet where somebody wants to look into it later.
+    fn note(&mut self, connection: u32, what: &str, id: u16, numbers: &[(u64, u64)]) {
+        if let Some(file) = &mut self.evidence {
+            let time = clock::now().as_millis();
+            let _ = writeln!(file, "{time} {connection} {what} {id} {numbers:?}");
+        }
+    }
+
+    fn repeated(&mut self, connection: u32, puback: &[u8]) {
+        self.doubled += 1;
+        self.note(connection, "repeated", u16::from_be_bytes([puback[2], puback[3]]), &[]);
+    }
 }
 
 pub struct Proxy {
@@ -78,7 +97,8 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (weather, seen) = watch::channel(FAIR);
-        let trace = Arc::new(Mutex::new(Trace { cause: "the beginning", ..Trace::default() }));
+        let evidence = evidence().map(|directory| File::create(directory.join(format!("proxy-{to}.log"))).unwrap());
+        let trace = Arc::new(Mutex::new(Trace { cause: "the beginning", evidence, ..Trace::default() }));
         let shared = trace.clone();
         let task = tokio::spawn(async move {
             loop {
@@ -174,7 +194,9 @@ impl Leg {
             self.calm(0).await;
             if let Some(publish) = packet.publish() {
                 let mut trace = self.trace.lock().unwrap();
-                for (number, sequence) in carried(publish.topic, publish.payload) {
+                let carried = carried(publish.topic, publish.payload);
+                trace.note(self.id, "publish", publish.id, &carried);
+                for (number, sequence) in carried {
                     trace.copies.entry(number).or_default().push(Copy { connection: self.id, sequence });
                 }
             }
@@ -194,7 +216,7 @@ impl Leg {
                 () = async { drop(weather.wait_for(|weather| weather.repeat).await) }, if !repeated => {
                     repeated = true;
                     for bytes in &last {
-                        self.trace.lock().unwrap().doubled += 1;
+                        self.trace.lock().unwrap().repeated(self.id, bytes);
                         self.pass(bytes, &mut to).await?;
                     }
                     continue;
@@ -211,6 +233,7 @@ impl Leg {
                 self.trace.lock().unwrap().swallowed += 1;
                 continue;
             }
+            self.trace.lock().unwrap().note(self.id, "acknowledged", packet.acknowledged().unwrap_or(0), &[]);
             self.pass(&packet.bytes, &mut to).await?;
             if self.random.random_bool(weather.double) {
                 self.trace.lock().unwrap().doubled += 1;
