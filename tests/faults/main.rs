@@ -103,7 +103,7 @@ fn options() -> Result<Options, String> {
 }
 
 fn main() -> ExitCode {
-    if std::env::var_os("WEIR_BINARY").is_none() {
+    if std::env::var_os("WEIR_CHAOS").is_none() {
         println!("chaos: not run here; tests/chaos runs it");
         return ExitCode::SUCCESS;
     }
