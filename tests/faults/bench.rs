@@ -192,6 +192,10 @@ impl Bench {
             Fault::StallUp => proxy.weather(Weather { stalled: [true, false], ..FAIR }),
             Fault::StallDown => proxy.weather(Weather { stalled: [false, true], ..FAIR }),
             Fault::Slow => proxy.weather(Weather { rate: Some(random.random_range(4000..16_000)), ..FAIR }),
+            Fault::Backlog => {
+                self.gateway.ledger.hurry(true);
+                proxy.weather(Weather { open: false, ..FAIR });
+            }
             Fault::Lost => {
                 let lose = if round.heal || random.random() { 1.0 } else { 0.3 };
                 proxy.weather(Weather { lose, ..FAIR });
@@ -243,6 +247,7 @@ impl Bench {
             Fault::BrokerStopped => self.broker.signal("CONT"),
             Fault::BrokerKilled | Fault::BrokerEnded => self.broker.restart().await,
             Fault::DiskFull => self.disk.free(),
+            Fault::Backlog => self.gateway.ledger.hurry(false),
             _ => {}
         }
         let may_drop = matches!(round.fault, Fault::StallBoth | Fault::StallUp | Fault::StallDown | Fault::Repeated)
