@@ -273,8 +273,9 @@ impl Bench {
         while !self.delivered_below(mark) {
             if begun.elapsed() > HEALING || !self.gateway.runs() {
                 let left: Vec<_> = (self.low..mark).filter(|number| !self.head_end.has(*number)).collect();
+                let passed = left.iter().filter(|number| self.proxy.passed(**number)).count();
                 let finding = format!(
-                    "{}: not delivered {} s after it was over: {} telegrams, {:?}; it said:\n{}",
+                    "{}: not delivered {} s after it was over: {} telegrams ({passed} passed on to the broker), {:?}; it said:\n{}",
                     kind_of(fault).name,
                     begun.elapsed().as_secs(),
                     left.len(),

@@ -133,6 +133,11 @@ impl Proxy {
         self.weather(weather);
     }
 
+    /// Whether a copy of this telegram was passed on to the broker.
+    pub fn passed(&self, number: u64) -> bool {
+        self.trace.lock().unwrap().copies.contains_key(&number)
+    }
+
     /// Names what goes on, for the connections that end from now on.
     pub fn cause(&self, cause: &'static str) {
         self.trace.lock().unwrap().cause = cause;

@@ -62,12 +62,15 @@ impl Verdict {
     }
 
     fn count_losses(&mut self, bench: &Bench, rounds: &[Round]) {
+        let mut passed = 0;
         for number in (0..self.fed).filter(|number| !bench.head_end.has(*number)) {
             self.lost += 1;
+            passed += u64::from(bench.proxy.passed(number));
             let round = bench.gateway.ledger.confirmed_in(number);
             let fault = round.map(|at| rounds.get(at).map_or(Fault::Kill, |round| round.fault));
             *self.lost_by.entry(fault.map_or("never confirmed", |fault| kind_of(fault).name)).or_default() += 1;
         }
+        self.notes.push(format!("lost although a copy was passed on to the broker: {passed}"));
     }
 
     /// A copy is explained by what ended the connection of the copy before it.
