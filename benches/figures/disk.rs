@@ -17,21 +17,16 @@ const SECTOR: u64 = 512;
 /// What was written up to a moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Written {
-    /// Bytes to the device, or by the process where there is no device of its own.
+    /// Bytes to the device; where there is none of its own, what the process is charged for
+    /// (`write_bytes`: without the journal, and with whole folios where a page was written).
     pub device: u64,
-    /// Bytes the process is charged for (`write_bytes`).
-    pub process: u64,
     /// Transactions that ext4 has committed.
     pub commits: u64,
 }
 
 impl Written {
     pub fn since(self, earlier: Self) -> Self {
-        Self {
-            device: self.device - earlier.device,
-            process: self.process - earlier.process,
-            commits: self.commits - earlier.commits,
-        }
+        Self { device: self.device - earlier.device, commits: self.commits - earlier.commits }
     }
 }
 
@@ -71,13 +66,12 @@ impl Disk {
     /// Lets everything reach the device and counts; `io` is the process's file in /proc.
     pub fn written(&self, io: &Path) -> Written {
         rustix::fs::syncfs(File::open(&self.path).unwrap()).unwrap();
-        let process = write_bytes(io);
-        let Some(name) = &self.device else { return Written { device: process, process, commits: 0 } };
+        let Some(name) = &self.device else { return Written { device: write_bytes(io), commits: 0 } };
         let stat = fs::read_to_string(format!("/sys/block/{name}/stat")).unwrap();
         let sectors: u64 = stat.split_whitespace().nth(6).unwrap().parse().unwrap();
         let journal = fs::read_to_string(format!("/proc/fs/jbd2/{name}-8/info")).unwrap_or_default();
         let commits = journal.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
-        Written { device: sectors * SECTOR, process, commits }
+        Written { device: sectors * SECTOR, commits }
     }
 }
 

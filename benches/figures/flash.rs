@@ -45,12 +45,8 @@ impl Wear {
 
     fn note(&self) -> String {
         let Self { frames, written, counted_by } = self;
-        format!(
-            "{frames} frames: {} KB, {} KB of them by the process, {} journal commits; {counted_by}",
-            written.device / 1000,
-            written.process / 1000,
-            written.commits
-        )
+        let (bytes, commits) = (written.device / 1000, written.commits);
+        format!("{frames} frames: {bytes} KB, {commits} journal commits; {counted_by}")
     }
 }
 
@@ -65,14 +61,12 @@ enum Growth {
 pub fn measure(scale: &Scale) -> Vec<Figure> {
     let home = directory();
     let certificates = Certificates::make(home.path());
-    let port = free_port();
-    let _broker = Broker::start(home.path(), &certificates, port);
-    let (ca, seconds) = (&certificates.ca, (scale.warm, scale.steady));
+    let (certificates, seconds) = (&certificates, (scale.warm, scale.steady));
     let [slow, fast] = thread::scope(|scope| {
         RATES
             .map(|rate| {
-                let up = scope.spawn(move || agent(ca, Some(port), rate, seconds));
-                let down = scope.spawn(move || agent(ca, None, rate, seconds));
+                let up = scope.spawn(move || agent(certificates, true, rate, seconds));
+                let down = scope.spawn(move || agent(certificates, false, rate, seconds));
                 let appended = scope.spawn(move || bare(Growth::Appended, rate, seconds));
                 let preallocated = scope.spawn(move || bare(Growth::Preallocated, rate, seconds));
                 [up, down, appended, preallocated]
@@ -98,14 +92,16 @@ fn figures(rate: u64, [up, down, appended, preallocated]: &[Wear; 4]) -> Vec<Fig
     ]
 }
 
-/// The real binary with one receiver; without a `port` nobody listens where its broker should be.
-fn agent(ca: &Path, port: Option<u16>, rate: u64, (warm, steady): (u64, u64)) -> Wear {
-    let disk = Disk::make();
+/// The real binary with one receiver, and a broker of its own: agents of one name throw each other
+/// out. When it is not `up` nobody listens where the broker should be.
+fn agent(certificates: &Certificates, up: bool, rate: u64, (warm, steady): (u64, u64)) -> Wear {
+    let (disk, home, port) = (Disk::make(), directory(), free_port());
+    let broker = up.then(|| Broker::start(home.path(), certificates, port));
     let (receptor, radio) = Receptor::start();
     let setup = Setup {
         store: disk.path.join("store"),
-        broker: port.unwrap_or_else(free_port),
-        ca: ca.to_owned(),
+        broker: port,
+        ca: certificates.ca.clone(),
         uplink: "",
         radio: Some(radio),
         tells_every: Some(Duration::from_millis(200)),
@@ -114,11 +110,11 @@ fn agent(ca: &Path, port: Option<u16>, rate: u64, (warm, steady): (u64, u64)) ->
     let (mut agent, _) = Agent::start(&setup);
     let mut line = receptor.send(0);
     let io = PathBuf::from(format!("/proc/{}/io", agent.child.id()));
-    if port.is_some() {
+    if up {
         agent.until_counters("connected", |c| c.connected);
     }
-    let mut settled = |agent: &mut Agent, sent: u64| {
-        agent.until_counters("settled", |c| c.received >= sent && (port.is_none() || c.cached == 0));
+    let settled = |agent: &mut Agent, sent: u64| {
+        agent.until_counters("settled", |c| c.received >= sent && (!up || c.cached == 0));
         // The last tick.
         thread::sleep(TICK + TICK / 2);
     };
@@ -132,6 +128,7 @@ fn agent(ca: &Path, port: Option<u16>, rate: u64, (warm, steady): (u64, u64)) ->
     let written = disk.written(&io).since(begun);
     drop(line);
     agent.stop();
+    drop(broker);
     Wear { frames, written, counted_by: disk.counted_by() }
 }
 

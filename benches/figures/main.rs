@@ -43,13 +43,14 @@ pub struct Scale {
     pub repeats: usize,
     /// How long an idle agent is watched, in seconds.
     pub idle: u64,
-    /// How long steady rates run before they are measured, and while they are, in seconds: the
-    /// cursor is written once a minute.
+    /// How long steady rates run before they are measured, in seconds.
     pub warm: u64,
+    /// And while they are: the cursor is written once a minute.
     pub steady: u64,
 }
 
-const FULL: Scale = Scale { backlog: 1_000_000, drain: 200_000, singles: 2000, repeats: 3, idle: 10, warm: 5, steady: 120 };
+const FULL: Scale =
+    Scale { backlog: 1_000_000, drain: 200_000, singles: 2000, repeats: 3, idle: 10, warm: 5, steady: 120 };
 const QUICK: Scale = Scale { backlog: 5000, drain: 2000, singles: 50, repeats: 1, idle: 1, warm: 1, steady: 3 };
 
 type Section = fn(&Scale) -> Vec<Figure>;
