@@ -23,6 +23,8 @@ const SOME: u64 = 1000;
 const BATCH: usize = 500;
 const TOGETHER: u64 = 64;
 const TICK: Duration = Duration::from_secs(1);
+/// A little more than one full generation of the store: from there on all are alike.
+const GENERATION: u64 = 30_000;
 /// A run this small is repeated.
 const REPEATS: usize = 9;
 /// Parts of a long drain that are held against each other.
@@ -137,15 +139,16 @@ fn drains(scale: &Scale) -> Vec<Figure> {
         }
         spent / taken as f64
     });
-    let some = median(
-        (0..REPEATS)
-            .map(|n| {
-                let path = at(&format!("some-{n}"));
-                fill_store(&path, once);
-                run(async { drain(&open_store(&path, SyncPolicy::Every(TICK)), once).await / once as f64 })
-            })
-            .collect(),
-    );
+    let alone = |frames: u64| {
+        let times = (0..REPEATS).map(|n| {
+            let path = at(&format!("{frames}-{n}"));
+            fill_store(&path, frames);
+            run(async { drain(&open_store(&path, SyncPolicy::Every(TICK)), frames).await / frames as f64 })
+        });
+        median(times.collect())
+    };
+    let (full, some) = (many.min(GENERATION), alone(once));
+    let one = alone(full);
     fill_store(&at("many"), many);
     let (parts, left) = run(async {
         let store = open_store(&at("many"), SyncPolicy::Every(TICK));
@@ -170,8 +173,10 @@ fn drains(scale: &Scale) -> Vec<Figure> {
     vec![
         figure(0, none, ", from memory: each batch as it comes"),
         figure(once, some, ", from disk"),
+        figure(full, one, ", from disk: one full generation"),
         figure(many, whole, ", from disk"),
         cost(format!("drain cost, {many} cached"), whole, format!("{once} cached"), some),
+        cost(format!("drain cost, {many} cached"), whole, format!("{full} cached"), one),
         cost(format!("drain cost, first tenth of {many}"), first, "last tenth".to_owned(), last)
             .note("above 1: a backlog makes draining dearer"),
         Figure::new(format!("disk after {many} were drained, store alone"), left, "MB").against("aim", DISK_AIM),
