@@ -68,7 +68,7 @@ fn rate(frames: u64, work: impl FnOnce(&Path)) -> f64 {
 }
 
 /// The plainest durable log: length, CRC and bytes; `None` syncs after each record.
-fn bare_log(path: &Path, frames: u64, tick: Option<Duration>) {
+pub fn bare_log(path: &Path, frames: u64, tick: Option<Duration>) {
     let file = File::create(path).unwrap();
     let mut log = BufWriter::with_capacity(1 << 16, &file);
     let crc = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);

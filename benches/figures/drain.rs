@@ -63,7 +63,7 @@ pub fn measure(scale: &Scale) -> Vec<Figure> {
 }
 
 /// The same messages as the agent makes of one frame each, a line each; the length of the last.
-fn write_lines(path: &Path, frames: u64) -> usize {
+pub fn write_lines(path: &Path, frames: u64) -> usize {
     let mut text = Vec::new();
     let mut length = 0;
     for n in 0..frames {
@@ -80,7 +80,7 @@ fn write_lines(path: &Path, frames: u64) -> usize {
     length
 }
 
-fn published(lines: &Path, ca: &Path, port: u16, frames: u64) -> f64 {
+pub fn published(lines: &Path, ca: &Path, port: u16, frames: u64) -> f64 {
     let begun = Instant::now();
     let status = Command::new("mosquitto_pub")
         .args(["-h", "localhost", "-p", &port.to_string(), "-q", "1", "-l", "-t", TOPIC, "--cafile"])

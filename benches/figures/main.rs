@@ -1,7 +1,7 @@
 //! The figures of docs/figures.md, each as a ratio to a baseline measured in the same run:
 //! `cargo bench --bench figures [-- [--quick] [--json] [SECTION...]]`.
 //!
-//! Sections: append, drain, memory, ready, wakeups, size. `WEIR_FIGURES_DIR` names the disk to
+//! Sections: append, drain, backlog, memory, ready, wakeups, flash, size. `WEIR_FIGURES_DIR` names the disk to
 //! measure (default: target/tmp), `WEIR_FIGURES_BINARY` another build of weir than cargo's own.
 
 #![allow(
@@ -17,7 +17,10 @@
 )]
 
 mod append;
+mod backlog;
+mod disk;
 mod drain;
+mod flash;
 mod memory;
 mod ready;
 mod rig;
@@ -40,19 +43,26 @@ pub struct Scale {
     pub repeats: usize,
     /// How long an idle agent is watched, in seconds.
     pub idle: u64,
+    /// How long steady rates run before they are measured, in seconds.
+    pub warm: u64,
+    /// And while they are: the cursor is written once a minute.
+    pub steady: u64,
 }
 
-const FULL: Scale = Scale { backlog: 1_000_000, drain: 200_000, singles: 2000, repeats: 3, idle: 10 };
-const QUICK: Scale = Scale { backlog: 5000, drain: 2000, singles: 50, repeats: 1, idle: 1 };
+const FULL: Scale =
+    Scale { backlog: 1_000_000, drain: 200_000, singles: 2000, repeats: 3, idle: 10, warm: 5, steady: 120 };
+const QUICK: Scale = Scale { backlog: 5000, drain: 2000, singles: 50, repeats: 1, idle: 1, warm: 1, steady: 3 };
 
 type Section = fn(&Scale) -> Vec<Figure>;
 
 const SECTIONS: &[(&str, Section)] = &[
     ("append", append::measure),
     ("drain", drain::measure),
+    ("backlog", backlog::measure),
     ("memory", memory::measure),
     ("ready", ready::measure),
     ("wakeups", wakeups::measure),
+    ("flash", flash::measure),
     ("size", size::measure),
 ];
 

@@ -151,8 +151,11 @@ impl Generation {
     /// Stops writing: from now on it is only read. Without a seal (`seal` false, or it can't be
     /// written) the next start counts its frames again.
     pub(super) fn close(&mut self, seal: bool) {
-        if self.is_open() {
-            self.values = Values::Filed(None);
+        if !self.is_open() {
+            return;
+        }
+        if let Values::Written(writer) = std::mem::replace(&mut self.values, Values::Filed(None)) {
+            writer.close();
             self.entries = None;
             if seal {
                 self.seal();

@@ -52,7 +52,9 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, oneshot, watch};
+use tracing::warn;
 
+use self::key::Key;
 use self::tail::OVERHEAD;
 use self::worker::{Closing, Request, Worker};
 use crate::model::{Frame, Lane, Sequence, Stamp, Stored, Timestamp};
@@ -150,9 +152,7 @@ pub enum StoreError {
         path: PathBuf,
     },
     /// There is no signing key yet.
-    #[error(
-        "there is no signing key {path} yet: the agent makes it for its first manifest, weir store export --take at once"
-    )]
+    #[error("there is no signing key {path} yet: start the agent once")]
     NoKey {
         /// The key's file.
         path: PathBuf,
@@ -281,6 +281,10 @@ impl Store {
     pub fn open(settings: &StoreSettings) -> Result<Self, StoreError> {
         let (status_out, status) = watch::channel(Status::default());
         let worker = Worker::open(settings, status_out)?;
+        // Made now, so that the head-end can pin it before the first manifest.
+        if let Err(error) = Key::open_or_create(&key::path_in(&settings.path)) {
+            warn!(%error, "the signing key can't be made; it is tried again with the first manifest");
+        }
         let (requests, inbox) = mpsc::channel();
         let thread = std::thread::Builder::new().name("store".into());
         let failed = |source| StoreError::Directory { path: settings.path.clone(), source };
@@ -393,7 +397,7 @@ impl Store {
 }
 
 /// Reads the counters of a store without opening it, whether an agent runs or not. While one
-/// runs they are up to a minute old.
+/// runs they are up to one and a half minutes old.
 ///
 /// # Errors
 /// [`StoreError::Missing`], [`StoreError::Counters`], [`StoreError::Directory`].

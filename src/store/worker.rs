@@ -34,7 +34,7 @@ use crate::os::random;
 /// Numbers reserved on disk at a time.
 const RESERVE: u64 = 65_536;
 /// Counters that changed without a change on disk are written this often.
-const COUNTERS_EVERY: Duration = Duration::from_mins(1);
+const COUNTERS_EVERY: Duration = Duration::from_secs(90);
 /// A tick beyond this would only overflow the clock.
 const LONGEST_TICK: Duration = Duration::from_hours(24);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);

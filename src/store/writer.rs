@@ -15,6 +15,11 @@ use crate::os::file::sync_directory;
 
 /// Values that wait to be written together.
 const BUFFER: usize = 128 * 1024;
+/// A sync of so little pays more for the file's growth (a commit of the file system's journal) than
+/// for itself: then the file grows ahead, in zeros.
+const LITTLE: u64 = 4096;
+/// How far it grows ahead.
+const AHEAD: usize = 128 * 1024;
 
 /// A generation's file open for writing.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(super) struct Writer {
     file: File,
     /// Where the next write goes.
     end: u64,
+    /// The file is this long; behind `end` there are zeros.
+    length: u64,
     buffer: Vec<u8>,
     /// The directory entries are durable too.
     settled: bool,
@@ -34,7 +41,7 @@ impl Writer {
     pub(super) fn create(dir: &Path, nonce: u64) -> io::Result<Self> {
         fs::create_dir(dir)?;
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(dir.join("db"))?;
-        Ok(Self { dir: dir.to_owned(), nonce, file, end: 0, buffer: Vec::new(), settled: false })
+        Ok(Self { dir: dir.to_owned(), nonce, file, end: 0, length: 0, buffer: Vec::new(), settled: false })
     }
 
     /// Adds a block and returns what will be known of it once it is durable.
@@ -57,13 +64,26 @@ impl Writer {
     fn write(&mut self) -> io::Result<()> {
         self.file.write_all_at(&self.buffer, self.end)?;
         self.end += self.buffer.len() as u64;
+        self.length = self.length.max(self.end);
         self.buffer.clear();
+        Ok(())
+    }
+
+    /// Lets the file grow ahead, if it has just grown for the sake of a few bytes. Not the first
+    /// time: a file of zeros alone would look damaged.
+    fn grow(&mut self, little: bool) -> io::Result<()> {
+        if little && self.settled && self.length == self.end {
+            self.file.write_all_at(&vec![0; AHEAD], self.end)?;
+            self.length += AHEAD as u64;
+        }
         Ok(())
     }
 
     /// Makes every block durable.
     pub(super) fn sync(&mut self) -> io::Result<()> {
+        let little = self.buffer.len() as u64 <= LITTLE;
         self.write()?;
+        self.grow(little)?;
         self.file.sync_data()?;
         if !self.settled {
             sync_directory(&self.dir)?;
@@ -71,6 +91,13 @@ impl Writer {
             self.settled = true;
         }
         Ok(())
+    }
+
+    /// Closes the file without the zeros behind its end.
+    pub(super) fn close(self) {
+        if self.length > self.end {
+            let _ = self.file.set_len(self.end);
+        }
     }
 
     /// Reads the joined payload of a durable block; `None` when it is damaged.
@@ -115,9 +142,32 @@ mod tests {
         for s in 1..200u64 {
             writer.insert(&[(s, vec![s as u8; 5_000].as_slice())]).unwrap();
             writer.sync().unwrap();
-            let now = fs::read(at.join("db")).unwrap();
-            assert!(now.len() > before.len() && now.starts_with(&before));
+            let mut now = fs::read(at.join("db")).unwrap();
+            assert!(writer.end > before.len() as u64 && now.starts_with(&before));
+            now.truncate(usize::try_from(writer.end).unwrap());
             before = now;
         }
+    }
+
+    #[test]
+    fn little_by_little_the_file_grows_ahead_and_every_block_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path().join("gen");
+        let mut writer = Writer::create(&at, 77).unwrap();
+        let mut lengths = std::collections::BTreeSet::new();
+        for s in 1..=300u64 {
+            // Now and then much at once.
+            let size = if s % 70 == 0 { 6_000 } else { 900 };
+            writer.insert(&[(s, vec![s as u8; size].as_slice())]).unwrap();
+            writer.sync().unwrap();
+            lengths.insert(fs::metadata(at.join("db")).unwrap().len());
+        }
+        assert!(lengths.len() < 12, "the file has grown {} times", lengths.len());
+        let found = |at: &Path| scan::blocks(&File::open(at.join("db")).unwrap(), 77).unwrap();
+        let entries = found(&at);
+        assert_eq!(entries.iter().map(|e| e.first).collect::<Vec<_>>(), (1..=300).collect::<Vec<_>>());
+        let end = writer.end;
+        writer.close();
+        assert_eq!((fs::metadata(at.join("db")).unwrap().len(), found(&at)), (end, entries));
     }
 }

@@ -32,9 +32,11 @@ async fn within(limit: Duration, what: impl Fn() -> String, mut condition: impl 
     }
 }
 
-/// The binary, with nothing of the surroundings that it would listen to.
+/// The binary (cargo's own, or the one that `WEIR_BINARY` names), with nothing of the surroundings
+/// that it would listen to.
 pub fn weir() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let binary = std::env::var_os("WEIR_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_weir").into());
+    let mut command = Command::new(binary);
     for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {
         command.env_remove(name);
     }

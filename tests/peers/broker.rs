@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -28,11 +29,21 @@ pub struct Mosquitto {
 impl Mosquitto {
     /// Starts it; `extra` are lines of its configuration.
     pub async fn start(directory: &Path, extra: &str) -> Self {
+        Self::configured(directory, &format!("persistence false\nlog_type all\n{extra}")).await
+    }
+
+    /// Starts one that keeps sessions and messages in `directory` when it ends, and when it is told to.
+    pub async fn persistent(directory: &Path, extra: &str) -> Self {
+        let keep = format!("persistence true\npersistence_location {}/\nlog_type error\n", directory.display());
+        Self::configured(directory, &format!("{keep}{extra}")).await
+    }
+
+    async fn configured(directory: &Path, extra: &str) -> Self {
         let port = free_port();
         let conf = directory.join("mosquitto.conf");
         let log = directory.join("mosquitto.log");
         let text = format!(
-            "user root\nlistener {port} 127.0.0.1\npersistence false\nlog_dest file {}\nlog_type all\nmax_queued_messages 0\n{extra}\n",
+            "user root\nlistener {port} 127.0.0.1\nlog_dest file {}\nmax_queued_messages 0\n{extra}\n",
             log.display()
         );
         fs::write(&conf, text).unwrap();
@@ -77,6 +88,28 @@ impl Mosquitto {
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGTERM, and its end.
+    pub async fn stop(&mut self) {
+        self.signal("TERM");
+        while self.child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Makes a persistent one write everything it knows, and returns when it has.
+    pub async fn save(&self) {
+        let kept = self.conf.with_file_name("mosquitto.db");
+        let file = || fs::metadata(&kept).ok().map(|data| (data.ino(), data.modified().ok()));
+        let before = file();
+        self.signal("USR1");
+        let saved = async {
+            while file().is_none() || file() == before {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(LIMIT, saved).await.expect("mosquitto saves its sessions");
     }
 
     pub async fn restart(&mut self) {

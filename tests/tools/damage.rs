@@ -36,7 +36,7 @@ fn check(gateway: &Gateway) -> (Value, bool) {
     (report, sound)
 }
 
-/// Changes one byte of the fourth block in every copy of it: sled may have written it twice.
+/// Changes one byte of the fourth block in every copy of it.
 fn bend(db: &Path) {
     let mut bytes = fs::read(db).unwrap();
     let places: Vec<_> = bytes.windows(4).enumerate().filter(|(_, w)| w == b"wEB1").map(|(at, _)| at).collect();

@@ -10,7 +10,7 @@ use crate::store::{StoreError, StoreSettings};
 
 /// Print the public key that signs this gateway's manifests and exports, to be pinned.
 ///
-/// The agent makes the key for its first manifest. Needs the right to read it: run as weir or root.
+/// The agent makes the key at its first start. Needs the right to read it: run as weir or root.
 #[derive(Debug, Args)]
 pub(super) struct Key {
     /// Print one JSON object.

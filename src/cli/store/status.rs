@@ -10,7 +10,7 @@ use crate::store::{self, StoreSettings};
 
 /// Show how many frames were received, acknowledged and evicted, and how many wait.
 ///
-/// Works while the agent runs; its figures are then up to a minute old.
+/// Works while the agent runs; its figures are then up to one and a half minutes old.
 #[derive(Debug, Args)]
 pub(super) struct Status {
     /// Print one JSON object.

@@ -156,7 +156,7 @@ impl<'a> Source<'a> {
                 }
             }
         }
-        // sled takes about twice the payload.
+        // With room to spare: the writer takes little more than the payload.
         Ok(if bytes == 0 { 0 } else { bytes.saturating_mul(5) / 2 + SLACK })
     }
 
