@@ -85,8 +85,8 @@ impl Census {
                 break;
             }
         }
-        let over = self.0.iter().filter(|(_, bytes)| **bytes > level);
-        Quotas(over.map(|(meter, bytes)| (meter.clone(), bytes - level)).collect())
+        // Those below the level are in it, too: they must not pay for the nameless.
+        Quotas(self.0.iter().map(|(meter, bytes)| (meter.clone(), bytes.saturating_sub(level))).collect())
     }
 }
 
@@ -133,7 +133,18 @@ mod tests {
     #[test]
     fn who_has_most_gives_first_and_a_small_share_is_left_alone() {
         let quotas = census(&[100, 1000, 900]).quotas(300);
-        assert_eq!(quotas.0.into_iter().collect::<Vec<_>>(), [("m1".into(), 200), ("m2".into(), 100)]);
+        assert_eq!(
+            quotas.0.into_iter().collect::<Vec<_>>(),
+            [("m0".into(), 0), ("m1".into(), 200), ("m2".into(), 100)]
+        );
+    }
+
+    #[test]
+    fn a_small_share_does_not_pay_for_the_nameless() {
+        let mut census = census(&[100]);
+        census.add(OTHERS, 5000);
+        let mut quotas = census.quotas(1000);
+        assert!(!quotas.take("m0", 50) && quotas.take("unheard of", 50) && quotas.take(OTHERS, 50));
     }
 
     #[test]
@@ -154,7 +165,7 @@ mod tests {
             prop_assert!(freed >= target && freed < target + shares.len() as u64 + 1, "{freed} of {target}");
             let left = |m: &String, bytes: u64| bytes - quotas.0.get(m).copied().unwrap_or(0);
             let most = census.0.iter().map(|(m, b)| left(m, *b)).max().unwrap();
-            for (meter, bytes) in census.0.iter().filter(|(m, _)| quotas.0.contains_key(*m)) {
+            for (meter, bytes) in census.0.iter().filter(|(m, _)| quotas.0[*m] > 0) {
                 prop_assert!(left(meter, *bytes) >= most.saturating_sub(1));
             }
         }
