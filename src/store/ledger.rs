@@ -77,6 +77,26 @@ impl Spans {
         span::coarsen(all, MAX_TOLD)
     }
 
+    /// What of `first..=last` is not in these spans, ascending.
+    pub(super) fn rest(&self, first: Sequence, last: Sequence) -> Vec<Span> {
+        let mut rest = Vec::new();
+        let mut next = first;
+        for span in &self.0 {
+            if span.first > next {
+                rest.push(Span { first: next, last: span.first - 1, frames: span.first - next });
+            }
+            let length = span.last - span.first + 1;
+            if length > span.frames {
+                rest.push(Span { frames: length - span.frames, ..*span });
+            }
+            next = next.max(span.last.saturating_add(1));
+        }
+        if next <= last {
+            rest.push(Span { first: next, last, frames: last - next + 1 });
+        }
+        rest
+    }
+
     /// Adds every span of `other`.
     pub(super) fn extend(&mut self, other: &Self) {
         for span in &other.0 {
@@ -208,6 +228,17 @@ mod tests {
                 prop_assert_eq!(inside.len() as u64, span.frames);
             }
         }
+    }
+
+    #[test]
+    fn the_rest_of_spans_is_what_they_leave_open() {
+        let mut spans = Spans::default();
+        for (first, last, frames) in [(12, 14, 3), (16, 20, 4)] {
+            spans.add(first, last, frames);
+        }
+        let rest: Vec<_> = spans.rest(10, 30).iter().map(|s| (s.first, s.last, s.frames)).collect();
+        assert_eq!(rest, [(10, 11, 2), (15, 15, 1), (16, 20, 1), (21, 30, 10)]);
+        assert_eq!(Spans::default().rest(5, 4), []);
     }
 
     #[test]

@@ -311,6 +311,19 @@ impl Row {
         waiting.map(|g| (g.first.max(self.low), g.last, g.frames - g.done))
     }
 
+    /// Numbers above `after` that stand on disk: blocks where they are known, else generations.
+    pub(super) fn above(&self, after: Sequence) -> Vec<(Sequence, Sequence, u64)> {
+        let mut found = Vec::new();
+        for generation in self.generations.iter().filter(|g| g.last > after) {
+            match generation.entries() {
+                Some(entries) => found.extend(entries.iter().map(|e| (e.first, e.last, u64::from(e.count)))),
+                None => found.push((generation.first, generation.last, generation.frames)),
+            }
+        }
+        found.retain(|(first, ..)| *first > after);
+        found
+    }
+
     /// What the row takes on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.generations.iter().map(|g| g.bytes).sum()

@@ -130,7 +130,7 @@ impl Worker {
         }
         let reserved = cursor.reserved.max(highest);
         let status = cursor.status();
-        let durable = cursor.durable;
+        let (durable, given) = (cursor.durable, status.given());
         let mut worker = Self {
             root: settings.path.clone(),
             policy: settings.sync,
@@ -165,7 +165,7 @@ impl Worker {
         let unfinished = worker.adopt();
         worker.count_damage();
         worker.refresh();
-        worker.account(durable);
+        worker.account(durable, given);
         worker.reserve(RESERVE).map_err(|source| StoreError::Directory { path: settings.path.clone(), source })?;
         if let Some(manifest) = unfinished {
             worker.push_manifest(&manifest);

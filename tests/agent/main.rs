@@ -19,6 +19,7 @@ mod configuration;
 mod delivery;
 mod kill;
 mod lines;
+mod manifest;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod refusal;

@@ -120,3 +120,27 @@ fn after_a_crash_every_number_is_accounted_for() {
         assert_eq!((skipped[0].first, skipped[0].last, skipped[0].frames), (51, first - 1, first - 51));
     });
 }
+
+#[test]
+fn what_a_crash_left_on_disk_behind_the_counters_is_not_called_skipped() {
+    let dir = tempfile::tempdir().unwrap();
+    let (live, dead) = (dir.path().join("live"), dir.path().join("dead"));
+    run(async {
+        let store = Store::open(&quiet(&live)).unwrap();
+        for n in 0..40 {
+            store.append(frame(if n % 10 == 3 { Lane::Priority } else { Lane::Ordinary }, n, 100)).await.unwrap();
+            store.ask(Request::Rest).await.unwrap();
+        }
+        store.append(frame(Lane::Priority, 40, 100)).await.unwrap();
+        store.ask(Request::Rest).await.unwrap();
+        // Only priority frames are on disk: 4, 14, 24, 34, 41; the counters were never written.
+        copy(&live, &dead);
+        store.close().await.unwrap();
+        let store = Store::open(&quiet(&dead)).unwrap();
+        let first = store.append(frame(Lane::Ordinary, 99, 100)).await.unwrap();
+        store.close().await.unwrap();
+        let cursor::Found::Good(cursor) = cursor::read(&dead.join("cursor")).unwrap() else { panic!("no cursor") };
+        let skipped: Vec<_> = cursor.ledger.skipped.as_slice().iter().map(|s| (s.first, s.last)).collect();
+        assert_eq!(skipped, [(1, 3), (5, 13), (15, 23), (25, 33), (35, 40), (42, first - 1)]);
+    });
+}

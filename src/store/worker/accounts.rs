@@ -4,24 +4,36 @@ use std::sync::Arc;
 
 use tracing::error;
 
-use super::super::ledger::Losses;
+use super::super::ledger::{Losses, Spans};
 use super::super::row::Row;
 use super::Worker;
 use crate::model::Sequence;
 
 impl Worker {
     /// Accounts for every number up to the highest one after a start: those that belong to no frame
-    /// were not yet given at a crash, or went with the memory; `durable` was the last number known
-    /// to be safe.
-    pub(super) fn account(&mut self, durable: Sequence) {
+    /// were not yet given at a crash, or went with the memory. When the cursor was written, `given`
+    /// was the highest number given, and all up to `durable` were safe.
+    pub(super) fn account(&mut self, durable: Sequence, given: Sequence) {
         let status = &mut self.status;
         status.received = status.acknowledged + status.evicted + status.cached;
         let unknown = self.reserved.saturating_sub(status.received + status.skipped);
-        if unknown > 0 {
-            status.skipped += unknown;
-            self.ledger.skipped.add(durable.saturating_add(1), self.reserved, unknown);
-        }
+        status.skipped += unknown;
         status.durable = self.reserved;
+        let given = given.max(durable);
+        let mut known = Spans::default();
+        for (first, last, frames) in self.rows.iter().flat_map(|row| row.above(given)) {
+            known.add(first, last, frames);
+        }
+        // Behind `given` nothing was acknowledged that the disk does not show: there the numbers are
+        // known one by one. Before it only how many there are.
+        let behind = known.rest(given.saturating_add(1), self.reserved);
+        match unknown.checked_sub(behind.iter().map(|span| span.frames).sum()) {
+            Some(before) if before <= given - durable => {
+                self.ledger.skipped.add(durable.saturating_add(1), given, before);
+                behind.iter().for_each(|s| self.ledger.skipped.add(s.first, s.last, s.frames));
+            }
+            _ => self.ledger.skipped.add(durable.saturating_add(1), self.reserved, unknown),
+        }
     }
 
     /// Counts what turned out unreadable.
