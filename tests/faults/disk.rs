@@ -121,7 +121,8 @@ pub fn tear_store(store: &Path, beyond: u64, random: &mut StdRng) {
 
 /// Spoils the older slot of the cursor, as if the next write of it had been cut off.
 fn tear_cursor(path: &Path, random: &mut StdRng) {
-    const SLOT: usize = 4096;
+    const SLOT: usize = 32 * 1024;
+    const PAGE: usize = 4096;
     let Ok(bytes) = fs::read(path) else { return };
     // The serial is the first number of a slot's body, in postcard's variable length.
     let serial = |slot: &[u8]| {
@@ -132,7 +133,7 @@ fn tear_cursor(path: &Path, random: &mut StdRng) {
     let [Some(first), Some(second)] = [0, SLOT].map(|at| serial(bytes.get(at..at + SLOT)?)) else { return };
     let mut file = OpenOptions::new().write(true).open(path).unwrap();
     file.seek(SeekFrom::Start(if first < second { 0 } else { SLOT as u64 })).unwrap();
-    file.write_all(&garbage(random, SLOT)).unwrap();
+    file.write_all(&garbage(random, PAGE)).unwrap();
 }
 
 /// The same for mosquitto, which writes a new file and renames it.
