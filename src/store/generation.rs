@@ -171,17 +171,22 @@ impl Generation {
         Ok(())
     }
 
-    /// Whose frames it holds, those included that are done with.
-    pub(super) fn census(&mut self) -> io::Result<Census> {
+    /// Seals it with what is left after some of it turned out to be gone: its blocks are loaded.
+    pub(super) fn seal_again(&mut self) {
+        let earlier = || read_seal(&self.dir, self.nonce).map(|seal| seal.census).unwrap_or_default();
+        self.census = self.count_meters().unwrap_or_else(|_| earlier());
+        self.seal();
+    }
+
+    /// Whose frames it holds, those included that are done with. `None`: its blocks must be loaded first.
+    pub(super) fn census(&self) -> io::Result<Option<Census>> {
         if self.is_open() {
-            return Ok(self.census.clone());
+            return Ok(Some(self.census.clone()));
         }
         match read_seal(&self.dir, self.nonce) {
-            Some(seal) => Ok(seal.census),
-            None => {
-                self.load(Sequence::MAX)?;
-                self.count_meters()
-            }
+            Some(seal) => Ok(Some(seal.census)),
+            None if self.entries.is_none() => Ok(None),
+            None => self.count_meters().map(Some),
         }
     }
 

@@ -161,6 +161,20 @@ impl Losses {
     }
 }
 
+impl Losses {
+    /// Keeps at most `limit` frames, when nothing but their numbers is known.
+    pub(super) fn at_most(self, limit: u64) -> Self {
+        if self.frames <= limit {
+            return self;
+        }
+        let mut kept = Self::default();
+        for span in self.spans.0 {
+            kept.add_unread(span.first, span.last, span.frames.min(limit - kept.frames));
+        }
+        kept
+    }
+}
+
 /// What the cursor file keeps of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ledger {

@@ -109,11 +109,30 @@ impl Row {
             }
         }
         let end = self.generations.get(at + 1).map_or(Sequence::MAX, |next| next.first);
-        if let Some(generation) = self.generations.get_mut(at) {
-            let missing = generation.load(end)?;
-            self.damaged.add_unread(generation.first, generation.last, missing);
+        let missing = self.generations.get_mut(at).map_or(Ok(0), |generation| generation.load(end))?;
+        if missing > 0 {
+            self.miss(at, missing);
         }
         Ok(())
+    }
+
+    /// Counts `missing` frames of a generation just loaded as damaged, but for those that were done
+    /// with, and seals what is left: a later start must not count them again.
+    fn miss(&mut self, at: usize, missing: u64) {
+        let Some(generation) = self.generations.get(at) else { return };
+        let entries = generation.entries().unwrap_or_default();
+        let done = entries.iter().map(|e| u64::from((self.bits(e) & full(e)).count_ones())).sum();
+        let is_gone = |first: &Sequence| entries.binary_search_by_key(first, |e| e.first).is_err();
+        let touched = self.partial.range(generation.first..).take_while(|(first, _)| **first <= generation.last);
+        let told: u64 = touched.filter(|(first, _)| is_gone(first)).map(|(_, bits)| u64::from(bits.count_ones())).sum();
+        // At a start nobody has counted yet what was done with.
+        let over = generation.done.saturating_sub(done).max(told);
+        let (first, last) = (generation.first, generation.last);
+        self.damaged.add_unread(first, last, missing.saturating_sub(over));
+        if let Some(generation) = self.generations.get_mut(at) {
+            generation.done = done;
+            generation.seal_again();
+        }
     }
 
     /// Writes frames as blocks, makes them durable and tells the last number of which that is

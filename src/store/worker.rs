@@ -163,7 +163,7 @@ impl Worker {
             _lock: lock,
         };
         let unfinished = worker.adopt();
-        worker.count_damage();
+        worker.count_damage_found();
         worker.refresh();
         worker.account(durable, given);
         worker.reserve(RESERVE).map_err(|source| StoreError::Directory { path: settings.path.clone(), source })?;
@@ -292,8 +292,12 @@ impl Worker {
         }
         if !strange.is_empty() {
             let mut lost = Losses::default();
-            strange.iter().for_each(|s| lost.add(*s, OTHERS));
-            lost.frames = self.commit(lane, strange);
+            for sequence in strange {
+                // What can't be given up just now comes again.
+                if self.commit(lane, vec![sequence]) > 0 {
+                    lost.add(sequence, OTHERS);
+                }
+            }
             self.lose(&lost);
         }
         self.count_damage();
@@ -404,12 +408,14 @@ impl Worker {
                 self.append(request);
             }
         }
+        let mut outcome = Ok(());
         for lane in [Lane::Priority, Lane::Ordinary] {
             if self.tail_due(lane).is_some_and(|due| asked || was_failing || due <= now) {
-                self.flush(lane)?;
+                outcome = outcome.and(self.flush(lane));
             }
         }
-        self.tidy(false)?;
+        // Also when nothing can be written: what is done with may be the very room that is missing.
+        outcome.and(self.tidy(false))?;
         if self.cursor_due.is_some_and(|due| asked || was_failing || due <= now) {
             self.save()?;
         }

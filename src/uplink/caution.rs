@@ -156,10 +156,12 @@ impl Caution {
         self.frames.len()
     }
 
-    /// When something that was set aside is to be tried again.
-    pub(super) fn again(&self) -> Option<Instant> {
-        let all = self.frames.values().chain(self.lanes.values()).chain(&self.notices);
-        all.map(|aside| aside.again).min()
+    /// When something that was set aside is to be tried again; of ordinary frames only while those may go.
+    pub(super) fn again(&self, ordinary: bool) -> Option<Instant> {
+        let goes = |lane: Lane| ordinary || lane != Lane::Ordinary;
+        let frames = self.frames.iter().filter(|((lane, _), _)| goes(*lane)).map(|(_, aside)| aside);
+        let lanes = self.lanes.iter().filter(|(lane, _)| goes(**lane)).map(|(_, aside)| aside);
+        frames.chain(lanes).chain(&self.notices).map(|aside| aside.again).min()
     }
 
     pub(super) fn notices_are_due(&self, now: Instant) -> bool {
@@ -319,10 +321,12 @@ mod tests {
         }
         assert_eq!(caution.limit(now), 1000);
         assert_eq!(caution.due_frame(now + FIRST_PAUSE), Some((Lane::Ordinary, 7, 6)));
+        assert_eq!(caution.again(true), Some(now + FIRST_PAUSE));
+        assert_eq!(caution.again(false), None, "nobody wakes for a frame that may not go");
         assert_eq!(caution.lost(&frames(7, 1), 110, now + FIRST_PAUSE), None);
         assert_eq!(caution.due_frame(now + 2 * FIRST_PAUSE), None, "the pause has grown");
         caution.acknowledged(&frames(7, 1), 110, now);
-        assert_eq!((caution.frames_aside(), caution.again()), (0, None));
+        assert_eq!((caution.frames_aside(), caution.again(true)), (0, None));
     }
 
     #[test]
@@ -341,6 +345,7 @@ mod tests {
         assert_eq!(verdicts.last(), Some(&Verdict::LaneAside(Lane::Ordinary)));
         assert!(caution.lane_is_aside(Lane::Ordinary) && !caution.lane_is_due(Lane::Ordinary, now));
         assert!(caution.lane_is_due(Lane::Ordinary, now + FIRST_PAUSE));
+        assert_eq!((caution.again(true), caution.again(false)), (Some(now + FIRST_PAUSE), None));
         caution.acknowledged(&frames(3, 4), 300, now);
         assert!(!caution.lane_is_aside(Lane::Ordinary));
     }

@@ -165,9 +165,9 @@ impl Course {
                     return Ok(());
                 }
             }
-            let again = self.caution.again();
-            let held = self.clock.holds();
-            let opens = self.gate.opens_at(Instant::now());
+            let (held, now) = (self.clock.holds(), Instant::now());
+            let again = self.caution.again(!held && self.gate.is_open(now));
+            let opens = self.gate.opens_at(now);
             tokio::select! {
                 changed = status.changed() => changed.map_err(|_| StoreError::Closed)?,
                 () = self.clock.released(), if held => seen = None,

@@ -164,9 +164,13 @@ impl<'a> Session<'a> {
                 quiet_since = Instant::now();
             }
             let (deadline, end) = self.next_deadline(leave_at, quiet_since);
-            let again = self.desk.caution.again().filter(|_| self.window.is_empty() && !self.failed);
-            let opens = self.desk.gate.opens_at(Instant::now());
-            let listens = leave_at.is_none() && self.may_send() && !self.desk.caution.notices_are_aside();
+            let now = Instant::now();
+            let again = self.desk.caution.again(!self.held && self.desk.gate.is_open(now));
+            let again = again.filter(|_| self.window.is_empty() && !self.failed);
+            let opens = self.desk.gate.opens_at(now);
+            // News that nobody takes would be news for ever, and starve everything else.
+            let takes = leave_at.is_none() && !self.renew && !self.failed;
+            let listens = takes && self.may_send() && !self.desk.caution.notices_are_aside();
             tokio::select! {
                 biased;
                 Some(settled) = self.under_way.join_next(), if !self.under_way.is_empty() => {
@@ -274,7 +278,8 @@ impl<'a> Session<'a> {
     /// With nothing else to send, and nothing under way, tries again what was refused before.
     async fn fill_last(&mut self) -> Result<(), StoreError> {
         let now = Instant::now();
-        if !self.window.is_empty() || self.desk.caution.again().is_none_or(|again| again > now) {
+        let ordinary = !self.held && self.desk.gate.is_open(now);
+        if !self.window.is_empty() || self.desk.caution.again(ordinary).is_none_or(|again| again > now) {
             return Ok(());
         }
         self.alone = true;
@@ -284,7 +289,6 @@ impl<'a> Session<'a> {
             }
             self.desk.caution.no_notice(now);
         }
-        let ordinary = !self.held && self.desk.gate.is_open(now);
         while let Some((lane, frame, after)) = self.desk.caution.due_frame(now) {
             if lane == Lane::Ordinary && !ordinary {
                 break;

@@ -10,8 +10,9 @@ use rand::RngExt;
 use rumqttc::mqttbytes::v4::{ConnAck, ConnectReturnCode, Packet, PubAck};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use weir::os::random::repeatable;
-use weir::uplink::Pace;
+use weir::uplink::{Pace, Policy, Topic};
 
 use super::rig::{Agent, TOPICS, append, new_store};
 
@@ -113,6 +114,74 @@ async fn one_lost_puback_among_many_that_come_gets_a_new_session() {
     assert!(agent.health.borrow().acknowledged > 20, "the others were acknowledged all the time");
     agent.until_empty().await;
     assert_eq!(agent.health.borrow().sessions, 2);
+    agent.stop().await;
+    broker.abort();
+}
+
+#[test]
+fn news_do_not_starve_a_session_that_is_to_be_made_anew() {
+    let (tell, ended) = std::sync::mpsc::channel();
+    // In a thread of its own: what is starved could not end the test either.
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("url = \"tcp://{}\"", listener.local_addr().unwrap());
+            let broker = tokio::spawn(async move {
+                for connection in 0.. {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    let fault = if connection == 0 { Fault::Never(1) } else { Fault::None };
+                    let _ = converse(stream, fault, &Taken::default()).await;
+                }
+            });
+            let (policy, kept) = watch::channel(Policy::default());
+            let (document, newest) = watch::channel(Some("{\"n\":1}".to_owned()));
+            let topic = Topic::parse("about").unwrap();
+            let pace = Pace { stall: Duration::from_secs(1), ..Pace::default() };
+            let topics = "data_topic = \"data\"\nevent_topic = \"event\"\n";
+            let mut agent = Agent::start_with(&url, topics, new_store(), |uplink| {
+                uplink.with_pace(pace).with_policy(kept).with_status(&topic, newest).unwrap()
+            });
+            append(&agent.store, 1, 20, 0).await;
+            agent.until("acknowledged", |h| h.acknowledged == 1).await;
+            policy.send_replace(Policy { quiet: Some(900), ..Policy::default() });
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            document.send_replace(Some("{\"n\":2}".to_owned()));
+            agent.until("connected anew", |h| h.sessions == 2 && h.messages >= 2).await;
+            agent.stop().await;
+            broker.abort();
+        });
+        tell.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(30)).expect("the uplink goes on");
+}
+
+#[tokio::test]
+async fn a_refused_frame_that_must_wait_makes_no_sessions() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("url = \"tcp://{}\"", listener.local_addr().unwrap());
+    let broker = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let _ = converse(stream, Fault::Denies(["data", "data"]), &Taken::default()).await;
+        }
+    });
+    let (policy, kept) = watch::channel(Policy::default());
+    let topics = "data_topic = \"data\"\nevent_topic = \"event\"\nconnect = \"on-demand\"\n";
+    let pace = Pace { idle: Duration::from_millis(20), refused: Duration::from_millis(400), ..Pace::default() };
+    let mut agent = Agent::start_with(&url, topics, new_store(), |u| u.with_pace(pace).with_policy(kept));
+    append(&agent.store, 1, 20, 0).await;
+    agent.until("set aside", |h| h.refused == 1).await;
+    policy.send_replace(Policy { defer: true, ..Policy::default() });
+    agent.until("left", |h| h.connected_since.is_none()).await;
+    let before = agent.health.borrow().sessions;
+    // Long enough for the frame's time to come, and then for dozens of sessions.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(agent.health.borrow().sessions <= before + 1, "{:?}", agent.health.borrow());
+    policy.send_replace(Policy::default());
+    agent.until("tried again", |h| h.sessions > before + 1).await;
     agent.stop().await;
     broker.abort();
 }

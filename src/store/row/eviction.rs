@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::super::block;
 use super::super::ledger::Losses;
-use super::super::source::{Quotas, source_of};
+use super::super::source::{Census, Quotas, source_of};
 use super::{Generation, Row, Swap};
 use crate::model::Sequence;
 use crate::os::file::sync_directory;
@@ -170,9 +170,9 @@ impl Row {
 
     /// What each meter has to give up.
     fn quotas(&mut self, wanted: u64) -> io::Result<Quotas> {
-        let mut all = super::super::source::Census::default();
-        for generation in &mut self.generations {
-            all.merge(&generation.census()?);
+        let mut all = Census::default();
+        for at in 0..self.generations.len() {
+            all.merge(&self.census(at)?);
         }
         let payload = all.total();
         // What is wanted is disk, which is more than payload.
@@ -180,13 +180,22 @@ impl Row {
         Ok(all.quotas(u64::try_from(share).unwrap_or(u64::MAX).min(payload)))
     }
 
+    /// Whose frames a generation holds. Without a seal its blocks tell, which counts what is missing.
+    fn census(&mut self, at: usize) -> io::Result<Census> {
+        if let Some(known) = self.generations.get(at).map_or(Ok(None), Generation::census)? {
+            return Ok(known);
+        }
+        self.load(at)?;
+        Ok(self.generations.get(at).map_or(Ok(None), Generation::census)?.unwrap_or_default())
+    }
+
     /// The oldest generations that hold something to give. Small ones before them come along, so that
     /// leftovers do not pile up.
     fn run(&mut self, quotas: &Quotas, limit: u64) -> io::Result<Option<Range<usize>>> {
         let mut start = None;
         let mut found = false;
-        for (at, generation) in self.generations.iter_mut().enumerate() {
-            let census = generation.census()?;
+        for at in 0..self.generations.len() {
+            let census = self.census(at)?;
             let (whole, worth) = (census.total(), quotas.of(&census) > 0);
             if start.is_some_and(|s| at - s >= LONGEST_RUN) || (found && !worth) {
                 return Ok(start.map(|s| s..at));
@@ -334,6 +343,28 @@ mod tests {
         }
         row.settle().unwrap();
         assert!(contents(&mut row) == left);
+    }
+
+    #[test]
+    fn damage_to_what_was_acknowledged_while_running_takes_no_waiting_frame_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut row, frames) = filled(dir.path());
+        row.close();
+        let second: Vec<_> = row.generations.get(1).map(|g| g.first..=g.last).unwrap().collect();
+        let mut count = 0;
+        row.commit(&second[..100], &mut count).unwrap();
+        assert_eq!((count, contents(&mut row).len()), (100, 2900));
+        assert!(row.generations[1].entries().is_none(), "others were read since");
+        let db = row.generations[1].dir.join("db");
+        let mut raw = fs::read(&db).unwrap();
+        raw[..8192].fill(0xA5);
+        fs::write(&db, raw).unwrap();
+        row.commit(&second[100..second.len() - 10], &mut count).unwrap();
+        assert_eq!(row.take_damaged().frames, 0);
+        assert!(row.finished(false).is_empty());
+        let left = contents(&mut row);
+        assert_eq!(left.len() as u64, 3000 - count);
+        assert!(left.ends_with(&frames[frames.len() - 500..]));
     }
 
     #[test]

@@ -120,3 +120,21 @@ fn a_crash_at_any_step_of_closing_the_books_leaves_one_chain() {
         store.close().await.unwrap();
     });
 }
+
+#[test]
+fn frames_gone_without_a_trace_are_told_as_skipped_in_a_span_that_holds_them() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        with_backlog(dir.path(), 256 << 20, 400, Lane::Ordinary).await;
+        let db = databases(dir.path(), "ordinary").remove(0);
+        fs::remove_file(db.with_file_name("sealed")).unwrap();
+        let raw = fs::read(&db).unwrap();
+        fs::write(&db, &raw[..raw.len() / 2]).unwrap();
+        let store = Store::open(&quiet(dir.path())).unwrap();
+        assert!(store.status().borrow().skipped > 100);
+        assert_eq!(store.status().borrow().given(), 400);
+        close_books(&store, 1).await;
+        store.close().await.unwrap();
+    });
+    assert!(checked(dir.path()).remove(0).counts.skipped > 100);
+}

@@ -134,3 +134,60 @@ fn reads_that_fail_do_not_keep_frames_from_becoming_durable() {
         store.close().await.unwrap();
     });
 }
+
+/// The one database of the ordinary lane after a change of its bytes.
+fn spoil(path: &Path, change: impl Fn(&mut Vec<u8>)) {
+    let db = databases(path, "ordinary").remove(0);
+    let mut raw = fs::read(&db).unwrap();
+    change(&mut raw);
+    fs::write(&db, raw).unwrap();
+}
+
+#[test]
+fn what_is_gone_is_counted_once_however_often_the_store_starts() {
+    // With a frame acknowledged the generation is looked at by the start itself.
+    for acknowledged in [0, 1] {
+        let dir = tempfile::tempdir().unwrap();
+        run(async {
+            let sequences = with_backlog(dir.path(), 256 << 20, 400, Lane::Ordinary).await;
+            let store = Store::open(&quiet(dir.path())).unwrap();
+            store.commit(Lane::Ordinary, sequences[..acknowledged].to_vec()).await.unwrap();
+            store.close().await.unwrap();
+            spoil(dir.path(), |raw| raw.truncate(raw.len() / 2));
+            let mut lost = 0;
+            for start in 0..3 {
+                let store = Store::open(&quiet(dir.path())).unwrap();
+                let left = all(&store, Lane::Ordinary).await.len() as u64;
+                let status = store.status().borrow().clone();
+                lost = if start == 0 { 400 - acknowledged as u64 - left } else { lost };
+                assert!(lost > 100);
+                assert_eq!((status.given(), status.damaged, status.cached), (400, lost, left), "start {start}");
+                store.close().await.unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn damage_to_what_was_acknowledged_is_no_loss_and_takes_no_waiting_frame_along() {
+    let dir = tempfile::tempdir().unwrap();
+    run(async {
+        let sequences = with_backlog(dir.path(), 256 << 20, 400, Lane::Ordinary).await;
+        let store = Store::open(&quiet(dir.path())).unwrap();
+        store.commit(Lane::Ordinary, sequences[..100].to_vec()).await.unwrap();
+        store.close().await.unwrap();
+        spoil(dir.path(), |raw| raw[..4096].fill(0xA5));
+        for _ in 0..2 {
+            let store = Store::open(&quiet(dir.path())).unwrap();
+            assert_eq!(all(&store, Lane::Ordinary).await.len(), 300);
+            let status = store.status().borrow().clone();
+            assert_eq!((status.given(), status.damaged, status.cached), (400, 0, 300));
+            store.close().await.unwrap();
+        }
+        let store = Store::open(&quiet(dir.path())).unwrap();
+        store.commit(Lane::Ordinary, sequences[100..350].to_vec()).await.unwrap();
+        store.sync().await.unwrap();
+        assert_eq!(all(&store, Lane::Ordinary).await.len(), 50);
+        store.close().await.unwrap();
+    });
+}

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tracing::error;
 
+use super::super::Status;
 use super::super::ledger::{Losses, Spans};
 use super::super::row::Row;
 use super::Worker;
@@ -16,7 +17,10 @@ impl Worker {
     pub(super) fn account(&mut self, durable: Sequence, given: Sequence) {
         let status = &mut self.status;
         status.received = status.acknowledged + status.evicted + status.cached;
-        let unknown = self.reserved.saturating_sub(status.received + status.skipped);
+        // Frames that came back although they had been counted: the numbers must go on adding up.
+        self.reserved = self.reserved.max(status.given());
+        self.next = self.reserved.saturating_add(1);
+        let unknown = self.reserved.saturating_sub(status.given());
         status.skipped += unknown;
         status.durable = self.reserved;
         let given = given.max(durable);
@@ -32,7 +36,23 @@ impl Worker {
                 self.ledger.skipped.add(durable.saturating_add(1), given, before);
                 behind.iter().for_each(|s| self.ledger.skipped.add(s.first, s.last, s.frames));
             }
-            _ => self.ledger.skipped.add(durable.saturating_add(1), self.reserved, unknown),
+            _ => {
+                // Among them may be frames that were on disk and are no more.
+                let first = durable.min(self.reserved - unknown).saturating_add(1);
+                self.ledger.skipped.add(first, self.reserved, unknown);
+            }
+        }
+    }
+
+    /// Counts what turned out unreadable while opening. Some of it may have been done with, or been
+    /// counted by an earlier start: no more is counted than there are numbers nothing is known of.
+    pub(super) fn count_damage_found(&mut self) {
+        self.refresh();
+        for at in 0..self.rows.len() {
+            let Status { acknowledged, evicted, cached, skipped, .. } = self.status;
+            let unknown = self.reserved.saturating_sub(acknowledged + evicted + cached + skipped);
+            let lost = self.rows.get_mut(at).map(Row::take_damaged).unwrap_or_default();
+            self.lose(&lost.at_most(unknown));
         }
     }
 

@@ -50,7 +50,9 @@ impl Worker {
             fs::create_dir(&directory)?;
             sync_directory(&self.root)?;
         }
-        write_atomic(&self.manifest_path(manifest.number), signed.line().as_bytes(), 0o640)?;
+        let path = self.manifest_path(manifest.number);
+        // One that counts as not written must not be taken over by a later start.
+        write_atomic(&path, signed.line().as_bytes(), 0o640).inspect_err(|_| drop(fs::remove_file(&path)))?;
         self.ledger.closed(&manifest, signed.digest());
         self.status.manifests = manifest.number;
         self.status.closed_at = manifest.to;

@@ -22,6 +22,8 @@ impl Worker {
                 self.aside = row::aside_bytes(&self.root);
                 continue;
             }
+            // One after the other: the cursor names one swap, and what it replaces must be gone first.
+            self.remove_doomed(true)?;
             let Some(eviction) = self.evict((self.taken() + room - self.max).max(2 * self.limit))? else { break };
             self.status.evicted += eviction.losses.frames;
             self.ledger.lose(&eviction.losses);
@@ -80,11 +82,28 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
     use tokio::sync::watch;
 
-    use super::super::super::{Status, StoreSettings, SyncPolicy};
+    use super::super::super::tail::Held;
+    use super::super::super::{Status, StoreSettings, SyncPolicy, block};
     use super::*;
+    use crate::model::{Body, Frame, Lane, Reading, Stamp, Timestamp};
     use crate::setting::Size;
+
+    impl Worker {
+        /// Adds an ordinary frame.
+        fn put(&mut self, number: i64) {
+            let reading = Reading { meter: format!("{:700}", number % 7), values: Vec::new() };
+            let time = Stamp::synced(Timestamp::from_millis(number));
+            let frame = Frame { time, lane: Lane::Ordinary, body: Body::Reading(reading), origin: None };
+            let bytes = block::encode_frame(&frame).unwrap();
+            self.tails[1].push(self.next, Held { bytes, since: tokio::time::Instant::now(), _room: None });
+            self.next += 1;
+            self.status.received += 1;
+        }
+    }
 
     #[derive(Clone, Default)]
     struct Page(Arc<Mutex<Vec<u8>>>);
@@ -97,6 +116,59 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
+    }
+
+    #[test]
+    fn while_what_was_given_up_cannot_be_removed_nothing_else_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            path: dir.path().to_owned(),
+            max_size: Size::from_bytes(4 << 20),
+            sync: SyncPolicy::Every(Duration::from_secs(1)),
+        };
+        let mut worker = Worker::open(&settings, watch::channel(Status::default()).0).unwrap();
+        for number in 0..1500i64 {
+            worker.put(number);
+        }
+        worker.flush(Lane::Ordinary).unwrap();
+        worker.random = StdRng::seed_from_u64(7);
+        let nonce = StdRng::seed_from_u64(7).next_u64();
+        // Where what is kept of the run is to go in the end.
+        let taken = dir.path().join(format!("ordinary/gen-{:020}-{nonce:016x}", 1));
+        std::fs::create_dir_all(taken.join("in the way")).unwrap();
+        let max = worker.max;
+        worker.make_room(max - worker.taken()).unwrap_err();
+        let (swap, evicted) = (worker.swap, worker.status.evicted);
+        assert!(swap.is_some_and(|s| s.nonce == nonce) && evicted > 0);
+        worker.make_room(max - worker.taken()).unwrap_err();
+        assert_eq!((worker.swap, worker.status.evicted), (swap, evicted));
+        std::fs::remove_dir_all(&taken).unwrap();
+        worker.make_room(max - worker.taken()).unwrap();
+        assert!(worker.swap.is_none());
+    }
+
+    #[test]
+    fn what_is_done_with_goes_also_while_nothing_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            path: dir.path().to_owned(),
+            max_size: Size::from_bytes(4 << 20),
+            sync: SyncPolicy::Every(Duration::from_secs(1)),
+        };
+        let mut worker = Worker::open(&settings, watch::channel(Status::default()).0).unwrap();
+        for number in 0..100 {
+            worker.put(number);
+        }
+        worker.flush(Lane::Ordinary).unwrap();
+        worker.rows[1].close();
+        worker.commit(Lane::Ordinary, (1..=worker.next).collect());
+        worker.put(100);
+        worker.random = StdRng::seed_from_u64(7);
+        let nonce = StdRng::seed_from_u64(7).next_u64();
+        let taken = dir.path().join(format!("ordinary/gen-{:020}-{nonce:016x}", worker.next - 1));
+        std::fs::create_dir_all(&taken).unwrap();
+        worker.work(tokio::time::Instant::now(), true, false).unwrap_err();
+        assert_eq!(worker.rows[1].waiting() + worker.rows[1].bytes(), 0);
     }
 
     #[test]
