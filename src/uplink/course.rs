@@ -24,7 +24,7 @@ use crate::model::Lane;
 use crate::os::clock::Clock;
 use crate::store::StoreError;
 
-/// Packet ids are used in turn from so many, far more than messages are under way: a PUBACK that
+/// Packet ids are used in turn from so many (from 33 whenever nothing is under way, which is rumqttc's own), far more than messages are under way: a PUBACK that
 /// comes twice or late then finds its id unused, which ends the session, and not given to
 /// another message, which would lose it.
 const PACKET_IDS: u16 = 1024;

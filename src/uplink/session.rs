@@ -5,6 +5,8 @@
 //! to peek from the front. What is sent next: the status payload, the newest status document,
 //! priority frames, ordinary frames, and when nothing else waits what the broker refused before.
 
+use std::collections::BTreeMap;
+
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -41,6 +43,10 @@ pub(super) enum End {
     /// Something broke.
     Failed(Failure),
 }
+
+/// More than this many messages are never acknowledged before an older one: so many are never under
+/// way at once. Its PUBACK is lost.
+const MOST_EARLY: usize = 256;
 
 /// A message under way.
 #[derive(Debug)]
@@ -84,6 +90,9 @@ pub(super) struct Session<'a> {
     window: Window,
     watchdog: Watchdog,
     under_way: JoinSet<Settled>,
+    /// Acknowledged before an older one. A broker acknowledges in order (MQTT 3.1.1, 4.6), and packet
+    /// ids come round: such a PUBACK may be an old one that came again. It counts when all before it did.
+    early: BTreeMap<u64, Ticket>,
     /// The status payload is still to be sent.
     greets: bool,
     /// What is under way was refused before and travels without company.
@@ -108,6 +117,7 @@ impl<'a> Session<'a> {
             window: Window::new(pace.messages.into(), pace.bytes, plan.max_payload),
             watchdog: Watchdog::new(pace.stall, Instant::now()),
             under_way: JoinSet::new(),
+            early: BTreeMap::new(),
             greets: plan.status.is_some(),
             alone: false,
             failed: false,
@@ -124,7 +134,7 @@ impl<'a> Session<'a> {
     /// [`StoreError::Closed`].
     pub(super) async fn run(mut self, leave: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
         let end = self.drain(leave).await?;
-        let Self { link, mut under_way, mut desk, mut lost, .. } = self;
+        let Self { link, mut under_way, mut early, mut desk, mut lost, .. } = self;
         let failed = matches!(end, End::Failed(_));
         if failed {
             link.abandon().await;
@@ -135,11 +145,14 @@ impl<'a> Session<'a> {
         // the last bytes still counts.
         while let Some(settled) = under_way.join_next().await {
             match settled {
-                Ok((ticket, true)) => desk.commit(vec![ticket]).await?,
+                Ok((ticket, true)) => drop(early.insert(ticket.number, ticket)),
                 Ok((ticket, false)) => desk.missed(&ticket, &mut lost),
                 Err(_) => {}
             }
         }
+        let beyond = lost.map_or_else(BTreeMap::new, |(first, ..)| early.split_off(&first));
+        drop(beyond);
+        desk.commit(early.into_values().collect()).await?;
         if let Some((_, cargo, bytes)) = lost.filter(|_| failed)
             && let Some(verdict) = desk.caution.lost(&cargo, bytes, Instant::now())
         {
@@ -175,6 +188,10 @@ impl<'a> Session<'a> {
                 biased;
                 Some(settled) = self.under_way.join_next(), if !self.under_way.is_empty() => {
                     self.acknowledge(settled.ok()).await?;
+                    if self.early.len() > MOST_EARLY {
+                        let sentence = "a PUBACK is missing while later ones come: the session is made anew";
+                        return Ok(End::Failed(Failure::new(Kind::Stalled, sentence)));
+                    }
                     if self.failed {
                         return Ok(End::Failed(self.why_lost().await));
                     }
@@ -355,24 +372,23 @@ impl<'a> Session<'a> {
     /// Takes this and every other fate that is known already, and commits once.
     async fn acknowledge(&mut self, first: Option<Settled>) -> Result<(), StoreError> {
         let now = Instant::now();
-        let mut done = Vec::new();
-        let mut numbers = Vec::new();
         let mut next = first;
         while let Some((ticket, acknowledged)) = next.take() {
             self.window.acknowledged(ticket.bytes, now.duration_since(ticket.sent));
             if acknowledged {
-                numbers.push(ticket.number);
-                done.push(ticket);
+                self.watchdog.acknowledged(ticket.number, now);
+                self.early.insert(ticket.number, ticket);
             } else {
                 self.failed = true;
                 self.desk.missed(&ticket, &mut self.lost);
             }
             next = self.under_way.try_join_next().and_then(Result::ok);
         }
-        self.desk.commit(done).await?;
+        let later = self.watchdog.oldest().map_or_else(BTreeMap::new, |oldest| self.early.split_off(&oldest));
+        let done = std::mem::replace(&mut self.early, later);
+        self.desk.commit(done.into_values().collect()).await?;
         // The store may have taken its time on a slow card; that is not the broker's silence.
-        let now = Instant::now();
-        numbers.into_iter().for_each(|number| self.watchdog.acknowledged(number, now));
+        self.watchdog.excuse(Instant::now());
         Ok(())
     }
 

@@ -53,6 +53,11 @@ impl Watchdog {
         }
     }
 
+    /// Notes that time was spent here, not at the broker.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.progress = now;
+    }
+
     /// The oldest message under way.
     pub(super) fn oldest(&self) -> Option<u64> {
         self.under_way.first_key_value().map(|(number, _)| *number)
