@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use weir::model::{
-    Body, Frame, Lane, Origin, Quality, Reading, Rssi, Sequence, Stamp, Stored, Telegram, TelegramKind, TimeQuality,
-    Timestamp, Value,
+    Body, Frame, Interval, Lane, Origin, Quality, Reading, Rssi, Sequence, Stamp, Stored, Telegram, TelegramKind,
+    TimeQuality, Timestamp, Value,
 };
 use weir::setting::{Setting, Shape};
 use weir::uplink::{Added, Message, UplinkSettings};
@@ -57,6 +57,15 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
     let values =
         vec![value("voltage_l1", Some("230.5"), "V", Quality::Good), value("energy", None, "kWh", Quality::NoAnswer)];
     let reading = Body::Reading(Reading { meter: "incomer".into(), values });
+    let interval = Interval {
+        meter: "incomer".into(),
+        profile: "P.01".into(),
+        end: Timestamp::parse("2021-11-13T23:15:00Z").unwrap(),
+        meter_time: "0211114001500".into(),
+        period: 900,
+        status: "00".into(),
+        values: vec![value("1.5.0", Some("0.250"), "kW", Quality::Good)],
+    };
     let mbal = telegram(TelegramKind::OpenlinkIq, &[1, 2, 255], Rssi::Dbm(-87));
     let origin = Some(Origin { gateway: "gw-17".into(), sequence: 4711 });
     let signed = r#"{"manifest":"...","key":"...","signature":"..."}"#;
@@ -67,6 +76,7 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
         ("reading", produced(125, later, reading)),
         ("imported", produced_as(126, (then, TimeQuality::Corrected), mbal, origin)),
         ("manifest", produced(127, "2021-11-14T00:00:01Z", Body::Manifest(signed.into()))),
+        ("interval", produced(128, "2021-11-14T00:02:00Z", Body::Interval(interval))),
         ("status", default_of("status_payload")),
         ("will", default_of("will_payload")),
     ]

@@ -84,7 +84,7 @@ impl Meter {
             name: settings.name.to_string(),
             every: *settings.every,
             identity: format!("{} {address}", row.name),
-            session: (row.session)(settings)?,
+            session: row.session(settings)?,
             due: Timestamp::default(),
             told: None,
         })

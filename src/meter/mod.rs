@@ -11,7 +11,7 @@ use std::pin::Pin;
 
 use tokio::time::Instant;
 
-use crate::model::{Quality, Value};
+use crate::model::{Interval, Quality, Timestamp, Value};
 use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
@@ -22,7 +22,10 @@ mod modbus;
 mod settings;
 
 pub use health::{Health, MeterHealth};
-pub use settings::{Address, MeterSettings, PortSettings, RegisterSettings, Rs485Direction, Rs485Settings};
+pub use settings::{
+    Address, LoadProfileSettings, MeterSettings, PortSettings, RegisterSettings, Rs485Direction, Rs485Settings,
+    UtcOffset,
+};
 
 /// What a read gives: the values, also those that were refused.
 pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, MeterError>> + Send + 'a>>;
@@ -41,14 +44,49 @@ pub trait Session: Send {
     fn late_until(&self) -> Option<Instant> {
         None
     }
+
+    /// The meter's load profile, when it keeps one and the settings want it.
+    fn profile(&mut self) -> Option<&mut dyn Profile> {
+        None
+    }
+}
+
+/// What a piece of a load profile gives: its intervals, oldest first.
+pub type ProfileReply<'a> = Pin<Box<dyn Future<Output = Result<Vec<Interval>, MeterError>> + Send + 'a>>;
+
+/// A load profile or event log that a meter keeps by itself, read piece by piece.
+pub trait Profile: Send {
+    /// Reads the intervals that ended after `after` and not later than `until`, by the meter's
+    /// clock, in UTC. An interval that the meter does not have is left out.
+    fn read<'a>(&'a mut self, line: &'a mut Line, after: Timestamp, until: Timestamp) -> ProfileReply<'a>;
+}
+
+/// Understands a meter that sends by itself; does not wait and does not send.
+pub trait Listener: Send {
+    /// Takes the bytes of one read and gives the values of every message they complete.
+    fn push(&mut self, bytes: &[u8]) -> Vec<Result<Vec<Value>, MeterError>>;
+
+    /// Tells that nothing came for longer than a pause inside a message lasts.
+    fn silence(&mut self) -> Vec<Result<Vec<Value>, MeterError>>;
+
+    /// The values a reading has when nothing was heard, each null with `quality`.
+    fn absent(&self, quality: Quality) -> Vec<Value>;
+}
+
+/// How a protocol's meters are read.
+pub enum Driver {
+    /// They answer requests: makes a session, or says in one sentence what is wrong.
+    Asks(fn(&MeterSettings) -> Result<Box<dyn Session>, String>),
+    /// They send by themselves: makes a listener, or says in one sentence what is wrong.
+    Listens(fn(&MeterSettings) -> Result<Box<dyn Listener>, String>),
 }
 
 /// One row of the table of protocols.
 pub struct Protocol {
     /// The word in `protocol = "..."`.
     pub name: &'static str,
-    /// Makes a session, or says in one sentence what is wrong with the settings.
-    pub session: fn(&MeterSettings) -> Result<Box<dyn Session>, String>,
+    /// How its meters are read.
+    pub driver: Driver,
     /// Tells every mistake in the settings of one meter, for `weir check`.
     pub check: fn(&MeterSettings, &mut Problems),
 }
@@ -61,6 +99,24 @@ impl fmt::Debug for Protocol {
 
 /// Every protocol this build can speak.
 pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
+
+impl Protocol {
+    /// Makes a session with one meter.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the settings, or that its meters send by themselves.
+    pub fn session(&self, settings: &MeterSettings) -> Result<Box<dyn Session>, String> {
+        match self.driver {
+            Driver::Asks(make) => make(settings),
+            Driver::Listens(_) => Err(format!("a {} meter can't be asked; it sends by itself", self.name)),
+        }
+    }
+
+    /// Whether its meters send by themselves.
+    pub const fn listens(&self) -> bool {
+        matches!(self.driver, Driver::Listens(_))
+    }
+}
 
 /// Finds a protocol by its name.
 pub fn protocol(name: &str) -> Option<&'static Protocol> {

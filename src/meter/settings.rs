@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use crate::model::Decimal;
 use crate::os::line::Framing;
@@ -78,6 +78,91 @@ settings! {
         pub max_baud: Count<300, 19_200> = 19200,
         /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
         pub baud_change_delay: Duration = "0ms",
+        /// The difference between the meter's clock and UTC without summer time, "+01:00" in
+        /// Vienna; summer time is added where the meter says that it is on.
+        pub utc_offset: UtcOffset = "+00:00",
+        /// The load profile to read, with what was missed while weir did not run.
+        pub load_profile: Option<LoadProfileSettings>,
+    }
+}
+
+settings! {
+    /// A load profile that the meter keeps by itself.
+    pub struct LoadProfileSettings {
+        /// What the meter calls it: "P.01" with IEC 62056-21.
+        pub id: At<String>,
+        /// The length of its intervals; "0s" for an event log.
+        pub period: Duration = "15m",
+        /// How often it is asked for new intervals, aligned to the clock.
+        pub every: At<Duration> = "1h",
+        /// How far back the first read goes, and the longest outage that is made up for.
+        pub history: Duration = "40d",
+        /// The most time on the bus that reading back may take in an hour.
+        pub budget: Duration = "6m",
+    }
+}
+
+/// A difference from UTC in whole minutes, written "+01:00".
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UtcOffset(i16);
+
+impl UtcOffset {
+    /// Its minutes, positive east of Greenwich, within a day.
+    pub const fn minutes(self) -> i16 {
+        self.0
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (sign, digits) = match text.split_at_checked(1)? {
+            ("+", digits) => (1, digits),
+            ("-", digits) => (-1, digits),
+            _ => return None,
+        };
+        let (hours, minutes) = digits.split_once(':')?;
+        let two = |part: &str| (part.len() == 2).then(|| part.parse::<i16>().ok()).flatten();
+        let (hours, minutes) = (two(hours)?, two(minutes)?);
+        (hours <= 14 && minutes < 60).then_some(Self(sign * (hours * 60 + minutes)))
+    }
+}
+
+impl Setting for UtcOffset {
+    fn shape() -> Shape {
+        Shape::Value("difference from UTC, e.g. \"+01:00\"")
+    }
+
+    fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
+        let what = "a difference from UTC such as \"+01:00\"";
+        let text = node.text(what, problems)?;
+        Self::parse(text).or_else(|| node.refused(&format!("is \"{text}\", but must be {what}"), problems))
+    }
+
+    fn printed(&self) -> Printed {
+        let (sign, minutes) = (if self.0 < 0 { '-' } else { '+' }, self.0.unsigned_abs());
+        Printed::text(&format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60))
+    }
+}
+
+impl MeterSettings {
+    /// Reads one meter from the text that stands below its `[[meter]]`.
+    ///
+    /// # Errors
+    /// Every mistake with its line and column, one a line.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut problems = Problems::new();
+        let settings = match DeTable::parse(text) {
+            Ok(table) => {
+                let value = DeValue::Table(table.get_ref().clone());
+                Self::read(&Node::new(&value, table.span(), "meter"), &mut problems)
+            }
+            Err(error) => {
+                problems.syntax(error.span(), error.message());
+                None
+            }
+        };
+        match settings {
+            Some(settings) if !problems.has_errors() => Ok(settings),
+            _ => Err(problems.located(text).iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Stamp;
+use super::{Stamp, Timestamp};
 
 /// The gateway-wide number of a frame, given by the store, counting from 1, never reused.
 pub type Sequence = u64;
@@ -48,6 +48,8 @@ pub enum Body {
     /// The gateway's own account of its numbers: a signed manifest as one line of JSON
     /// (docs/manifest.md).
     Manifest(String),
+    /// One interval of a wired meter's load profile, or one entry of its event log.
+    Interval(Interval),
 }
 
 /// A radio telegram as it was received.
@@ -87,6 +89,27 @@ pub struct Reading {
     /// The meter's name from the configuration.
     pub meter: String,
     /// Its values in the order they were read; a value that could not be read is there, as null.
+    pub values: Vec<Value>,
+}
+
+/// What a meter recorded by itself: one interval of a load profile, or one entry of an event log.
+///
+/// Its time is the meter's, never that of the read: the frame's own stamp says when it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interval {
+    /// The meter's name from the configuration.
+    pub meter: String,
+    /// What the meter calls the profile or log, such as `P.01` or `1-0:99.1.0*255`.
+    pub profile: String,
+    /// When the interval ended, or the event happened, by the meter's clock, in UTC.
+    pub end: Timestamp,
+    /// That time as the meter wrote it.
+    pub meter_time: String,
+    /// The length of the interval in seconds; 0 for an event.
+    pub period: u32,
+    /// The status that the meter gave the interval, as the meter wrote it; empty when there is none.
+    pub status: String,
+    /// The recorded values.
     pub values: Vec<Value>,
 }
 

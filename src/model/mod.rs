@@ -10,6 +10,8 @@ mod stamp;
 mod timestamp;
 
 pub use decimal::{Decimal, DecimalError};
-pub use frame::{Body, Frame, Lane, Origin, Quality, Reading, Rssi, Sequence, Stored, Telegram, TelegramKind, Value};
+pub use frame::{
+    Body, Frame, Interval, Lane, Origin, Quality, Reading, Rssi, Sequence, Stored, Telegram, TelegramKind, Value,
+};
 pub use stamp::{BootId, ClockState, Stamp, TimeQuality};
 pub use timestamp::Timestamp;

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use tracing::error;
@@ -76,13 +77,22 @@ fn create(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes the lock, which the system frees with the process.
+/// How often and how long after each other the lock is tried: a weir that is just ending, or a
+/// program it was just starting (which holds a copy until it runs), gives it back in a moment.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Takes the lock, which the system frees with the process; waits up to a second for it.
 pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     let unusable = |source| StoreError::Directory { path: path.to_owned(), source };
     let file = OpenOptions::new().write(true).create(true).truncate(false).open(path.join("lock")).map_err(unusable)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::Locked { path: path.to_owned() }),
-        Err(errno) => Err(unusable(io::Error::from(errno))),
+    for tried in 1..=LOCK_TRIES {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(rustix::io::Errno::WOULDBLOCK) if tried == LOCK_TRIES => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(errno) => return Err(unusable(io::Error::from(errno))),
+        }
     }
+    Err(StoreError::Locked { path: path.to_owned() })
 }

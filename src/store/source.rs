@@ -18,6 +18,7 @@ const MAX_METERS: usize = 1000;
 pub(super) fn source(frame: &Frame) -> String {
     match &frame.body {
         Body::Reading(reading) => cut(&reading.meter),
+        Body::Interval(interval) => cut(&interval.meter),
         Body::Manifest(_) => "(manifest)".to_owned(),
         Body::Telegram(telegram) => {
             let meter = match telegram.kind {

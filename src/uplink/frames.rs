@@ -66,6 +66,27 @@ enum FrameJson<'a> {
     Telegram { frametype: &'static str, timestamp: String, frame: String, meta: TelegramMeta<'a> },
     Reading { frametype: &'static str, timestamp: String, meter: &'a str, values: Vec<ValueJson<'a>>, meta: Meta<'a> },
     Manifest { frametype: &'static str, timestamp: String, manifest: &'a str, meta: Meta<'a> },
+    Interval(IntervalJson<'a>),
+}
+
+#[derive(Serialize)]
+struct IntervalJson<'a> {
+    frametype: &'static str,
+    timestamp: String,
+    meter: &'a str,
+    profile: &'a str,
+    metertime: &'a str,
+    period: u32,
+    status: &'a str,
+    values: Vec<ValueJson<'a>>,
+    meta: ReadMeta<'a>,
+}
+
+#[derive(Serialize)]
+struct ReadMeta<'a> {
+    read: String,
+    #[serde(flatten)]
+    every: Meta<'a>,
 }
 
 #[derive(Serialize)]
@@ -130,6 +151,17 @@ fn write_frame(stored: &Stored, (time, quality): (Timestamp, TimeQuality), out: 
             values: reading.values.iter().map(value_json).collect(),
             meta,
         },
+        Body::Interval(interval) => FrameJson::Interval(IntervalJson {
+            frametype: "Interval",
+            timestamp: interval.end.to_string(),
+            meter: &interval.meter,
+            profile: &interval.profile,
+            metertime: &interval.meter_time,
+            period: interval.period,
+            status: &interval.status,
+            values: interval.values.iter().map(value_json).collect(),
+            meta: ReadMeta { read: timestamp, every: meta },
+        }),
         Body::Manifest(line) => FrameJson::Manifest { frametype: "Manifest", timestamp, manifest: line, meta },
     };
     // Writing to memory can't fail, and every type above has a JSON form.

@@ -3,30 +3,14 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use weir::meter::{MeterError, MeterSettings, Session, protocol};
 use weir::model::{Quality, Value};
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
-use weir::setting::{At, Count};
 
 /// Settings of a meter, to be changed by the test.
 pub(crate) fn settings() -> MeterSettings {
-    MeterSettings {
-        name: At::nowhere("meter".into()),
-        port: At::nowhere("port".into()),
-        protocol: At::nowhere("iec62056-21".into()),
-        address: None,
-        every: At::nowhere(Duration::from_secs(900)),
-        timeout: Duration::from_secs(1),
-        retries: Count::clamped(1),
-        pause: Duration::ZERO,
-        profile: None,
-        register: vec![],
-        values: vec![],
-        max_baud: Count::clamped(19_200),
-        baud_change_delay: Duration::ZERO,
-    }
+    MeterSettings::parse("name = \"meter\"\nport = \"port\"\nprotocol = \"iec62056-21\"\n").unwrap()
 }
 
 /// A session on an open line.
@@ -39,7 +23,7 @@ impl Reader {
     pub(crate) async fn open(device: &Path, settings: &MeterSettings) -> Self {
         let speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ONE };
         let line = Line::open(&Endpoint::Device(device.into()), speed, Direction::Automatic).await.unwrap();
-        let session = (protocol("iec62056-21").unwrap().session)(settings).unwrap();
+        let session = protocol("iec62056-21").unwrap().session(settings).unwrap();
         Self { session, line }
     }
 

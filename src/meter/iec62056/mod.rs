@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Address, MeterError, MeterSettings, Protocol, Reply, Session};
+use super::{Address, Driver, MeterError, MeterSettings, Protocol, Reply, Session};
 use crate::model::{Quality, Value};
 use crate::os::line::Line;
 use crate::setting::Problems;
@@ -25,7 +25,7 @@ mod pick;
 use dialogue::{Dialogue, Failure};
 
 /// The row of this protocol in the table of protocols.
-pub const ROW: Protocol = Protocol { name: "iec62056-21", session, check };
+pub const ROW: Protocol = Protocol { name: "iec62056-21", driver: Driver::Asks(session), check };
 
 /// The most characters of a meter's address (clause 6.3.1).
 const ADDRESS_LIMIT: usize = 32;

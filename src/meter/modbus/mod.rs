@@ -5,7 +5,7 @@
 //! docs/decisions/0002-modbus.md). Reading order: [`map`] (what to read), [`plan`] (in which
 //! requests), [`session`] (the dialogue), [`exchange`] (the line).
 
-use super::Protocol;
+use super::{Driver, Protocol};
 
 mod client;
 mod exchange;
@@ -15,7 +15,7 @@ mod plan;
 mod session;
 
 /// Modbus RTU on a serial line or a serial server.
-pub(super) const RTU: Protocol = Protocol { name: "modbus-rtu", session: session::rtu, check: map::check };
+pub(super) const RTU: Protocol = Protocol { name: "modbus-rtu", driver: Driver::Asks(session::rtu), check: map::check };
 
 /// Modbus TCP.
-pub(super) const TCP: Protocol = Protocol { name: "modbus-tcp", session: session::tcp, check: map::check };
+pub(super) const TCP: Protocol = Protocol { name: "modbus-tcp", driver: Driver::Asks(session::tcp), check: map::check };
