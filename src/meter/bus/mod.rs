@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::MeterError;
 use super::health::{Health, Outcome};
-use crate::model::{Frame, Quality, Timestamp, Value};
+use crate::model::{Frame, Timestamp, Value};
 use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError, Speed};
 
@@ -190,6 +190,9 @@ impl Bus {
             Job::Lend(lease) => return self.lend(lease, frames).await,
             Job::Read(reading) => reading,
         };
+        if reply.is_closed() {
+            return;
+        }
         let Some(index) = self.meters.iter().position(|m| m.name == meter) else {
             let names = self.meters.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
             let _ = reply.send(Err(format!("no meter \"{meter}\" on port {}; known: {names}", self.port.name)));
@@ -202,23 +205,25 @@ impl Bus {
 
     /// Does what the schedule wants; always gives a frame, with nulls when there is no answer.
     async fn scheduled(&mut self, next: Next) -> Option<Frame> {
-        let (index, frame) = match next {
-            Next::Idle(_) => return None,
+        match next {
+            Next::Idle(_) => None,
             Next::Nulls(index) => {
-                let meter = self.meters.get(index)?;
+                let meter = self.meters.get_mut(index)?;
                 self.health.not_asked(&meter.name);
-                (index, meter.nulls(self.clock.stamp()))
+                let frame = meter.nulls(self.clock.stamp());
+                meter.slots.pass_unasked(frame.time.wall);
+                Some(frame)
             }
             Next::Read(index) => {
                 let result = self.read(index).await?;
                 self.after_an_answer = result.is_ok();
-                let meter = self.meters.get(index)?;
+                let meter = self.meters.get_mut(index)?;
                 let values = result.unwrap_or_else(|error| meter.session.absent(error.quality()));
-                (index, meter.frame(self.clock.stamp(), values))
+                let frame = meter.frame(self.clock.stamp(), values);
+                meter.slots.pass(frame.time.wall);
+                Some(frame)
             }
-        };
-        self.meters.get_mut(index)?.slots.pass(frame.time.wall);
-        Some(frame)
+        }
     }
 
     /// Lets the background do one piece; tells whether it did.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::meter::{Reply, Session};
-use crate::model::{Body, BootId};
+use crate::model::{Body, BootId, Quality};
 use crate::os::clock::{BUILT, Dial};
 use crate::os::line::{Endpoint, Framing};
 
