@@ -271,6 +271,40 @@ async fn an_unplugged_adapter_is_closed_and_opened_again_as_soon_as_its_name_is_
 }
 
 #[tokio::test]
+async fn an_adapter_unplugged_in_the_middle_of_a_reading_ends_it_at_once_with_nulls() {
+    let meters = ModbusMeters::new(&[1]);
+    let (path, served) = meters.serve_rtu().unwrap();
+    meters.set_fault(1, Some(Fault::Silent));
+    let bus = Running::start(port(Endpoint::Device(path)), vec![meter("m", "timeout = \"30s\"")]);
+    let unplug = async {
+        while meters.seen().is_empty() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        drop(served);
+    };
+    let (answer, ()) = tokio::join!(timeout(5 * SECOND, bus.handle.read("m")), unplug);
+    let sentence = answer.expect("the time limit is not waited out").unwrap_err();
+    assert!(sentence.contains("cannot open /dev/pts/"), "{sentence}");
+    assert_eq!(bus.health.meters()["m"].stretch, 1, "the port's fault stretches no interval");
+}
+
+#[tokio::test]
+async fn whoever_asks_all_the_time_does_not_keep_the_others_from_being_read() {
+    let meters = ModbusMeters::new(&[1, 2]);
+    let (path, _served) = meters.serve_rtu().unwrap();
+    let on_the_line = vec![meter("asked", "address = 1"), meter("scheduled", "address = 2\nevery = \"500ms\"")];
+    let mut bus = Running::start(port(Endpoint::Device(path)), on_the_line);
+    let flood = (0..8).map(|_| {
+        let handle = bus.handle.clone();
+        tokio::spawn(async move { while handle.read("asked").await.is_ok() {} })
+    });
+    let flood: Vec<_> = flood.collect();
+    let came = timeout(10 * SECOND, readings(&mut bus.frames, 4)).await.expect("readings come all the same");
+    assert!(came.iter().all(good));
+    flood.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
 async fn meters_of_different_speeds_share_a_line_with_the_guard_time_between_them() {
     let meters = ModbusMeters::new(&[1, 2]);
     let (path, _served) = meters.serve_rtu().unwrap();

@@ -34,7 +34,7 @@ use door::{Job, Reading};
 pub use member::Meter;
 use opener::Opener;
 pub use port::Port;
-use schedule::{Next, Slots};
+use schedule::Next;
 
 /// The wall clock is asked again at least this often, because it may be set at any time.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -178,11 +178,7 @@ impl Bus {
         for meter in &mut self.meters {
             meter.slots.follow(now);
         }
-        schedule::next(&self.slots(), now, self.after_an_answer)
-    }
-
-    fn slots(&self) -> Vec<Slots> {
-        self.meters.iter().map(|m| m.slots.clone()).collect()
+        schedule::next(self.meters.iter().map(|m| &m.slots), now, self.after_an_answer)
     }
 
     async fn serve(&mut self, job: Job, frames: &mpsc::Sender<Frame>) {
@@ -228,8 +224,8 @@ impl Bus {
 
     /// Lets the background do one piece; tells whether it did.
     async fn fill_time(&mut self) -> bool {
-        let time_left = schedule::time_left(&self.slots(), self.clock.now());
         let Some(mut background) = self.background.take() else { return false };
+        let time_left = schedule::time_left(self.meters.iter().map(|m| &m.slots), self.clock.now());
         let name = if self.line.line.is_some() { background.next(time_left) } else { None };
         let index = name.and_then(|name| self.meters.iter().position(|m| m.name == name));
         if let Some(index) = index {
@@ -284,7 +280,11 @@ impl Bus {
             Turn::Reading => session.read(line).await,
             Turn::Piece(background) => background.work(session, line).await.map(|()| Vec::new()),
         };
-        self.health.note(&meter.name, self.clock.now(), line.take_notes());
+        let mut notes = line.take_notes();
+        if matches!(result, Err(MeterError::Damaged(_) | MeterError::OutOfStep(_))) {
+            notes.damaged = notes.damaged.max(1);
+        }
+        self.health.note(&meter.name, self.clock.now(), notes);
         if result.is_ok() {
             self.line.works();
         }

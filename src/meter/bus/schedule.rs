@@ -150,8 +150,8 @@ pub(super) enum Next {
 /// the meter that answers and has been due for longest; then a silent one, when it can't make one
 /// that answers late. After one that answers, a silent one that has waited for a whole interval goes
 /// first, so that a full line does not forget it.
-pub(super) fn next(slots: &[Slots], now: Timestamp, after_an_answer: bool) -> Next {
-    let due = || slots.iter().enumerate().filter(|(_, s)| s.due <= now);
+pub(super) fn next<'a>(slots: impl Iterator<Item = &'a Slots> + Clone, now: Timestamp, after_an_answer: bool) -> Next {
+    let due = || slots.clone().enumerate().filter(|(_, s)| s.due <= now);
     if let Some((index, _)) = due().find(|(_, s)| !s.asks() || (!s.answers() && s.is_overtaken(now))) {
         return Next::Nulls(index);
     }
@@ -167,11 +167,11 @@ pub(super) fn next(slots: &[Slots], now: Timestamp, after_an_answer: bool) -> Ne
     if let Some((index, _)) = well {
         return Next::Read(index);
     }
-    let room = room(slots, now);
+    let room = room(slots.clone(), now);
     match silent {
         Some((index, slot)) if room.is_none_or(|room| slot.cost <= room) => Next::Read(index),
         _ => {
-            let later = slots.iter().filter(|s| s.due > now).map(|s| s.due.since(now));
+            let later = slots.clone().filter(|s| s.due > now).map(|s| s.due.since(now));
             let overtaken = due().map(|(_, s)| s.due.plus(s.every).since(now));
             Next::Idle(later.chain(overtaken).min().unwrap_or(Duration::MAX))
         }
@@ -179,13 +179,13 @@ pub(super) fn next(slots: &[Slots], now: Timestamp, after_an_answer: bool) -> Ne
 }
 
 /// The time until a meter that answers is due; `None` when there is none.
-fn room(slots: &[Slots], now: Timestamp) -> Option<Duration> {
-    slots.iter().filter(|s| s.answers()).map(|s| s.due.since(now)).min()
+fn room<'a>(slots: impl Iterator<Item = &'a Slots>, now: Timestamp) -> Option<Duration> {
+    slots.filter(|s| s.answers()).map(|s| s.due.since(now)).min()
 }
 
 /// The time until any meter is to be asked, nulls aside.
-pub(super) fn time_left(slots: &[Slots], now: Timestamp) -> Duration {
-    slots.iter().filter(|s| s.due > now).map(|s| s.next_asked().since(now)).min().unwrap_or(Duration::MAX)
+pub(super) fn time_left<'a>(slots: impl Iterator<Item = &'a Slots>, now: Timestamp) -> Duration {
+    slots.filter(|s| s.due > now).map(|s| s.next_asked().since(now)).min().unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
@@ -208,7 +208,7 @@ mod tests {
         let mut asked = Vec::new();
         for minute in 1..=50 {
             slot.follow(at(minute * 60));
-            match next(std::slice::from_ref(&slot), at(minute * 60), false) {
+            match next([&slot].into_iter(), at(minute * 60), false) {
                 Next::Read(0) => {
                     asked.push(minute);
                     slot.stayed_silent(Duration::from_secs(2));
@@ -222,7 +222,7 @@ mod tests {
         assert!(pauses.is_sorted() || pauses.iter().all(|p| *p <= 8), "{pauses:?}");
         assert_eq!(pauses.iter().rev().take(3).collect::<Vec<_>>(), [&8, &8, &8], "{pauses:?}");
         slot.answered();
-        assert_eq!(next(std::slice::from_ref(&slot), at(51 * 60), false), Next::Read(0));
+        assert_eq!(next([&slot].into_iter(), at(51 * 60), false), Next::Read(0));
     }
 
     #[test]
@@ -232,17 +232,17 @@ mod tests {
         dead.begin(at(0), 1);
         dead.stayed_silent(Duration::from_secs(4));
         well.due = at(63);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(60), false), Next::Idle(Duration::from_secs(3)));
+        assert_eq!(next([&well, &dead].into_iter(), at(60), false), Next::Idle(Duration::from_secs(3)));
         well.due = at(64);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(60), false), Next::Read(1));
+        assert_eq!(next([&well, &dead].into_iter(), at(60), false), Next::Read(1));
         well.due = at(60);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(60), false), Next::Read(0));
+        assert_eq!(next([&well, &dead].into_iter(), at(60), false), Next::Read(0));
         well.due = at(119);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(120), true), Next::Nulls(1), "of the slot that passed");
+        assert_eq!(next([&well, &dead].into_iter(), at(120), true), Next::Nulls(1), "of the slot that passed");
         dead.pass_unasked(at(120));
-        assert_eq!(next(&[well.clone(), dead.clone()], at(120), true), Next::Read(1), "it waited a whole interval");
-        assert_eq!(next(&[well.clone(), dead], at(120), false), Next::Read(0), "but one after the other");
-        assert_eq!(time_left(&[well], at(100)), Duration::from_secs(19));
+        assert_eq!(next([&well, &dead].into_iter(), at(120), true), Next::Read(1), "it waited a whole interval");
+        assert_eq!(next([&well, &dead].into_iter(), at(120), false), Next::Read(0), "but one after the other");
+        assert_eq!(time_left([&well].into_iter(), at(100)), Duration::from_secs(19));
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         for second in 60..=200 {
             well.follow(at(second));
             dead.follow(at(second));
-            match next(&[well.clone(), dead.clone()], at(second), false) {
+            match next([&well, &dead].into_iter(), at(second), false) {
                 Next::Read(0) => well.pass(at(second)),
                 Next::Nulls(1) => {
                     nulls += 1;
@@ -266,7 +266,7 @@ mod tests {
             }
         }
         assert_eq!(nulls, 2, "for the slots of 60 and 120 s");
-        assert_eq!(next(&[well, dead.clone()], at(201), true), Next::Read(1), "it has waited since 60 s");
+        assert_eq!(next([&well, &dead].into_iter(), at(201), true), Next::Read(1), "it has waited since 60 s");
         dead.pass(at(221));
         assert!(!dead.has_waited(at(240)));
     }
