@@ -16,6 +16,8 @@ pub mod modbus;
 pub mod p1;
 pub mod radio_line;
 pub mod rtl_wmbus;
+pub mod sml;
+pub mod unit;
 pub mod wmbus;
 
 /// Why bytes are not what they should be.

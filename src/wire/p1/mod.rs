@@ -173,7 +173,9 @@ fn well_formed(line: &[u8]) -> bool {
             (b')', true) => (inside, closed) = (false, true),
             (b'(' | b')', _) => return false,
             (0x20..=0x7E, true) => {}
-            (b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'.' | b':' | b'*' | b'-' | b'&' | b'_', false) => closed = false,
+            (b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z' | b'.' | b':' | b'*' | b'-' | b'&' | b'_', false) => {
+                closed = false
+            }
             _ => return false,
         }
     }
