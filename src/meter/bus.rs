@@ -19,7 +19,7 @@ use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint, Line, LineError, Speed};
 
 /// The wall clock is asked again at least this often, because it may be set at any time.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -47,7 +47,7 @@ impl Port {
         Self { name: settings.name.to_string(), endpoint, speed, direction }
     }
 
-    async fn open(&self) -> Result<Line, LineError> {
+    pub(super) async fn open(&self) -> Result<Line, LineError> {
         Line::open(&self.endpoint, self.speed, self.direction).await
     }
 }
@@ -153,20 +153,31 @@ pub async fn read_once(port: &Port, meter: &mut Meter) -> Result<Vec<Value>, Met
 }
 
 /// The line, and what is known about opening it.
-struct Opener {
-    line: Option<Line>,
+pub(super) struct Opener {
+    pub(super) line: Option<Line>,
     next_try: Instant,
     pause: Duration,
     /// Attempts that failed since it was last open.
     failures: u64,
-    last_error: String,
+    pub(super) last_error: String,
     /// Readings in a row that heard nothing on this line.
     silent: usize,
 }
 
 impl Opener {
+    pub(super) fn new() -> Self {
+        Self {
+            line: None,
+            next_try: Instant::now(),
+            pause: FIRST_PAUSE,
+            failures: 0,
+            last_error: String::new(),
+            silent: 0,
+        }
+    }
+
     /// Opens the line if it is closed and its pause is over.
-    async fn open_when_due(&mut self, port: &Port) {
+    pub(super) async fn open_when_due(&mut self, port: &Port) {
         if self.line.is_some() || Instant::now() < self.next_try {
             return;
         }
@@ -197,10 +208,21 @@ impl Opener {
         }
     }
 
+    /// Waits until the next attempt is due.
+    pub(super) async fn wait(&mut self) {
+        sleep_until(self.next_try).await;
+    }
+
     /// Closes the line; it may be opened again at once.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.line = None;
         self.next_try = Instant::now();
+    }
+
+    /// Closes a line that failed; it may be opened again after a pause.
+    pub(super) fn close_for_a_while(&mut self) {
+        self.line = None;
+        self.next_try = Instant::now() + FIRST_PAUSE;
     }
 }
 
@@ -218,15 +240,7 @@ impl Bus {
         for meter in &mut meters {
             meter.due = start.next_aligned(meter.every);
         }
-        let line = Opener {
-            line: None,
-            next_try: Instant::now(),
-            pause: FIRST_PAUSE,
-            failures: 0,
-            last_error: String::new(),
-            silent: 0,
-        };
-        Self { port, meters, line, clock, health }
+        Self { port, meters, line: Opener::new(), clock, health }
     }
 
     /// The meter that has been due for longest. A clock that was set back moves the slots with it.

@@ -16,10 +16,15 @@ use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
 pub mod bus;
+mod d0;
 mod health;
+mod heard;
 pub mod iec62056;
+pub mod listen;
 mod modbus;
+mod p1;
 mod settings;
+mod sml;
 
 pub use health::{Health, MeterHealth};
 pub use settings::{
@@ -98,7 +103,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, p1::ROW, d0::ROW, sml::ROW];
 
 impl Protocol {
     /// Makes a session with one meter.
@@ -109,6 +114,17 @@ impl Protocol {
         match self.driver {
             Driver::Asks(make) => make(settings),
             Driver::Listens(_) => Err(format!("a {} meter can't be asked; it sends by itself", self.name)),
+        }
+    }
+
+    /// Makes what understands one meter.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the settings, or that its meters must be asked.
+    pub fn listener(&self, settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
+        match self.driver {
+            Driver::Listens(make) => make(settings),
+            Driver::Asks(_) => Err(format!("a {} meter does not send by itself; it must be asked", self.name)),
         }
     }
 
@@ -131,6 +147,12 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
         let known = PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
         problems.error(settings.protocol.span(), message);
+    }
+    let keys = [&settings.key_file, &settings.authentication_key_file];
+    if let Some(key) = keys.into_iter().flatten().next()
+        && *settings.protocol != p1::ROW.name
+    {
+        problems.error(key.span(), "only a dsmr-p1 meter has keys; remove the key files");
     }
     if settings.every.is_zero() {
         problems.error(settings.every.span(), "every is zero; write how often to read, such as \"15m\"");
