@@ -28,7 +28,7 @@ fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
         (None, None) => Stream::Plain(Decoder::new()),
         (Some(encryption), Some(authentication)) => {
             let keys = Keys::new(&key(encryption)?, &key(authentication)?);
-            Stream::Sealed(Unsealer::new(keys.ok_or("the cipher does not take the keys")?))
+            Stream::Sealed(Box::new(Unsealer::new(keys.ok_or("the cipher does not take the keys")?)))
         }
         _ => return Err(BOTH_KEYS.to_owned()),
     };
@@ -64,7 +64,7 @@ struct P1 {
 
 enum Stream {
     Plain(Decoder),
-    Sealed(Unsealer),
+    Sealed(Box<Unsealer>),
 }
 
 impl P1 {

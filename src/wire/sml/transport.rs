@@ -154,7 +154,7 @@ impl Decoder {
                 RESTART => return Step::Give(self.at, Damage::Truncated),
                 [END, padding, low, high] => return self.end(padding, u16::from_le_bytes([low, high])),
                 // The content ended with 1B before the true escape, which stands at a multiple of four.
-                _ if self.at % 4 != 0 => {
+                _ if !self.at.is_multiple_of(4) => {
                     self.content.push(byte);
                     self.at += 1;
                 }
