@@ -57,9 +57,9 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let board = board::load(&settings.gateway.board)?;
     let identity = super::identity(&settings.gateway, &board);
     let ports = resolve(settings, &board)?;
-    for meter in &settings.meter {
-        let made = if listens(meter) { listen::Meter::new(meter).map(drop) } else { Meter::new(meter).map(drop) };
-        made.map_err(|reason| AgentError::Meter { meter: meter.name.to_string(), reason })?;
+    // A listener needs files with keys; one that is not there yet must not stop the other meters.
+    for meter in settings.meter.iter().filter(|meter| !listens(meter)) {
+        Meter::new(meter).map_err(|reason| AgentError::Meter { meter: meter.name.to_string(), reason })?;
     }
     let store = Store::open(&settings.store)?;
     let clock = Clock::open(&settings.clock, &settings.store.path);

@@ -23,6 +23,9 @@ use crate::os::line::{Line, LineError};
 /// The longest gap between two characters of one message (IEC 62056-21, clause 6.4.3).
 const PAUSE: Duration = Duration::from_millis(1500);
 
+/// A TCP connection on which nothing came for so long may be dead without knowing it.
+const DEAD: Duration = Duration::from_secs(60);
+
 /// A meter that sends by itself.
 pub struct Meter {
     name: String,
@@ -212,7 +215,8 @@ impl Post {
             self.health.count(&self.meter.name, time.wall, &outcome);
         }
         self.tell(&outcome, opener.line.is_some());
-        if silent && opener.line.as_ref().is_some_and(Line::is_tcp) {
+        let dead = |line: &Line| line.is_tcp() && line.last_byte().elapsed() >= DEAD;
+        if silent && opener.line.as_ref().is_some_and(dead) {
             debug!(port = %self.port.name, "nothing is heard on the connection; it is opened again");
             opener.close();
         }

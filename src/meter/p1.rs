@@ -54,6 +54,11 @@ fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let (Some(key), None) | (None, Some(key)) = keys {
         problems.error(key.span(), BOTH_KEYS);
     }
+    for file in [&settings.key_file, &settings.authentication_key_file].into_iter().flatten() {
+        if let Err(reason) = key(file) {
+            problems.warning(file.span(), reason);
+        }
+    }
 }
 
 struct P1 {
