@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::wire::iec62056::Parity;
@@ -153,6 +154,10 @@ fn settings_that_can_not_work_are_refused() {
 }
 
 proptest! {
+    // A CRC of 16 bits takes one damaged message in 65,536 for a good one: always the same cases, so
+    // that this test never fails by that luck.
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
     #[test]
     fn whatever_happens_to_the_bytes_no_value_is_given_that_was_not_sent(
         damages in prop::collection::vec((any::<prop::sample::Index>(), 0..4_u8, 1..12_usize, 1..=255_u8), 1..6),

