@@ -17,10 +17,15 @@ use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
 pub mod bus;
+mod d0;
 mod health;
+mod heard;
 pub mod iec62056;
+pub mod listen;
 mod modbus;
+mod p1;
 mod settings;
+mod sml;
 
 pub use health::{Delays, Health, MeterHealth};
 pub use settings::{
@@ -104,7 +109,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, p1::ROW, d0::ROW, sml::ROW];
 
 /// Protocols whose sessions set the speed themselves, or that have none.
 const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];
@@ -118,6 +123,17 @@ impl Protocol {
         match self.driver {
             Driver::Asks(make) => make(settings),
             Driver::Listens(_) => Err(format!("a {} meter can't be asked; it sends by itself", self.name)),
+        }
+    }
+
+    /// Makes what understands one meter.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the settings, or that its meters must be asked.
+    pub fn listener(&self, settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
+        match self.driver {
+            Driver::Listens(make) => make(settings),
+            Driver::Asks(_) => Err(format!("a {} meter does not send by itself; it must be asked", self.name)),
         }
     }
 
@@ -145,6 +161,12 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if own_speed && (settings.baud.is_some() || settings.framing.is_some()) {
         let message = format!("baud and framing are not for {}, which has a speed of its own", *settings.protocol);
         problems.error(settings.protocol.span(), message);
+    }
+    let keys = [&settings.key_file, &settings.authentication_key_file];
+    if let Some(key) = keys.into_iter().flatten().next()
+        && *settings.protocol != p1::ROW.name
+    {
+        problems.error(key.span(), "only a dsmr-p1 meter has keys; remove the key files");
     }
     if settings.every.is_zero() {
         problems.error(settings.every.span(), "every is zero; write how often to read, such as \"15m\"");

@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::model::Decimal;
 use crate::os::line::{Echo, Framing, Turnaround};
-use crate::setting::{At, Count, Node, Printed, Problems, Setting, Shape};
+use crate::setting::{At, Count, Node, Printed, Problems, SecretFile, Setting, Shape};
 use crate::{choices, settings};
 
 settings! {
@@ -123,12 +123,14 @@ settings! {
         pub name: At<String>,
         /// The port it hangs on.
         pub port: At<String>,
-        /// How it speaks: modbus-rtu, modbus-tcp or iec62056-21.
+        /// How it speaks: modbus-rtu, modbus-tcp or iec62056-21; dsmr-p1, iec-d0 or sml when it
+        /// sends by itself.
         pub protocol: At<String>,
         /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21. Unset:
         /// 1 for Modbus, any meter for IEC 62056-21.
         pub address: Option<At<Address>>,
-        /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45.
+        /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45. Of a meter
+        /// that sends by itself, the last message before each of these times is published.
         pub every: At<Duration> = "15m",
         /// How many times longer it is left alone when it stays silent: the interval doubles with
         /// every three silent readings up to this factor, but not beyond an hour, and is restored
@@ -149,12 +151,18 @@ settings! {
         /// Modbus: registers to read besides those of the profile; one with a name of the profile
         /// replaces it.
         pub register: Vec<RegisterSettings> = [],
-        /// IEC 62056-21: the ids to keep from a readout, e.g. "1.8.0"; empty keeps all.
+        /// The ids to keep from a readout or message, e.g. "1.8.0"; empty keeps all. For Modbus
+        /// the registers say it.
         pub values: Vec<String> = [],
         /// IEC 62056-21: the highest rate to accept from the meter.
         pub max_baud: Count<300, 19_200> = 19200,
         /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
         pub baud_change_delay: Duration = "0ms",
+        /// DSMR P1: the file with the encryption key of a meter that ciphers its messages (Luxembourg,
+        /// Austria), as 32 hexadecimal digits.
+        pub key_file: Option<At<SecretFile>>,
+        /// DSMR P1: the file with its authentication key, as 32 hexadecimal digits.
+        pub authentication_key_file: Option<At<SecretFile>>,
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",

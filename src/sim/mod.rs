@@ -8,4 +8,5 @@ pub mod broker;
 pub mod iec_meter;
 pub mod modbus_meter;
 pub mod pty;
+pub mod push_meter;
 pub mod radio_replay;

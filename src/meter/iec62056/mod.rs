@@ -20,7 +20,7 @@ use crate::setting::Problems;
 use crate::wire::iec62056::{Parity, data};
 
 mod dialogue;
-mod pick;
+pub(super) mod pick;
 
 use dialogue::{Dialogue, Failure};
 

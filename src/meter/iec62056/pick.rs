@@ -14,7 +14,7 @@ pub(super) fn refusal(lines: &[Line]) -> Option<String> {
 }
 
 /// All values of a readout, named `id`, `id#2` ...
-pub(super) fn values(lines: &[Line]) -> Vec<Value> {
+pub(in crate::meter) fn values(lines: &[Line]) -> Vec<Value> {
     let mut count: HashMap<String, usize> = HashMap::new();
     let mut current = String::new();
     let mut values = Vec::new();
@@ -34,7 +34,7 @@ pub(super) fn values(lines: &[Line]) -> Vec<Value> {
 
 /// The values whose ids are wanted, under the wanted names and in that order; a missing one is
 /// null and refused.
-pub(super) fn wanted(all: &[Value], ids: &[String]) -> Vec<Value> {
+pub(in crate::meter) fn wanted(all: &[Value], ids: &[String]) -> Vec<Value> {
     let mut kept = Vec::new();
     for id in ids {
         let before = kept.len();
