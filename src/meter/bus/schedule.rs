@@ -105,6 +105,12 @@ impl Slots {
         }
     }
 
+    /// What made it silent may be over: it is asked in its next slot, but still after those that answer.
+    pub(super) fn hope(&mut self) {
+        self.factor = 1;
+        self.silent = self.silent.min(1);
+    }
+
     /// Whether the meter is asked in its next slot, or only its nulls are given.
     fn asks(&self) -> bool {
         self.owed.is_some() || self.slots_to_wait() == 0
@@ -121,7 +127,8 @@ impl Slots {
         self.due.plus(self.every.saturating_mul(self.slots_to_wait()))
     }
 
-    const fn answers(&self) -> bool {
+    /// Its last reading was not silent.
+    pub(super) const fn answers(&self) -> bool {
         self.silent == 0
     }
 
