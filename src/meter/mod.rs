@@ -38,8 +38,8 @@ pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, MeterError>>
 
 /// A dialogue with one meter; owns what must be remembered between reads.
 pub trait Session: Send {
-    /// Reads the meter once over `line`, which is open and belongs to the caller; leaves the
-    /// line's speed as it likes (the bus restores it).
+    /// Reads the meter once over `line`, which is open and belongs to the caller. Reads away what
+    /// is left on it before asking; leaves the line's speed as it likes (the bus restores it).
     fn read<'a>(&'a mut self, line: &'a mut Line) -> Reply<'a>;
 
     /// The values a reading has when the meter gave none, each null with `quality`.

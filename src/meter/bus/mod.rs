@@ -133,6 +133,9 @@ impl Bus {
         let mut in_a_row = 0;
         loop {
             self.line.open_when_due(&self.port).await;
+            if self.line.take_came_back() {
+                self.hope();
+            }
             let next = self.next();
             let due = !matches!(next, Next::Idle(_));
             if (!due || in_a_row < JOBS_IN_A_ROW)
@@ -295,6 +298,7 @@ impl Bus {
     /// A silent meter is asked less often. A TCP connection on which every meter fell silent may
     /// be dead without knowing it.
     fn notice_silence(&mut self, index: usize, result: &Result<Vec<Value>, MeterError>, took: Duration) {
+        let all_were_silent = self.meters.iter().all(|m| !m.slots.answers());
         let Some(meter) = self.meters.get_mut(index) else { return };
         let silent = matches!(result, Err(MeterError::Line(LineError::Silent(_))));
         let before = meter.slots.factor();
@@ -311,12 +315,24 @@ impl Bus {
         } else if factor < before {
             info!(meter = %meter.name, "the meter answers again and is asked as often as configured");
         }
+        if all_were_silent && meter.slots.answers() {
+            // It was the cable or its supply, and that is mended.
+            self.hope();
+        }
         self.line.silent = if silent { self.line.silent + 1 } else { 0 };
         let is_tcp = self.line.line.as_ref().is_some_and(Line::is_tcp);
         if is_tcp && self.line.silent >= self.meters.len().max(1) {
             debug!(port = %self.port.name, "nothing is heard on the connection; it is opened again");
             self.line.silent = 0;
             self.line.close();
+        }
+    }
+
+    /// What kept meters silent may be over: none is left alone for long.
+    fn hope(&mut self) {
+        for meter in self.meters.iter_mut().filter(|m| m.slots.factor() > 1) {
+            meter.slots.hope();
+            self.health.stretched(&meter.name, 1);
         }
     }
 

@@ -25,6 +25,8 @@ pub(in crate::meter) struct Opener {
     /// Readings in a row that heard nothing on this line.
     pub(in crate::meter) silent: usize,
     arrival: Option<Arrival>,
+    /// It was opened after it had been missing.
+    came_back: bool,
     tap: Tap,
 }
 
@@ -38,6 +40,7 @@ impl Opener {
             last_error: String::new(),
             silent: 0,
             arrival: None,
+            came_back: false,
             tap,
         }
     }
@@ -52,6 +55,7 @@ impl Opener {
                 if self.failures > 0 {
                     info!(port = %port.name, endpoint = %port.endpoint, failed_attempts = self.failures, "the port is back");
                 }
+                self.came_back = self.failures > 0;
                 line.put_tap(&self.tap);
                 self.line = Some(line);
                 self.failures = 0;
@@ -121,6 +125,11 @@ impl Opener {
             debug!(port = %port.name, "the adapter was unplugged");
             self.close();
         }
+    }
+
+    /// Tells once that the port came back.
+    pub(super) const fn take_came_back(&mut self) -> bool {
+        std::mem::replace(&mut self.came_back, false)
     }
 
     /// Why there is no line.
