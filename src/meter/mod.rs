@@ -18,6 +18,7 @@ use crate::setting::Problems;
 pub mod bus;
 mod health;
 pub mod iec62056;
+pub mod mbus;
 mod modbus;
 mod settings;
 
