@@ -14,7 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use super::pty::Pty;
-use crate::wire::mbus::{BAUD_SWITCH, CI_APPLICATION_RESET, CI_SELECT, Decoder, Event, FCB, Frame, RSP_UD, SELECTED, encode};
+use crate::wire::mbus::{
+    BAUD_SWITCH, CI_APPLICATION_RESET, CI_SELECT, Decoder, Event, FCB, Frame, RSP_UD, SELECTED, encode,
+};
 use crate::wire::wmbus::Meter;
 
 /// One simulated slave.

@@ -12,7 +12,10 @@ pub(crate) const SPEED: Speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ON
 
 /// Settings of a meter: what stands below `[[meter]]` besides the obvious.
 pub(crate) fn settings(more: &str) -> MeterSettings {
-    MeterSettings::parse(&format!("name = \"meter\"\nport = \"port\"\nprotocol = \"m-bus\"\ntimeout = \"150ms\"\n{more}")).unwrap()
+    MeterSettings::parse(&format!(
+        "name = \"meter\"\nport = \"port\"\nprotocol = \"m-bus\"\ntimeout = \"150ms\"\n{more}"
+    ))
+    .unwrap()
 }
 
 /// A slave of manufacturer WEI for water.
@@ -23,7 +26,8 @@ pub(crate) fn slave(primary: u8, id: u32) -> Slave {
 
 /// Records of one telegram: volume in storage `storage`, `litres`.
 pub(crate) fn volume(storage: u8, litres: u32) -> Vec<u8> {
-    let mut record = if storage == 0 { vec![0x04, 0x13] } else { vec![0x84 | ((storage & 1) << 6), storage >> 1, 0x13] };
+    let mut record =
+        if storage == 0 { vec![0x04, 0x13] } else { vec![0x84 | ((storage & 1) << 6), storage >> 1, 0x13] };
     record.extend(litres.to_le_bytes());
     record
 }
