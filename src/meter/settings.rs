@@ -85,6 +85,8 @@ settings! {
         pub application_reset: Option<Count<0, 255>>,
         /// M-Bus: the rate that the meter is told to use during a reading, and back after it.
         pub switch_baud: Option<Count<300, 38_400>>,
+        /// M-Bus: the most telegrams of one reading, for meters that never say which is the last.
+        pub max_telegrams: Count<1, 64> = 64,
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",

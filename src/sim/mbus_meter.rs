@@ -237,8 +237,8 @@ impl Control {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the slaves together answer to `frame`, sent at `baud`.
-    fn hear(&self, frame: &Frame, baud: Option<u32>) -> Vec<u8> {
+    /// What the slaves together answer to `frame`, sent at `baud` (unset: at their own); empty for silence.
+    pub fn hear(&self, frame: &Frame, baud: Option<u32>) -> Vec<u8> {
         let mut state = self.state();
         let State { slaves, faults, tally } = &mut *state;
         let mut answers: Vec<(usize, Vec<u8>)> = Vec::new();
