@@ -22,6 +22,7 @@ mod health;
 mod heard;
 pub mod iec62056;
 pub mod listen;
+pub mod mbus;
 mod modbus;
 mod p1;
 mod settings;
@@ -109,7 +110,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, p1::ROW, d0::ROW, sml::ROW];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
 
 /// Protocols whose sessions set the speed themselves, or that have none.
 const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];
@@ -167,6 +168,14 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
         && *settings.protocol != p1::ROW.name
     {
         problems.error(key.span(), "only a dsmr-p1 meter has keys; remove the key files");
+    }
+    if *settings.protocol != mbus::ROW.name
+        && (settings.application_reset.is_some()
+            || settings.switch_baud.is_some()
+            || settings.max_telegrams.value() != 64)
+    {
+        let message = "application_reset, switch_baud and max_telegrams are for M-Bus meters";
+        problems.error(settings.protocol.span(), message);
     }
     if settings.every.is_zero() {
         problems.error(settings.every.span(), "every is zero; write how often to read, such as \"15m\"");

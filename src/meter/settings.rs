@@ -123,11 +123,12 @@ settings! {
         pub name: At<String>,
         /// The port it hangs on.
         pub port: At<String>,
-        /// How it speaks: modbus-rtu, modbus-tcp or iec62056-21; dsmr-p1, iec-d0 or sml when it
+        /// How it speaks: modbus-rtu, modbus-tcp, iec62056-21 or m-bus; dsmr-p1, iec-d0 or sml when it
         /// sends by itself.
         pub protocol: At<String>,
-        /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21. Unset:
-        /// 1 for Modbus, any meter for IEC 62056-21.
+        /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21, a number
+        /// (primary) or a text (secondary, "12345678" or "12345678.LUG.04.07") for M-Bus. Unset: 1 for
+        /// Modbus, any meter for IEC 62056-21, the only meter on the line (254) for M-Bus.
         pub address: Option<At<Address>>,
         /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45. Of a meter
         /// that sends by itself, the last message before each of these times is published.
@@ -151,7 +152,7 @@ settings! {
         /// Modbus: registers to read besides those of the profile; one with a name of the profile
         /// replaces it.
         pub register: Vec<RegisterSettings> = [],
-        /// The ids to keep from a readout or message, e.g. "1.8.0"; empty keeps all. For Modbus
+        /// The ids to keep from a readout or message, e.g. "1.8.0" or for M-Bus "energy[1]"; empty keeps all. For Modbus
         /// the registers say it.
         pub values: Vec<String> = [],
         /// IEC 62056-21: the highest rate to accept from the meter.
@@ -163,6 +164,13 @@ settings! {
         pub key_file: Option<At<SecretFile>>,
         /// DSMR P1: the file with its authentication key, as 32 hexadecimal digits.
         pub authentication_key_file: Option<At<SecretFile>>,
+        /// M-Bus: the application reset sent before each reading; its number chooses the sub-telegrams
+        /// (EN 13757-3, table 3). Unset: none.
+        pub application_reset: Option<Count<0, 255>>,
+        /// M-Bus: the rate that the meter is told to use during a reading, and back after it.
+        pub switch_baud: Option<Count<300, 38_400>>,
+        /// M-Bus: the most telegrams of one reading, for meters that never say which is the last.
+        pub max_telegrams: Count<1, 64> = 64,
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",

@@ -12,6 +12,7 @@ pub mod gcm;
 pub mod hex_line;
 pub mod iec62056;
 pub mod mbal;
+pub mod mbus;
 pub mod modbus;
 pub mod p1;
 pub mod radio_line;
