@@ -41,6 +41,9 @@ pub enum Damage {
     /// The line fell silent, or another message began, before the end.
     #[error("the message breaks off before its end")]
     Truncated,
+    /// The check was right, but a line is no data set: two errors hid each other.
+    #[error("a line is no data set although the block check is right")]
+    Syntax,
     /// No end came within [`BLOCK_LIMIT`].
     #[error("the block is longer than 64 KiB")]
     TooLong,
