@@ -5,12 +5,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use weir::meter::{MeterError, MeterSettings, Session, protocol};
-use weir::model::{Quality, Value};
+use weir::model::{Interval, Quality, Timestamp, Value};
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
 
 /// Settings of a meter, to be changed by the test.
 pub(crate) fn settings() -> MeterSettings {
     MeterSettings::parse("name = \"meter\"\nport = \"port\"\nprotocol = \"iec62056-21\"\n").unwrap()
+}
+
+/// Settings with more lines.
+pub(crate) fn configured(more: &str) -> MeterSettings {
+    MeterSettings::parse(&format!("name = \"meter\"\nport = \"port\"\nprotocol = \"iec62056-21\"\n{more}")).unwrap()
+}
+
+/// A file with a password, and the directory that holds it.
+pub(crate) fn password_file(password: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    std::fs::write(&path, format!("{password}\n")).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
 }
 
 /// A session on an open line.
@@ -25,6 +39,11 @@ impl Reader {
         let line = Line::open(&Endpoint::Device(device.into()), speed, Direction::Automatic).await.unwrap();
         let session = protocol("iec62056-21").unwrap().session(settings).unwrap();
         Self { session, line }
+    }
+
+    pub(crate) async fn profile(&mut self, after: Timestamp, until: Timestamp) -> Result<Vec<Interval>, MeterError> {
+        let profile = self.session.profile().expect("load_profile is set");
+        profile.read(&mut self.line, after, until).await
     }
 
     pub(crate) async fn read(&mut self) -> Result<Vec<Value>, MeterError> {
