@@ -151,3 +151,12 @@ proptest! {
         })?;
     }
 }
+#[test]
+fn zz_debug() {
+    in_virtual_time(async {
+        let settings = configured("serial = \"12345678\"");
+        let mut meter = Scripted::start(&settings, table(), Parity::Absent, 99, Fault::None).await;
+        let found = meter.read().await;
+        eprintln!("{found:?} {:?}", meter.heard.bytes());
+    });
+}

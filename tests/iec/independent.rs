@@ -7,7 +7,7 @@ use weir::model::{Quality, Timestamp};
 use weir::sim::iec_meter::Options;
 use weir::wire::iec62056::{Identification, Parity};
 
-use crate::plumbing::{PythonMeter, Reader, configured, password_file, python, script, settings, text};
+use crate::plumbing::{PythonMeter, Reader, configured, ended, password_file, python, script, settings, text};
 use crate::{identification, meter};
 
 /// Reads tests/peers/iec_meter.py started with `arguments`.
@@ -74,7 +74,7 @@ async fn an_independent_reader_programs_our_meter() {
     for line in ["challenge\tP\t0", "password\tok", "0.0.0\t12345678\tNone", "None\tER01\tNone"] {
         assert!(printed.lines().any(|l| l == line), "{line} is not in:\n{printed}");
     }
-    let state = control.state();
+    let state = ended(&control).await;
     assert_eq!((state.sessions, state.breaks, state.passwords, state.wrong_rates), (1, 1, 1, 0));
     assert_eq!(state.written, ["0.9.1(120000)"]);
 }

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use weir::meter::{MeterError, MeterSettings, Session, protocol};
 use weir::model::{Interval, Quality, Timestamp, Value};
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
+use weir::sim::iec_meter::{Control, State};
 
 /// Settings of a meter, to be changed by the test.
 pub(crate) fn settings() -> MeterSettings {
@@ -48,6 +49,19 @@ impl Reader {
 
     pub(crate) async fn read(&mut self) -> Result<Vec<Value>, MeterError> {
         self.session.read(&mut self.line).await
+    }
+}
+
+/// Waits until the meter has heard every break: nothing answers it.
+pub(crate) async fn ended(control: &Control) -> State {
+    let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let state = control.state().clone();
+        if state.breaks + state.timeouts == state.sessions {
+            return state;
+        }
+        assert!(tokio::time::Instant::now() < limit, "a session is still open: {state:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 

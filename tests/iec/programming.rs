@@ -8,7 +8,7 @@ use weir::model::{Quality, Timestamp};
 use weir::sim::iec_meter::{Faults, Options};
 use weir::wire::iec62056::Parity;
 
-use crate::plumbing::{Reader, configured, password_file, text};
+use crate::plumbing::{Reader, configured, ended, password_file, text};
 use crate::{meter, with};
 
 fn single(more: &str) -> MeterSettings {
@@ -25,7 +25,7 @@ async fn values_are_read_one_by_one_and_the_session_ends_with_a_break() {
         assert_eq!(names, ["0.0.0", "9.9.9", "2.8.0", "1.6.1", "1.6.1#2"]);
         assert_eq!((text(&values, "0.0.0"), text(&values, "2.8.0")), ("12345678", "000000.000"));
         assert_eq!((values[1].quality, values[2].unit.as_str()), (Quality::Refused, "kWh"));
-        let state = control.state();
+        let state = ended(&control).await;
         assert_eq!((state.sessions, state.breaks, state.commands, state.wrong_rates), (1, 1, 4, 0));
         assert!(state.written.is_empty());
     }
@@ -36,7 +36,8 @@ async fn without_the_password_a_guarded_meter_refuses_every_value() {
     let (path, control) = meter(Options { guarded: true, ..Options::default() });
     let values = Reader::open(&path, &single("")).await.read().await.unwrap();
     assert!(values.len() == 4 && values.iter().all(|v| v.quality == Quality::Refused && v.value.is_none()));
-    assert_eq!((control.state().passwords, control.state().breaks), (0, 1));
+    let now = ended(&control).await;
+    assert_eq!((now.passwords, now.breaks), (0, 1));
 }
 
 #[tokio::test]
@@ -49,7 +50,8 @@ async fn a_refused_password_is_sent_once_until_its_file_changes() {
         assert_eq!(error.quality(), Quality::Refused);
         assert!(!error.to_string().contains("11111111"), "{error}");
     }
-    assert_eq!((control.state().passwords, control.state().breaks), (1, 1), "three would lock a meter");
+    let now = ended(&control).await;
+    assert_eq!((now.passwords, now.breaks), (1, 1), "three would lock a meter");
     std::fs::write(directory.path().join("password"), "00000000").unwrap();
     assert_eq!(reader.read().await.unwrap().len(), 5);
 }
@@ -65,7 +67,7 @@ async fn damaged_answers_are_repeated_doubled_ones_left_aside_lost_ones_asked_fo
         let (path, control) = with(faults.clone());
         let values = Reader::open(&path, &single("")).await.read().await.unwrap();
         assert_eq!((text(&values, "0.0.0"), text(&values, "1.6.1#2")), ("12345678", "2601121545"), "{faults:?}");
-        let state = control.state();
+        let state = ended(&control).await;
         assert_eq!(state.sessions, state.breaks, "{faults:?}");
     }
 }
@@ -77,7 +79,7 @@ async fn a_session_that_was_dropped_is_ended_before_the_next_sign_on() {
     let part = tokio::time::timeout(Duration::from_millis(2200), reader.read()).await;
     assert!(part.is_err() && control.state().sessions == 1, "it was amid a session");
     assert_eq!(reader.read().await.unwrap().len(), 5);
-    let state = control.state();
+    let state = ended(&control).await;
     assert_eq!((state.sessions, state.breaks, state.timeouts), (2, 2, 0));
 }
 
@@ -95,8 +97,7 @@ async fn what_was_written_arrives_whole_and_only_with_the_password() {
     assert_eq!(session.read('1', "0.0.0", "").await.unwrap(), Answer::Data(b"0.0.0(12345678)".to_vec()));
     assert_eq!(session.read('1', "7.7.7", "").await.unwrap(), Answer::Refused("ER01".to_owned()));
     session.end().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let state = control.state();
+    let state = ended(&control).await;
     assert_eq!(state.written, ["0.9.1(120000)", "C.2(0123456789)", "5()"]);
     assert_eq!((state.breaks, state.timeouts), (1, 0));
 }
@@ -109,7 +110,8 @@ async fn a_command_after_the_meter_s_own_timeout_is_not_sent() {
     let mut session = Programming::open(&mut line, &settings).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1200)).await;
     assert!(session.read('1', "0.0.0", "").await.is_err());
-    assert_eq!((control.state().commands, control.state().timeouts), (0, 1));
+    let now = ended(&control).await;
+    assert_eq!((now.commands, now.timeouts), (0, 1));
 }
 
 #[tokio::test]
@@ -122,7 +124,8 @@ async fn a_load_profile_is_the_same_in_one_block_and_in_parts_whatever_happens_o
         let (path, control) = with(faults);
         let settings = configured(&format!("load_profile = {{ id = \"P.01\"{more} }}"));
         let intervals = Reader::open(&path, &settings).await.profile(after, until).await.unwrap();
-        assert_eq!(control.state().sessions, control.state().breaks);
+        let now = ended(&control).await;
+        assert_eq!(now.sessions, now.breaks);
         intervals
     };
     let whole = read(Faults::default(), "").await;

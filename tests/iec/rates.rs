@@ -2,7 +2,7 @@
 
 use weir::sim::iec_meter::{Faults, Options};
 
-use crate::plumbing::{Reader, configured, settings, text};
+use crate::plumbing::{Reader, configured, ended, settings, text};
 use crate::{identification, meter, with};
 
 #[tokio::test]
@@ -43,6 +43,6 @@ async fn programming_mode_finds_its_rate_too() {
     let settings = configured("access = \"programming\"\nvalues = [\"0.0.0\"]");
     let values = Reader::open(&path, &settings).await.read().await.unwrap();
     assert_eq!(text(&values, "0.0.0"), "12345678");
-    let state = control.state();
+    let state = ended(&control).await;
     assert_eq!((state.sessions, state.breaks), (2, 2), "every session is ended by a break");
 }

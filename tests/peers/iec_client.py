@@ -20,7 +20,7 @@ if sys.argv[2:] == ["program"]:
     challenge = client.access_programming_mode()
     print("challenge", challenge.command, challenge.command_type, sep="\t")
     client.rest()
-    client.send_password()
+    client.transport.send(b"\x01P1\x02(00000000)\x03a")  # upstream's own call fails: a data set must have an address
     print("password", "ok" if client._recv_ack() == "\x06" else "refused", sep="\t")
     for address in ("0.0.0", "9.9.9"):
         client.rest()

@@ -25,7 +25,7 @@ def bcc(d):
 def log(*a): print("%.3f" % time.monotonic(), *a, flush=True)
 class Bye(Exception): pass
 class Meter:
-    def __init__(s, a, fd): s.a, s.fd, s.baud, s.faults = a, fd, 300, dict((f.split("=") + ["1"])[:2] for f in a.fault); s.buf = b""; s.programming = False; s.last = b""
+    def __init__(s, a, fd): s.a, s.fd, s.baud, s.faults = a, fd, 300, dict((f.split("=") + ["1"])[:2] for f in a.fault); s.buf = b""; s.programming = False; s.body = (b"", STX, ETX)
     def hostbaud(s):
         if s.a.tcp: return s.baud
         return struct.unpack_from("I", fcntl.ioctl(s.fd, 0x802C542A, bytes(44)), 40)[0]  # TCGETS2: also rates set as numbers (BOTHER)
@@ -62,15 +62,15 @@ class Meter:
             c = s.byte(t)
             if c is None: return None
             t = 1.5
-            if c == NAK and not d: log("RX NAK -> repeat"); time.sleep(s.a.tr / 1000); s.send(s.last); continue
+            if c == NAK and not d: log("RX NAK -> repeat"); time.sleep(s.a.tr / 1000); s.block(*s.body); continue
             if c in (SOH, STX) and not d: d = c; continue
             if d: d += c
             if c in (ETX, EOT) and d:
                 k = s.byte(1.5); log("RX", d, k); return d[1:] if k == bcc(d[1:]) else NAK
     def block(s, body, head=STX, end=ETX):
-        d = body + end; k = bcc(d)
+        s.body = (body, head, end); d = body + end; k = bcc(d)
         if int(s.faults.get("bcc", 0)) > 0: s.faults["bcc"] = int(s.faults["bcc"]) - 1; k = bytes([k[0] ^ 1])
-        s.last = head + d + k; s.answer(s.last)
+        s.answer(head + d + k)
     def answer(s, d):
         for name, times in (("lost", 0), ("twice", 2)):
             if s.programming and int(s.faults.get(name, 0)) > 0 and not d.startswith(SOH):

@@ -160,7 +160,7 @@ impl<'a> Programming<'a> {
                 Message::Repeat => Some(Err("it does not understand the choice of programming mode")),
                 _ => None,
             };
-            match self.link.listen(deadline, false, wanted).await {
+            match self.link.listen(deadline, true, wanted).await {
                 Ok((Ok(()), _)) => return Ok(()),
                 Ok((Err(refusal), _)) => return Err(Failure::Final(MeterError::Refused(refusal.to_owned()))),
                 Err(Trouble::Line(error)) => return Err(error.into()),
@@ -257,7 +257,9 @@ impl<'a> Programming<'a> {
 
     /// Sends the break at 300 Bd too, for a meter that did not change its rate.
     pub(super) async fn break_off_at_sign_on_rate(&mut self) {
-        if self.link.baud() != SIGN_ON_BAUD && self.link.slow_down().is_ok() {
+        // The rate must not change while the last character is on its way.
+        let silence = self.link.line().wait_for_silence(REACTION, self.answer_limit).await;
+        if silence.is_ok() && self.link.baud() != SIGN_ON_BAUD && self.link.slow_down().is_ok() {
             self.break_off().await;
         }
     }
