@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use weir::meter::iec62056::{Opening, open_mode_e};
+use weir::model::Quality;
 use weir::os::line::Framing;
 use weir::sim::iec_meter::{Faults, Options};
 
@@ -46,11 +47,16 @@ async fn a_meter_that_sends_its_readout_instead_is_noticed() {
         matches!(&opening, Opening::Readout { identification, .. } if identification.manufacturer == "WEI"),
         "{opening:?}"
     );
-    // An independent meter takes any V and sends its readout at the rate that was chosen.
-    let python = PythonMeter::start(&["--parity", "--mode", "E", "--real-time"]);
+    let (path, control) = meter(Options { real_time: true, ..Options::default() });
+    control.state().faults.takes_any_choice = true;
+    let mut line = Reader::open(&path, &settings()).await.line;
+    let opening = open_mode_e(&mut line, &settings()).await.unwrap();
+    assert!(matches!(&opening, Opening::Readout { .. }), "at the chosen rate: {opening:?}");
+    // An independent meter takes the choice and says nothing.
+    let python = PythonMeter::start(&["--parity", "--mode", "E"]);
     let mut line = Reader::open(&python.device, &settings()).await.line;
-    let opened = open_mode_e(&mut line, &settings()).await;
-    assert!(matches!(&opened, Ok(Opening::Readout { .. }) | Err(_)), "{opened:?}");
+    let opening = open_mode_e(&mut line, &settings()).await;
+    assert!(matches!(&opening, Err(error) if error.quality() == Quality::NoAnswer), "{opening:?}");
 }
 
 #[tokio::test]

@@ -43,7 +43,7 @@ impl Reader {
     }
 
     pub(crate) async fn profile(&mut self, after: Timestamp, until: Timestamp) -> Result<Vec<Interval>, MeterError> {
-        let profile = self.session.profile().expect("load_profile is set");
+        let profile = self.session.profile().unwrap();
         profile.read(&mut self.line, after, until).await
     }
 

@@ -38,11 +38,14 @@ pub(crate) enum Fault {
 
 /// What the meter heard.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Heard(Arc<Mutex<Vec<(Instant, Vec<u8>)>>>);
+pub(crate) struct Heard(Arc<Mutex<Vec<Piece>>>);
+
+/// Bytes that came at once, and when.
+type Piece = (Instant, Vec<u8>);
 
 impl Heard {
     /// The bytes, seven bits each, with the time they came.
-    pub(crate) fn bytes(&self) -> Vec<(Instant, Vec<u8>)> {
+    pub(crate) fn bytes(&self) -> Vec<Piece> {
         self.0.lock().unwrap().clone()
     }
 }

@@ -6,7 +6,7 @@
 //! here for commands from the platform; no reading uses them.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::dialogue::{Dialogue, Failure, LONGEST_READOUT, Meter};
@@ -55,7 +55,7 @@ impl fmt::Debug for Password {
 
 impl Password {
     /// Reads the file.
-    pub(super) fn read(path: &PathBuf) -> Result<Self, MeterError> {
+    pub(super) fn read(path: &Path) -> Result<Self, MeterError> {
         let refused = |reason: &str| MeterError::Refused(format!("no command sent: {} {reason}", path.display()));
         let content = file::read_small(path, PASSWORD_LIMIT).map_err(|e| refused(&format!("can't be read: {e}")))?;
         let text = String::from_utf8(content).map_err(|_| refused("is no text"))?;
@@ -71,9 +71,9 @@ impl Password {
 impl Access {
     /// Reads the password's file anew: it may have changed.
     pub(super) fn of(settings: &MeterSettings) -> Result<Self, MeterError> {
-        let file = settings.password_file.as_ref().map(|file| file.path().to_path_buf());
+        let file = settings.password_file.as_ref();
         Ok(Self {
-            password: file.as_ref().map(Password::read).transpose()?,
+            password: file.map(|file| Password::read(file.path())).transpose()?,
             command: settings.password_command,
             session_timeout: settings.session_timeout,
         })

@@ -90,6 +90,8 @@ pub struct Faults {
     pub silent: bool,
     /// It keeps to 300 Bd whatever it announced and was told.
     pub stays_at_300: bool,
+    /// It takes any choice of protocol for a readout at the chosen rate.
+    pub takes_any_choice: bool,
     /// Above this rate all that it sends is noise.
     pub clean_up_to: Option<u32>,
     /// Answers of programming mode that are sent twice.
@@ -238,13 +240,17 @@ impl IecMeter {
                 if option.protocol == '2' && option.mode == '2' && self.options.mode_e {
                     return self.mode_e(option).await;
                 }
-                let stays = self.control.state().faults.stays_at_300;
-                if !stays && option.protocol == '0' {
+                let (stays, any) = {
+                    let faults = &self.control.state().faults;
+                    (faults.stays_at_300, faults.takes_any_choice)
+                };
+                if !stays && (any || option.protocol == '0') {
                     self.baud = self.chosen(mode, option.baud);
                 }
                 match (option.protocol, option.mode) {
                     ('0', '1') => return self.programming().await,
                     ('0', '0') => {}
+                    _ if any => {}
                     // A choice that it does not know counts as none (clause 6.4.3).
                     _ => self.baud = SIGN_ON_BAUD,
                 }
