@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_serial::{ClearBuffer, SerialPort, SerialPortBuilderExt, SerialStream};
 
+use super::alarm::Alarm;
 use super::rs485;
 
 /// Where a line leads.
@@ -205,6 +206,7 @@ pub struct Line {
     /// When the last byte was sent or received, for silence rules such as Modbus t3.5.
     last_byte: Instant,
     number: u16,
+    alarm: Alarm,
 }
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -243,7 +245,7 @@ impl Line {
                 Io::Tcp(stream)
             }
         };
-        Ok(Self { io, speed, last_byte: Instant::now(), number: 0 })
+        Ok(Self { io, speed, last_byte: Instant::now(), number: 0, alarm: Alarm::new() })
     }
 
     /// The present speed; over TCP what the serial server is assumed to use.
@@ -288,6 +290,11 @@ impl Line {
         Ok(())
     }
 
+    /// Waits until `moment`, exact to some ten microseconds, as short silences need it.
+    pub async fn pause_until(&mut self, moment: Instant) {
+        self.alarm.until(moment).await;
+    }
+
     /// Sends all bytes and returns when the last one should have left the wire.
     ///
     /// # Errors
@@ -301,7 +308,7 @@ impl Line {
             .await
             .map_err(|_| LineError::Silent(limit))?
             .map_err(LineError::from_io)?;
-        tokio::time::sleep_until(start + wire_time).await;
+        self.alarm.until(start + wire_time).await;
         let give_up = start + limit;
         while self.bytes_in_output_queue() > 0 && Instant::now() < give_up {
             sleep(self.speed.time_of(1).max(Duration::from_millis(1))).await;
