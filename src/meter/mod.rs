@@ -18,12 +18,12 @@ use crate::setting::Problems;
 pub mod bus;
 mod health;
 pub mod iec62056;
-mod modbus;
+pub mod modbus;
 mod settings;
 
 pub use health::{Health, MeterHealth};
 pub use settings::{
-    Address, LoadProfileSettings, MeterSettings, PortSettings, RegisterSettings, Rs485Direction, Rs485Settings,
+    Address, LoadProfileSettings, MeterSettings, Names, PortSettings, RegisterSettings, Rs485Direction, Rs485Settings,
     UtcOffset,
 };
 
@@ -45,6 +45,11 @@ pub trait Session: Send {
         None
     }
 
+    /// The way to change something in the meter, when the protocol has one.
+    fn writer(&mut self) -> Option<&mut dyn Writer> {
+        None
+    }
+
     /// The meter's load profile, when it keeps one and the settings want it.
     fn profile(&mut self) -> Option<&mut dyn Profile> {
         None
@@ -59,6 +64,40 @@ pub trait Profile: Send {
     /// Reads the intervals that ended after `after` and not later than `until`, by the meter's
     /// clock, in UTC. An interval that the meter does not have is left out.
     fn read<'a>(&'a mut self, line: &'a mut Line, after: Timestamp, until: Timestamp) -> ProfileReply<'a>;
+}
+
+/// What a write gives.
+pub type WriteReply<'a> = Pin<Box<dyn Future<Output = Result<Written, MeterError>> + Send + 'a>>;
+
+/// Changes something in a meter, and looks whether it is changed.
+pub trait Writer: Send {
+    /// Writes `text` as the value called `name` (its name in the map, or what the protocol calls it), once, and
+    /// reads it back. A refusal by the meter is in the result.
+    fn write<'a>(&'a mut self, line: &'a mut Line, name: &'a str, text: &'a str) -> WriteReply<'a>;
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Whether it was taken.
+    pub outcome: WriteOutcome,
+    /// What was there before; null when it could not be read.
+    pub before: Value,
+    /// What is there now; null when it could not be read.
+    pub now: Value,
+}
+
+/// Whether a write was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// What was written is there now.
+    Done,
+    /// The meter refused, in its own words.
+    Refused(String),
+    /// The meter did not refuse, but something else is there now.
+    Different,
+    /// The meter did not refuse, but does not let it be read.
+    Unverified,
 }
 
 /// Understands a meter that sends by itself; does not wait and does not send.
@@ -98,7 +137,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW];
 
 impl Protocol {
     /// Makes a session with one meter.
@@ -127,6 +166,7 @@ pub fn protocol(name: &str) -> Option<&'static Protocol> {
 pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let Some(protocol) = protocol(&settings.protocol) {
         (protocol.check)(settings, problems);
+        modbus::check_others(settings, problems);
     } else {
         let known = PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
@@ -157,6 +197,9 @@ pub enum MeterError {
     /// The meter refused.
     #[error("the meter refused: {0}")]
     Refused(String),
+    /// What was ordered can't be carried out with this meter; nothing was sent.
+    #[error("nothing was written: {0}")]
+    Order(String),
 }
 
 impl MeterError {
@@ -165,7 +208,7 @@ impl MeterError {
         match self {
             Self::Line(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
-            Self::Refused(_) => Quality::Refused,
+            Self::Refused(_) | Self::Order(_) => Quality::Refused,
         }
     }
 
@@ -174,7 +217,7 @@ impl MeterError {
         match self {
             Self::Line(error) => error.must_reopen(),
             Self::OutOfStep(_) => true,
-            Self::Damaged(_) | Self::Refused(_) => false,
+            Self::Damaged(_) | Self::Refused(_) | Self::Order(_) => false,
         }
     }
 }
