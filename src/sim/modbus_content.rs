@@ -67,7 +67,7 @@ impl Memory {
             return ILLEGAL_ADDRESS;
         }
         // Every second one is set, beginning with the first.
-        let state = |a: u16| self.coils.get(&(unit, a)).copied().unwrap_or(a % 2 == 0);
+        let state = |a: u16| self.coils.get(&(unit, a)).copied().unwrap_or(a.is_multiple_of(2));
         let states: Vec<bool> = (address..address + quantity).map(state).collect();
         let byte = |eight: &[bool]| eight.iter().rev().fold(0u8, |byte, on| byte << 1 | u8::from(*on));
         Answer::Data(states.chunks(8).map(byte).collect())

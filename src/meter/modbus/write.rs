@@ -79,7 +79,6 @@ impl Modbus {
     }
 
     /// The words of a point and its power of ten as they are now; a refusal is a quality.
-    #[expect(clippy::type_complexity, reason = "two answers, each of which may be refused")]
     async fn look(
         &mut self,
         line: &mut Line,
