@@ -8,5 +8,6 @@ pub mod broker;
 pub mod iec_meter;
 mod modbus_content;
 pub mod modbus_meter;
+pub mod modbus_paced;
 pub mod pty;
 pub mod radio_replay;
