@@ -45,7 +45,7 @@ impl Memory {
     }
 
     fn word(&self, unit: u8, address: u16) -> Option<u16> {
-        let born_with = || (address < REGISTERS).then(|| (1000 * u16::from(unit)).saturating_add(address));
+        let born_with = || (address < REGISTERS).then(|| 1000u16.wrapping_mul(unit.into()).wrapping_add(address));
         self.holding.get(&(unit, address)).copied().or_else(born_with)
     }
 
