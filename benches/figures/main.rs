@@ -1,7 +1,7 @@
 //! The figures of docs/figures.md, each as a ratio to a baseline measured in the same run:
 //! `cargo bench --bench figures [-- [--quick] [--json] [SECTION...]]`.
 //!
-//! Sections: append, drain, backlog, memory, ready, wakeups, flash, size. `WEIR_FIGURES_DIR` names the disk to
+//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, flash, size. `WEIR_FIGURES_DIR` names the disk to
 //! measure (default: target/tmp), `WEIR_FIGURES_BINARY` another build of weir than cargo's own.
 
 #![allow(
@@ -22,6 +22,7 @@ mod disk;
 mod drain;
 mod flash;
 mod memory;
+mod modbus;
 mod ready;
 mod rig;
 mod size;
@@ -62,11 +63,18 @@ const SECTIONS: &[(&str, Section)] = &[
     ("memory", memory::measure),
     ("ready", ready::measure),
     ("wakeups", wakeups::measure),
+    ("modbus", modbus::measure),
     ("flash", flash::measure),
     ("size", size::measure),
 ];
 
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [word, device, count] = &arguments[..]
+        && word == modbus::READER
+    {
+        return modbus::reader(device, count.parse().unwrap());
+    }
     let (mut scale, mut json, mut named) = (FULL, false, Vec::new());
     for argument in std::env::args().skip(1) {
         match argument.as_str() {

@@ -38,7 +38,7 @@ impl Read {
         log::start(level.unwrap_or(LevelFilter::WARN));
         let settings = config::load(&config)?.settings;
         let values = runtime()?.block_on(read(&settings, &self.meter))?;
-        let bad = values.iter().filter(|v| v.quality != Quality::Good).count();
+        let bad = values.iter().filter(|v| v.quality.is_fault()).count();
         let mut out = std::io::stdout().lock();
         let now = || Clock::open(&settings.clock, &settings.store.path).now();
         let text = if self.json { json(&self.meter, now(), &values) } else { shown(&values) };

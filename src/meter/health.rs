@@ -168,7 +168,7 @@ impl Health {
                 }
                 Outcome::Bad(quality, sentence) => {
                     match quality {
-                        Quality::NoAnswer | Quality::Good => health.timeouts += 1,
+                        Quality::NoAnswer | Quality::Good | Quality::Unavailable => health.timeouts += 1,
                         Quality::Invalid => health.damaged += 1,
                         Quality::Refused => health.refused += 1,
                     }
@@ -197,7 +197,7 @@ impl Outcome {
             Err(error) => return Self::Bad(error.quality(), error.to_string()),
             Ok(values) => values,
         };
-        let bad: Vec<&Value> = values.iter().filter(|v| v.quality != Quality::Good).collect();
+        let bad: Vec<&Value> = values.iter().filter(|v| v.quality.is_fault()).collect();
         let Some(first) = bad.first() else { return Self::Good };
         let sentence = format!(
             "{} of {} values could not be read, the first is {} ({})",

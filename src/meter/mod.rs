@@ -23,15 +23,15 @@ mod heard;
 pub mod iec62056;
 pub mod listen;
 pub mod mbus;
-mod modbus;
+pub mod modbus;
 mod p1;
 mod settings;
 mod sml;
 
 pub use health::{Delays, Health, MeterHealth};
 pub use settings::{
-    Address, EchoSetting, Level, LoadProfileSettings, MeterSettings, PortSettings, RegisterSettings, Rs485Direction,
-    Rs485Settings, UtcOffset,
+    Address, EchoSetting, Level, LoadProfileSettings, MeterSettings, Names, PortSettings, RegisterSettings,
+    Rs485Direction, Rs485Settings, UtcOffset,
 };
 
 /// What a read gives: the values, also those that were refused.
@@ -57,6 +57,11 @@ pub trait Session: Send {
         Duration::ZERO
     }
 
+    /// The way to change something in the meter, when the protocol has one.
+    fn writer(&mut self) -> Option<&mut dyn Writer> {
+        None
+    }
+
     /// The meter's load profile, when it keeps one and the settings want it.
     fn profile(&mut self) -> Option<&mut dyn Profile> {
         None
@@ -71,6 +76,40 @@ pub trait Profile: Send {
     /// Reads the intervals that ended after `after` and not later than `until`, by the meter's
     /// clock, in UTC. An interval that the meter does not have is left out.
     fn read<'a>(&'a mut self, line: &'a mut Line, after: Timestamp, until: Timestamp) -> ProfileReply<'a>;
+}
+
+/// What a write gives.
+pub type WriteReply<'a> = Pin<Box<dyn Future<Output = Result<Written, MeterError>> + Send + 'a>>;
+
+/// Changes something in a meter, and looks whether it is changed.
+pub trait Writer: Send {
+    /// Writes `text` as the value called `name` (its name in the map, or what the protocol calls it), once, and
+    /// reads it back. A refusal by the meter is in the result.
+    fn write<'a>(&'a mut self, line: &'a mut Line, name: &'a str, text: &'a str) -> WriteReply<'a>;
+}
+
+/// What came of a write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Whether it was taken.
+    pub outcome: WriteOutcome,
+    /// What was there before; null when it could not be read.
+    pub before: Value,
+    /// What is there now; null when it could not be read.
+    pub now: Value,
+}
+
+/// Whether a write was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// What was written is there now.
+    Done,
+    /// The meter refused, in its own words.
+    Refused(String),
+    /// The meter did not refuse, but something else is there now.
+    Different,
+    /// The meter did not refuse, but does not let it be read.
+    Unverified,
 }
 
 /// Understands a meter that sends by itself; does not wait and does not send.
@@ -110,7 +149,8 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
+pub const PROTOCOLS: &[Protocol] =
+    &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
 
 /// Protocols whose sessions set the speed themselves, or that have none.
 const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];
@@ -153,6 +193,7 @@ pub fn protocol(name: &str) -> Option<&'static Protocol> {
 pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let Some(protocol) = protocol(&settings.protocol) {
         (protocol.check)(settings, problems);
+        modbus::check_others(settings, problems);
     } else {
         let known = PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
@@ -202,6 +243,9 @@ pub enum MeterError {
     /// The meter refused.
     #[error("the meter refused: {0}")]
     Refused(String),
+    /// What was ordered can't be carried out with this meter; nothing was sent.
+    #[error("nothing was written: {0}")]
+    Order(String),
 }
 
 impl MeterError {
@@ -211,7 +255,7 @@ impl MeterError {
             Self::Line(LineError::Collision) => Quality::Invalid,
             Self::Line(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
-            Self::Refused(_) => Quality::Refused,
+            Self::Refused(_) | Self::Order(_) => Quality::Refused,
         }
     }
 
@@ -220,7 +264,7 @@ impl MeterError {
         match self {
             Self::Line(error) => error.must_reopen(),
             Self::OutOfStep(_) => true,
-            Self::Damaged(_) | Self::Refused(_) => false,
+            Self::Damaged(_) | Self::Refused(_) | Self::Order(_) => false,
         }
     }
 }

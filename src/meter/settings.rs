@@ -1,5 +1,6 @@
 //! `[[port]]` and `[[meter]]` of weir.toml.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ settings! {
         pub name: At<String>,
         /// The port it hangs on.
         pub port: At<String>,
-        /// How it speaks: modbus-rtu, modbus-tcp, iec62056-21 or m-bus; dsmr-p1, iec-d0 or sml when it
+        /// How it speaks: modbus-rtu, modbus-ascii, modbus-tcp, iec62056-21 or m-bus; dsmr-p1, iec-d0 or sml when it
         /// sends by itself.
         pub protocol: At<String>,
         /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21, a number
@@ -150,11 +151,17 @@ settings! {
         pub retries: Count<0, 10> = 1,
         /// The silence kept on the line before a request; Modbus never goes below 3.5 characters.
         pub pause: Duration = "0ms",
-        /// Modbus: a register map, by name or as a path of a file.
+        /// Modbus: a register map, by name or as a path of a file; "sunspec" finds the models of a SunSpec
+        /// device by itself.
         pub profile: Option<At<String>>,
         /// Modbus: registers to read besides those of the profile; one with a name of the profile
         /// replaces it.
         pub register: Vec<RegisterSettings> = [],
+        /// Modbus: the most registers that one request asks for. Unset: what the register map says, or 125.
+        pub max_registers: Option<At<Count<1, 125>>>,
+        /// Modbus: how many registers nobody wants are read along when that saves a request. Unset: what the
+        /// register map says, or 0: a meter may refuse a request, or stay silent, for one it does not have.
+        pub max_gap: Option<At<Count<0, 124>>>,
         /// The ids to keep from a readout or message, e.g. "1.8.0" or for M-Bus "energy[1]"; empty keeps all. For Modbus
         /// the registers say it.
         pub values: Vec<String> = [],
@@ -302,9 +309,10 @@ settings! {
         /// Which: "input:0", "holding:100", "coil:3", "discrete:7"; addresses count from 0 as on
         /// the wire.
         pub register: At<String>,
-        /// How it is coded: u16 i16 u32 i32 u64 i64 f32 f64 bool bcd16 bcd32 string:N (N
-        /// characters); values of more than one register come high word first, with "-swapped"
-        /// low word first. A truth value is published as 0 or 1.
+        /// How it is coded: u16 i16 u32 i32 u64 i64 f32 f64 bool bcd16 bcd32 bcd64 string:N (N
+        /// characters); values of more than one register come high word first (ABCD), with "-swapped"
+        /// low word first (CDAB), with "-bytes-swapped" low byte first in each word (BADC), with "-reversed"
+        /// both (DCBA). A truth value is published as 0 or 1.
         pub r#type: At<String> = "u16",
         /// The unit of the value.
         pub unit: String = "",
@@ -312,6 +320,67 @@ settings! {
         pub scale: Decimal = 1,
         /// An exact summand, added after the factor.
         pub offset: Decimal = 0,
+        /// The bits that make the value, of an unsigned number: "4..7", or "3" for one; 0 is the lowest.
+        pub bits: Option<At<String>>,
+        /// Texts for numbers: `{ 0 = "off", 1 = "on" }`; a number without one is published as it is.
+        pub names: Names = {},
+        /// What the registers hold when the meter has no value, before factor and bits: numbers such as "0x8000", or
+        /// "nan" for a float. The value is then null with quality "unavailable".
+        pub unavailable: Vec<At<String>> = [],
+        /// A register with the power of ten of the value as an i16, SunSpec's sunssf: "holding:40083".
+        pub exponent: Option<At<String>>,
+    }
+}
+
+/// Texts that stand for numbers.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Names(BTreeMap<u64, String>);
+
+impl Names {
+    /// The text for a number.
+    pub fn of(&self, number: u64) -> Option<&str> {
+        self.0.get(&number).map(String::as_str)
+    }
+
+    /// The number that a text stands for.
+    pub fn number(&self, text: &str) -> Option<u64> {
+        self.0.iter().find(|(_, name)| *name == text).map(|(number, _)| *number)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Setting for Names {
+    fn shape() -> Shape {
+        Shape::Value("table of number = \"text\"")
+    }
+
+    fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
+        let DeValue::Table(entries) = node.value() else {
+            return node.expected("a table such as { 0 = \"off\", 1 = \"on\" }", problems);
+        };
+        let mut names = BTreeMap::new();
+        for (key, value) in entries {
+            let key: &str = key.get_ref();
+            let entry = Node::new(value.get_ref(), value.span(), format!("{}.{key}", node.path()));
+            let Ok(number) = key.parse() else {
+                return entry.refused("has a key that is no whole number", problems);
+            };
+            names.insert(number, entry.text("a text in quotes", problems)?.to_owned());
+        }
+        Some(Self(names))
+    }
+
+    fn stand_in() -> Option<Self> {
+        Some(Self::default())
+    }
+
+    fn printed(&self) -> Printed {
+        let entries = self.0.iter().map(|(number, name)| format!("{number} = {name:?}"));
+        Printed::Value(format!("{{ {} }}", entries.collect::<Vec<_>>().join(", ")))
     }
 }
 

@@ -70,6 +70,37 @@ impl Decimal {
         Self::new(digits, self.exponent.saturating_add(other.exponent))
     }
 
+    /// Divides exactly; `None` when the quotient has no end within 18 more places, or there is none.
+    pub fn divided_by(self, other: Self) -> Option<Self> {
+        let shift = self.exponent.checked_sub(other.exponent)?;
+        (0..=18).find_map(|places: i32| {
+            let digits = self.digits.checked_mul(10i128.checked_pow(places.unsigned_abs())?)?;
+            let whole = digits.checked_rem(other.digits)? == 0;
+            let quotient = Self::new(digits.checked_div(other.digits)?, shift.checked_sub(places)?).ok()?;
+            whole.then_some(quotient)
+        })
+    }
+
+    /// Subtracts exactly.
+    ///
+    /// # Errors
+    /// [`DecimalError::Range`] when the difference does not fit.
+    pub fn minus(self, other: Self) -> Result<Self, DecimalError> {
+        let digits = other.digits.checked_neg().ok_or(DecimalError::Range)?;
+        self.plus(Self { digits, ..other })
+    }
+
+    /// Its text as a whole number, when it is one: 5, 5.00 and 50e-1 are "5".
+    pub fn whole(self) -> Option<String> {
+        let size = 10i128.checked_pow(self.exponent.unsigned_abs())?;
+        let digits = match self.exponent {
+            0.. => self.digits.checked_mul(size)?,
+            _ if self.digits % size == 0 => self.digits / size,
+            _ => return None,
+        };
+        Some(digits.to_string())
+    }
+
     /// Adds exactly.
     ///
     /// # Errors
@@ -167,6 +198,18 @@ mod tests {
         assert_eq!(Decimal::from(u64::MAX).times(d("0.001")).unwrap().to_string(), "18446744073709551.615");
         assert_eq!(Decimal::from(-7i64).times(d("1000")).unwrap().to_string(), "-7000");
         assert_eq!(d("1.5").plus(d("-0.25")).unwrap().to_string(), "1.25");
+    }
+
+    #[test]
+    fn what_was_scaled_can_be_scaled_back_exactly_or_not_at_all() {
+        let over = |a: &str, b: &str| d(a).divided_by(d(b)).map(|q| q.to_string());
+        assert_eq!(over("12.5", "0.1").as_deref(), Some("125"));
+        assert_eq!(over("1", "8").as_deref(), Some("0.125"));
+        assert_eq!(over("-7000", "1e3").as_deref(), Some("-7"));
+        assert_eq!((over("1", "3"), over("1", "0")), (None, None));
+        assert_eq!(d("1.5").minus(d("0.25")).unwrap().to_string(), "1.25");
+        let whole: Vec<_> = ["5.00", "50e-1", "-3e2", "0.5"].iter().map(|t| d(t).whole()).collect();
+        assert_eq!(whole, [Some("5".to_owned()), Some("5".to_owned()), Some("-300".to_owned()), None]);
     }
 
     #[test]

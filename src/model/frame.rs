@@ -138,9 +138,16 @@ pub enum Quality {
     Refused,
     /// What came was damaged or could not be understood (checksum, length, not a number).
     Invalid,
+    /// The meter says that it has no such value (SunSpec's "not implemented", a phase that is not connected).
+    Unavailable,
 }
 
 impl Quality {
+    /// Whether something went wrong: a meter without a value has said so soundly.
+    pub const fn is_fault(self) -> bool {
+        !matches!(self, Self::Good | Self::Unavailable)
+    }
+
     /// The word used in the frames JSON.
     pub const fn word(self) -> &'static str {
         match self {
@@ -148,6 +155,7 @@ impl Quality {
             Self::NoAnswer => "no-answer",
             Self::Refused => "refused",
             Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
         }
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Each unit has input registers as in meters/eastron-sdm630.toml (floats that move with time)
 //! and holding registers 0 to 9 that hold `1000 * unit + address`, so that an answer from the
-//! wrong place is seen. Any other register is refused with exception 2.
+//! wrong place is seen, until they are written. Any other register is refused with exception 2, unless
+//! [`ModbusMeters::set_holding`] made it. Unit 0 is a broadcast: all take it, none answers. It tells
+//! its identification (function 43/14) in pieces of two objects.
 
 use std::collections::BTreeMap;
-use std::f64::consts::TAU;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,8 +18,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::modbus_content::{Memory, identity};
 use super::pty::Pty;
-use crate::wire::modbus::{Answer, Exception, Request, Table, rtu, tcp};
+use crate::wire::modbus::{Answer, Exception, Request, ascii, rtu, tcp};
 
 /// What a simulated meter does wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,12 @@ pub enum Fault {
     Refuse(u8),
     /// It refuses requests for more registers than this.
     RefuseOver(u16),
+    /// It does not know this function (exception 1).
+    Unknown(u8),
+    /// It takes a write and does nothing.
+    Ignore,
+    /// It does what it is told, and its answer is lost.
+    Deaf,
     /// Some bytes of noise come before the answer (over TCP: nothing else happens).
     Noise,
 }
@@ -66,6 +74,7 @@ pub struct ModbusMeters {
 struct State {
     born: Instant,
     units: BTreeMap<u8, Option<Fault>>,
+    memory: Memory,
     seen: Vec<Seen>,
 }
 
@@ -81,9 +90,6 @@ impl Drop for Served {
     }
 }
 
-/// The length of a read request over RTU.
-const REQUEST_LENGTH: usize = 8;
-
 /// What so many characters of 10 bits need on the wire.
 fn time_of(characters: usize, baud: u32) -> Duration {
     Duration::from_secs(10 * characters as u64) / baud.max(1)
@@ -96,7 +102,14 @@ impl ModbusMeters {
     /// Makes meters with these unit addresses.
     pub fn new(units: &[u8]) -> Self {
         let units = units.iter().map(|u| (*u, None)).collect();
-        Self { state: Arc::new(Mutex::new(State { born: Instant::now(), units, seen: Vec::new() })) }
+        Self {
+            state: Arc::new(Mutex::new(State {
+                born: Instant::now(),
+                units,
+                memory: Memory::default(),
+                seen: Vec::new(),
+            })),
+        }
     }
 
     /// Switches the fault of a unit; `None` makes it well.
@@ -104,6 +117,11 @@ impl ModbusMeters {
         if let Some(slot) = self.lock().units.get_mut(&unit) {
             *slot = fault;
         }
+    }
+
+    /// Puts `words` into the holding registers of a unit from `address` on.
+    pub fn set_holding(&self, unit: u8, address: u16, words: &[u16]) {
+        self.lock().memory.set(unit, address, words);
     }
 
     /// The requests seen so far, at most 10,000.
@@ -116,10 +134,22 @@ impl ModbusMeters {
     /// # Errors
     /// When there is no pseudo-terminal.
     pub fn serve_rtu(&self) -> io::Result<(PathBuf, Served)> {
+        self.serve_line(Coder::Rtu)
+    }
+
+    /// Serves ASCII on a new pseudo-terminal; returns the device for the reader.
+    ///
+    /// # Errors
+    /// When there is no pseudo-terminal.
+    pub fn serve_ascii(&self) -> io::Result<(PathBuf, Served)> {
+        self.serve_line(Coder::Ascii)
+    }
+
+    fn serve_line(&self, coder: Coder) -> io::Result<(PathBuf, Served)> {
         let pty = Pty::open()?;
         let path = pty.path().to_owned();
         let meters = self.clone();
-        Ok((path, Served { task: tokio::spawn(async move { meters.on_pty(pty).await }) }))
+        Ok((path, Served { task: tokio::spawn(async move { meters.on_pty(pty, coder).await }) }))
     }
 
     /// Serves Modbus TCP on a free port of the loopback interface.
@@ -145,8 +175,8 @@ impl ModbusMeters {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn on_pty(&self, mut pty: Pty) {
-        let mut decoder = rtu::RequestDecoder::default();
+    async fn on_pty(&self, mut pty: Pty, coder: Coder) {
+        let mut decoder = coder.decoder();
         let mut pending: Vec<(Instant, Vec<u8>)> = Vec::new();
         let mut last_sent: Option<Instant> = None;
         let mut first_byte = None;
@@ -161,10 +191,11 @@ impl ModbusMeters {
                     for (unit, request) in decoder.push(buffer.get(..count).unwrap_or_default()) {
                         first_byte = None;
                         self.remember(Seen { unit, request: request.clone(), start, gap });
-                        let Some((at, bytes)) = self.rtu_answer(unit, &request) else { continue };
+                        let Some((at, bytes)) = self.line_answer(coder, unit, &request) else { continue };
                         // A pseudo-terminal has no speed of its own: what request and answer
                         // would need on the wire passes before the answer is whole.
-                        let wire_time = time_of(REQUEST_LENGTH + bytes.len(), pty.baud().unwrap_or(9600));
+                        let asked = coder.frame(unit, &request).len();
+                        let wire_time = time_of(asked + bytes.len(), pty.baud().unwrap_or(9600));
                         pending.push((at + wire_time, bytes));
                     }
                 }
@@ -217,30 +248,38 @@ impl ModbusMeters {
         }
     }
 
-    fn rtu_answer(&self, unit: u8, request: &Request) -> Option<(Instant, Vec<u8>)> {
+    fn line_answer(&self, coder: Coder, unit: u8, request: &Request) -> Option<(Instant, Vec<u8>)> {
+        if unit == 0 {
+            self.everybody(request);
+            return None;
+        }
         let fault = *self.lock().units.get(&unit)?;
         let (delay, pdu) = self.answer(unit, request, fault)?;
         let mut bytes = Vec::new();
         match fault {
             Some(Fault::OtherUnitFirst) => {
                 let other = unit.wrapping_add(1);
-                rtu::encode(other, &self.answer(other, request, None)?.1, &mut bytes);
+                coder.encode(other, &self.answer(other, request, None)?.1, &mut bytes);
             }
             Some(Fault::Noise) => bytes.extend([0xFF, 0x00, 0x55]),
-            Some(Fault::Echo) => {
-                let mut echo = Vec::new();
-                request.encode(&mut echo);
-                rtu::encode(unit, &echo, &mut bytes);
-            }
+            Some(Fault::Echo) => bytes.extend(coder.frame(unit, request)),
             _ => {}
         }
-        rtu::encode(unit, &pdu, &mut bytes);
+        coder.encode(unit, &pdu, &mut bytes);
         if fault == Some(Fault::Flip)
             && let Some(byte) = bytes.get_mut(3)
         {
             *byte ^= 0x10;
         }
         Some((Instant::now() + delay, bytes))
+    }
+
+    /// A broadcast: every unit does it.
+    fn everybody(&self, request: &Request) {
+        let units: Vec<u8> = self.lock().units.keys().copied().collect();
+        for unit in units {
+            self.answer(unit, request, None);
+        }
     }
 
     fn tcp_answer(&self, header: tcp::Header, request: &Request) -> Option<(Instant, Vec<u8>)> {
@@ -262,103 +301,79 @@ impl ModbusMeters {
 
     /// The PDU a unit answers with, and how much later.
     fn answer(&self, unit: u8, request: &Request, fault: Option<Fault>) -> Option<(Duration, Vec<u8>)> {
-        let Request::Read { table, address, quantity } = *request;
         let mut delay = Duration::ZERO;
-        let mut asked = quantity;
+        let mut asked = request.clone();
         let mut answer = None;
-        match fault {
-            Some(Fault::Silent) => return None,
-            Some(Fault::Late(by)) => delay = by,
-            Some(Fault::WrongLength) => asked = quantity.saturating_sub(1),
-            Some(Fault::Refuse(code)) => answer = Some(Answer::Refused(Exception(code))),
-            Some(Fault::RefuseOver(most)) if quantity > most => answer = Some(Answer::Refused(Exception(3))),
+        match (fault, &mut asked) {
+            (Some(Fault::Silent), _) => return None,
+            (Some(Fault::Late(by)), _) => delay = by,
+            (Some(Fault::WrongLength), Request::Read { quantity, .. }) => *quantity = quantity.saturating_sub(1),
+            (Some(Fault::Refuse(code)), _) => answer = Some(Answer::Refused(Exception(code))),
+            (Some(Fault::Unknown(function)), _) if function == request.function() => {
+                answer = Some(Answer::Refused(Exception(1)));
+            }
+            (Some(Fault::RefuseOver(most)), Request::Read { quantity, .. }) if *quantity > most => {
+                answer = Some(Answer::Refused(Exception(3)));
+            }
+            (Some(Fault::Ignore), _) if request.writes() => answer = Some(Answer::Written),
             _ => {}
         }
-        let seconds = self.lock().born.elapsed().as_secs_f64();
-        let answer = answer.unwrap_or_else(|| content(unit, seconds, table, address, asked));
+        let mut state = self.lock();
+        let seconds = state.born.elapsed().as_secs_f64();
+        let answer = answer.unwrap_or_else(|| match &asked {
+            Request::Identify { level, object } => identity(*level, *object),
+            other => state.memory.answer(unit, seconds, other),
+        });
         let mut pdu = Vec::new();
-        answer.encode(request.function(), &mut pdu);
-        Some((delay, pdu))
+        answer.encode(request, &mut pdu);
+        (fault != Some(Fault::Deaf) || !request.writes()).then_some((delay, pdu))
     }
 }
 
-fn content(unit: u8, seconds: f64, table: Table, address: u16, quantity: u16) -> Answer {
-    let words: Option<Vec<u16>> = match table {
-        Table::Holding => (address..address.saturating_add(quantity))
-            .map(|a| (a < 10).then_some(1000 * u16::from(unit) + a))
-            .collect(),
-        Table::Input => (address..address.saturating_add(quantity)).map(|a| input(seconds, a)).collect(),
-        Table::Coil | Table::Discrete if u32::from(address) + u32::from(quantity) <= 16 => {
-            // Every second one is set, beginning with the first.
-            let bits = 0x5555u16 >> address & (u16::MAX >> (16 - quantity.clamp(1, 16)));
-            let bytes = usize::from(quantity.div_ceil(8));
-            return Answer::Data(bits.to_le_bytes().into_iter().take(bytes).collect());
+/// How requests and answers are framed on a serial line.
+#[derive(Debug, Clone, Copy)]
+enum Coder {
+    Rtu,
+    Ascii,
+}
+
+enum RequestDecoder {
+    Rtu(rtu::RequestDecoder),
+    Ascii(ascii::Decoder),
+}
+
+impl RequestDecoder {
+    fn push(&mut self, bytes: &[u8]) -> Vec<(u8, Request)> {
+        let request = |(unit, pdu): (u8, Vec<u8>)| Request::decode(&pdu).map(|request| (unit, request));
+        match self {
+            Self::Rtu(decoder) => decoder.push(bytes),
+            Self::Ascii(decoder) => {
+                let frames = decoder.push(bytes).into_iter();
+                frames.filter_map(|frame| frame.and_then(request).ok()).collect()
+            }
         }
-        Table::Coil | Table::Discrete => None,
-    };
-    match words {
-        None => Answer::Refused(Exception(2)),
-        Some(words) => Answer::Data(words.into_iter().flat_map(u16::to_be_bytes).collect()),
     }
 }
 
-/// One register of the SDM630 subset.
-fn input(seconds: f64, address: u16) -> Option<u16> {
-    let value = measured(seconds, address & !1)?;
-    #[expect(clippy::cast_possible_truncation, reason = "the meter measures in single precision")]
-    let bits = (value as f32).to_bits();
-    let [a, b, c, d] = bits.to_be_bytes();
-    Some(if address & 1 == 0 { u16::from_be_bytes([a, b]) } else { u16::from_be_bytes([c, d]) })
-}
-
-/// The quantity that starts at `address`: a load that swings over five minutes.
-fn measured(seconds: f64, address: u16) -> Option<f64> {
-    const POWER_FACTOR: f64 = 0.95;
-    let swing = |phase: f64| (TAU * (seconds / 300.0 + phase)).sin();
-    let voltage = |line: f64| 230.0 + 2.5 * swing(line / 3.0);
-    let current = |line: f64| 10.0 + 4.0 * swing(line / 3.0 + 0.1);
-    let apparent = |line: f64| voltage(line) * current(line);
-    let sum = |of: &dyn Fn(f64) -> f64| (0..3).map(|line| of(f64::from(line))).sum::<f64>();
-    let reactive_share = (1.0 - POWER_FACTOR * POWER_FACTOR).sqrt();
-    // 10 A at 230 V on three lines, since the meter was put in.
-    let energy = 12_345.6 + 3.0 * 230.0 * 10.0 * POWER_FACTOR * seconds / 3_600_000.0;
-    let line = f64::from(address % 6 / 2);
-    Some(match address {
-        0..=5 => voltage(line),
-        6..=11 => current(line),
-        12..=17 => apparent(line) * POWER_FACTOR,
-        18..=23 => apparent(line),
-        24..=29 => apparent(line) * reactive_share,
-        30..=35 | 62 => POWER_FACTOR,
-        48 => sum(&current),
-        52 => sum(&apparent) * POWER_FACTOR,
-        56 => sum(&apparent),
-        60 => sum(&apparent) * reactive_share,
-        70 => 50.0 + 0.02 * swing(0.5),
-        72 | 342 => energy,
-        74 | 78 => 0.0,
-        76 | 344 => energy * 0.3,
-        _ => return None,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_simulated_quantities_belong_together() {
-        let at = |address| measured(100.0, address).unwrap();
-        assert!((at(12) / at(18) - at(30)).abs() < 1e-9);
-        assert!((at(52) - at(12) - at(14) - at(16)).abs() < 1e-6);
-        assert!(measured(7200.0, 72).unwrap() > measured(0.0, 72).unwrap() + 1.0);
-        assert_eq!(measured(0.0, 44), None);
+impl Coder {
+    fn decoder(self) -> RequestDecoder {
+        match self {
+            Self::Rtu => RequestDecoder::Rtu(rtu::RequestDecoder::default()),
+            Self::Ascii => RequestDecoder::Ascii(ascii::Decoder::default()),
+        }
     }
 
-    #[test]
-    fn registers_that_are_not_there_are_refused() {
-        assert_eq!(content(3, 0.0, Table::Holding, 8, 2), Answer::Data(vec![0x0B, 0xC0, 0x0B, 0xC1]));
-        assert_eq!(content(3, 0.0, Table::Holding, 9, 2), Answer::Refused(Exception(2)));
-        assert_eq!(content(3, 0.0, Table::Coil, 1, 4), Answer::Data(vec![0b1010]));
+    fn encode(self, unit: u8, pdu: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Rtu => rtu::encode(unit, pdu, out),
+            Self::Ascii => ascii::encode(unit, pdu, out),
+        }
+    }
+
+    fn frame(self, unit: u8, request: &Request) -> Vec<u8> {
+        let (mut pdu, mut frame) = (Vec::new(), Vec::new());
+        request.encode(&mut pdu);
+        self.encode(unit, &pdu, &mut frame);
+        frame
     }
 }

@@ -6,16 +6,17 @@
 //! is open, the next *different* request to that meter waits until [`LATE`] time limits after
 //! the last open request was sent, and reads away what comes. Repeating the *same* request
 //! needs no wait: a late answer to it is an answer to what is asked. The limit of the rule: a
-//! meter that answers later than that is not told apart; its `timeout` must be raised.
+//! meter that answers later than that is not told apart; its `timeout` must be raised. ASCII has
+//! no transaction id either and keeps the same rule.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 use tracing::{debug, trace, warn};
 
 use crate::meter::{MeterError, MeterSettings};
 use crate::os::line::{Line, LineError, Speed};
-use crate::wire::modbus::{Damage, Progress, Request, rtu, tcp};
+use crate::wire::modbus::{Damage, Progress, Request, ascii, rtu, tcp};
 
 /// How many time limits after its request an answer may still come.
 const LATE: u32 = 2;
@@ -28,12 +29,22 @@ const SHORTEST_GAP: Duration = Duration::from_micros(1750);
 
 /// How requests are framed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// Unit and CRC.
     Rtu,
+    /// Hex digits between a colon and a line end.
+    Ascii,
     /// MBAP header.
     Tcp,
 }
+
+/// The longest pause between two characters of an ASCII frame ("MODBUS over Serial Line V1.02",
+/// clause 2.5.2.1).
+const BETWEEN_CHARACTERS: Duration = Duration::from_secs(1);
+/// How much longer than its characters need an ASCII answer may take by its pauses.
+const MOST_PAUSES: Duration = Duration::from_secs(10);
+/// The wait after a broadcast, in which the meters do what it says (clause 2.4.1: 100 to 200 ms).
+const TURNAROUND: Duration = Duration::from_millis(200);
 
 /// Does exchanges and remembers which requests are still open.
 #[derive(Debug)]
@@ -50,14 +61,11 @@ pub(super) struct Guard {
 
 impl Guard {
     pub(super) fn new(framing: Framing, settings: &MeterSettings) -> Self {
-        Self {
-            framing,
-            name: settings.name.to_string(),
-            timeout: settings.timeout,
-            pause: settings.pause,
-            open: None,
-            late_told: false,
-        }
+        Self::named(framing, &settings.name, settings.timeout, settings.pause)
+    }
+
+    pub(super) fn named(framing: Framing, name: &str, timeout: Duration, pause: Duration) -> Self {
+        Self { framing, name: name.to_owned(), timeout, pause, open: None, late_told: false }
     }
 
     pub(super) const fn framing(&self) -> Framing {
@@ -66,46 +74,71 @@ impl Guard {
 
     /// Until when an answer to an abandoned request may still come.
     pub(super) fn late_until(&self) -> Option<Instant> {
-        self.open.as_ref().map(|(until, _)| *until).filter(|_| self.framing == Framing::Rtu)
+        self.open.as_ref().map(|(until, _)| *until).filter(|_| self.framing != Framing::Tcp)
     }
 
-    /// The length of the ADU in which the client sends `request`.
-    pub(super) fn request_length(&self, request: &Request) -> usize {
-        let mut pdu = Vec::new();
-        request.encode(&mut pdu);
-        pdu.len() + if self.framing == Framing::Rtu { 3 } else { 7 }
-    }
-
-    /// Sends the client's `adu` and returns the checked ADU of the answer.
+    /// Sends `request` and returns the checked PDU of the answer.
     pub(super) async fn exchange(
         &mut self,
         line: &mut Line,
         unit: u8,
         request: &Request,
-        adu: &[u8],
     ) -> Result<Vec<u8>, MeterError> {
         match self.framing {
-            Framing::Rtu => self.rtu(line, unit, request, adu).await,
-            Framing::Tcp => self.tcp(line, unit, request, adu).await,
+            Framing::Rtu | Framing::Ascii => self.serial(line, unit, request).await,
+            Framing::Tcp => self.tcp(line, unit, request).await,
         }
     }
 
-    async fn rtu(&mut self, line: &mut Line, unit: u8, request: &Request, adu: &[u8]) -> Result<Vec<u8>, MeterError> {
+    /// Sends `request` to every meter on the line; nobody answers, and nobody is asked again
+    /// before they had the time to do it.
+    pub(super) async fn broadcast(&mut self, line: &mut Line, request: &Request) -> Result<(), MeterError> {
+        const EVERYBODY: u8 = 0;
+        if self.framing == Framing::Tcp {
+            let ours = tcp::Header { transaction: line.next_number(), unit: EVERYBODY };
+            let (mut pdu, mut sent) = (Vec::new(), Vec::new());
+            request.encode(&mut pdu);
+            tcp::encode(ours, &pdu, &mut sent);
+            line.send(&sent).await?;
+        } else {
+            self.settle(line, request).await?;
+            self.open = None;
+            self.keep_silence(line).await?;
+            line.send(&self.frame(EVERYBODY, request)).await?;
+        }
+        // An echo, or an answer that nobody should have given, is read away.
+        line.wait_for_silence(TURNAROUND.max(self.pause), TURNAROUND * 2 + self.pause).await?;
+        Ok(())
+    }
+
+    fn frame(&self, unit: u8, request: &Request) -> Vec<u8> {
+        let (mut pdu, mut sent) = (Vec::new(), Vec::new());
+        request.encode(&mut pdu);
+        match self.framing {
+            Framing::Ascii => ascii::encode(unit, &pdu, &mut sent),
+            Framing::Rtu | Framing::Tcp => rtu::encode(unit, &pdu, &mut sent),
+        }
+        sent
+    }
+
+    async fn serial(&mut self, line: &mut Line, unit: u8, request: &Request) -> Result<Vec<u8>, MeterError> {
         self.settle(line, request).await?;
         self.keep_silence(line).await?;
         let repeated = self.open.is_some();
+        let sent = self.frame(unit, request);
         // Noted before the first await, so that an abandoned exchange leaves it noted.
         self.open = Some((Instant::now() + self.timeout * LATE, request.clone()));
-        trace!(meter = %self.name, bytes = ?adu, "request");
-        line.send(adu).await?;
+        trace!(meter = %self.name, bytes = ?sent, "request");
+        line.send(&sent).await?;
         self.open = Some((line.last_byte() + self.timeout * LATE, request.clone()));
-        let mut decoder = rtu::AnswerDecoder::new(unit, request.clone());
-        let wire_time = line.speed().time_of(request.answer_length() + 3);
-        let result = collect(line, self.timeout, wire_time, |bytes| decoder.push(bytes)).await;
-        if decoder.echo {
+        let mut decoder = Decoder::new(self.framing, unit, request);
+        let wire_time = line.speed().time_of(decoder.longest(request));
+        let result = collect(line, self.timeout, wire_time, &mut decoder).await;
+        let (echo, other_unit) = decoder.skipped();
+        if echo {
             debug!(meter = %self.name, "the adapter echoed the request; the echo was skipped");
         }
-        if let Some(other) = decoder.other_unit {
+        if let Some(other) = other_unit {
             debug!(meter = %self.name, unit = other, "an answer of another unit was skipped");
         }
         match result {
@@ -114,10 +147,8 @@ impl Guard {
                 if !repeated {
                     self.open = None;
                 }
-                let mut answer = Vec::new();
-                rtu::encode(unit, &pdu, &mut answer);
-                trace!(meter = %self.name, bytes = ?answer, "answer");
-                Ok(answer)
+                trace!(meter = %self.name, bytes = ?pdu, "answer");
+                Ok(pdu)
             }
             Ok(Collected::Damaged(damage)) => {
                 if damage.whole && !repeated {
@@ -159,7 +190,7 @@ impl Guard {
     /// Waits for the silence a request needs before it, and empties the line.
     async fn keep_silence(&self, line: &mut Line) -> Result<(), MeterError> {
         let gap = gap(line.speed()).max(self.pause);
-        sleep_until(line.last_byte() + gap).await;
+        line.pause_until(line.last_byte() + gap).await;
         // Lets the runtime look at the port once, so that bytes already here are seen.
         tokio::task::yield_now().await;
         let mut dropped = line.discard_waiting().await?;
@@ -176,8 +207,8 @@ impl Guard {
         Ok(())
     }
 
-    async fn tcp(&mut self, line: &mut Line, unit: u8, request: &Request, adu: &[u8]) -> Result<Vec<u8>, MeterError> {
-        sleep_until(line.last_byte() + self.pause).await;
+    async fn tcp(&mut self, line: &mut Line, unit: u8, request: &Request) -> Result<Vec<u8>, MeterError> {
+        line.pause_until(line.last_byte() + self.pause).await;
         // Of the line, not of the meter: two meters on one connection must not use the same.
         let ours = tcp::Header { transaction: line.next_number(), unit };
         let (mut pdu, mut sent) = (Vec::new(), Vec::new());
@@ -185,19 +216,15 @@ impl Guard {
         tcp::encode(ours, &pdu, &mut sent);
         trace!(meter = %self.name, bytes = ?sent, "request");
         line.send(&sent).await?;
-        let mut decoder = tcp::AnswerDecoder::new(ours, request.clone());
-        let result = collect(line, self.timeout, Duration::ZERO, |bytes| decoder.push(bytes)).await;
-        if decoder.skipped > 0 {
+        let mut decoder = Decoder::Tcp(tcp::AnswerDecoder::new(ours, request.clone()));
+        let result = collect(line, self.timeout, Duration::ZERO, &mut decoder).await;
+        if let Decoder::Tcp(decoder) = &decoder
+            && decoder.skipped > 0
+        {
             debug!(meter = %self.name, answers = decoder.skipped, "late answers were skipped");
         }
         match result {
-            Ok(Collected::Answer(pdu)) => {
-                // The client has an id of its own, new with each client; it must see that one.
-                let theirs = u16::from_be_bytes([byte(adu, 0), byte(adu, 1)]);
-                let mut answer = Vec::new();
-                tcp::encode(tcp::Header { transaction: theirs, unit }, &pdu, &mut answer);
-                Ok(answer)
-            }
+            Ok(Collected::Answer(pdu)) => Ok(pdu),
             Ok(Collected::Damaged(damage)) => Err(MeterError::OutOfStep(damage.error.to_string())),
             Err(LineError::Silent(_)) if decoder.unused() > 0 => {
                 let error = format!("the answer stopped after {} bytes", decoder.unused());
@@ -206,10 +233,6 @@ impl Guard {
             Err(error) => Err(error.into()),
         }
     }
-}
-
-fn byte(bytes: &[u8], at: usize) -> u8 {
-    bytes.get(at).copied().unwrap_or(0)
 }
 
 /// The silence between two frames: 3.5 characters, fixed above 19,200 bits per second.
@@ -232,13 +255,67 @@ enum Collected {
     Damaged(Damage),
 }
 
+/// What reads an answer, by framing.
+enum Decoder {
+    Rtu(rtu::AnswerDecoder),
+    Ascii(ascii::AnswerDecoder),
+    Tcp(tcp::AnswerDecoder),
+}
+
+impl Decoder {
+    fn new(framing: Framing, unit: u8, request: &Request) -> Self {
+        match framing {
+            Framing::Ascii => Self::Ascii(ascii::AnswerDecoder::new(unit, request.clone(), false)),
+            Framing::Rtu | Framing::Tcp => Self::Rtu(rtu::AnswerDecoder::new(unit, request.clone(), false)),
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Progress {
+        match self {
+            Self::Rtu(decoder) => decoder.push(bytes),
+            Self::Ascii(decoder) => decoder.push(bytes),
+            Self::Tcp(decoder) => decoder.push(bytes),
+        }
+    }
+
+    fn unused(&self) -> usize {
+        match self {
+            Self::Rtu(decoder) => decoder.unused(),
+            Self::Ascii(decoder) => decoder.unused(),
+            Self::Tcp(decoder) => decoder.unused(),
+        }
+    }
+
+    /// Whether an echo was skipped, and the unit of an answer that was.
+    const fn skipped(&self) -> (bool, Option<u8>) {
+        match self {
+            Self::Rtu(decoder) => (decoder.echo, decoder.other_unit),
+            Self::Ascii(decoder) => (decoder.echo, decoder.other_unit),
+            Self::Tcp(_) => (false, None),
+        }
+    }
+
+    /// The most characters its answer has.
+    fn longest(&self, request: &Request) -> usize {
+        match self {
+            Self::Ascii(_) => ascii::length(request.longest_answer()),
+            Self::Rtu(_) | Self::Tcp(_) => request.longest_answer() + 3,
+        }
+    }
+
+    /// Whether an ASCII frame has begun, which may pause but must not stop.
+    const fn in_frame(&self) -> bool {
+        matches!(self, Self::Ascii(decoder) if decoder.in_frame())
+    }
+}
+
 /// Receives until the decoder knows, at most `timeout`; an answer that has begun gets the time
-/// its bytes need on the wire on top.
+/// its bytes need on the wire on top, and the pauses that ASCII allows.
 async fn collect(
     line: &mut Line,
     timeout: Duration,
     wire_time: Duration,
-    mut push: impl FnMut(&[u8]) -> Progress,
+    decoder: &mut Decoder,
 ) -> Result<Collected, LineError> {
     let sent = line.last_byte();
     let mut deadline = sent + timeout;
@@ -249,7 +326,10 @@ async fn collect(
             other => other,
         })?;
         deadline = sent + timeout + wire_time;
-        match push(buffer.get(..count).unwrap_or_default()) {
+        match decoder.push(buffer.get(..count).unwrap_or_default()) {
+            Progress::More if decoder.in_frame() => {
+                deadline = (line.last_byte() + BETWEEN_CHARACTERS).min(deadline + MOST_PAUSES);
+            }
             Progress::More => {}
             Progress::Answer(pdu) => return Ok(Collected::Answer(pdu)),
             Progress::Damaged(damage) => return Ok(Collected::Damaged(damage)),

@@ -13,6 +13,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_serial::{ClearBuffer, SerialPort};
 
+use super::alarm::Alarm;
+
 mod echo;
 mod notes;
 mod open;
@@ -77,6 +79,7 @@ pub struct Line {
     speed: Speed,
     /// When the last byte was sent or received, for silence rules such as Modbus t3.5.
     last_byte: Instant,
+    alarm: Alarm,
     /// When the last byte of the last request was sent.
     sent: Instant,
     number: u16,
@@ -98,6 +101,7 @@ impl Line {
             io,
             speed,
             last_byte: Instant::now(),
+            alarm: Alarm::new(),
             sent: Instant::now(),
             number: 0,
             echo: echo::Filter::new(Echo::Auto),
@@ -184,6 +188,11 @@ impl Line {
         Ok(())
     }
 
+    /// Waits until `moment`, exact to some ten microseconds, as short silences need it.
+    pub async fn pause_until(&mut self, moment: Instant) {
+        self.alarm.until(moment).await;
+    }
+
     /// Sends all bytes and returns when the last one should have left the wire.
     ///
     /// # Errors
@@ -199,7 +208,7 @@ impl Line {
             .await
             .map_err(|_| LineError::Silent(limit))?
             .map_err(LineError::from_io)?;
-        tokio::time::sleep_until(start + wire_time).await;
+        self.alarm.until(start + wire_time).await;
         let give_up = start + limit;
         while self.bytes_in_output_queue() > 0 && Instant::now() < give_up {
             sleep(self.speed.time_of(1).max(Duration::from_millis(1))).await;

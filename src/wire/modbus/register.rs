@@ -49,15 +49,71 @@ enum Kind {
     Bool,
     Bcd16,
     Bcd32,
+    Bcd64,
     /// So many characters, two in a register.
     Text(u16),
 }
 
-/// How registers make a value, written `f32` or `f32-swapped`.
+/// The order in which the bytes of a value come, A being the highest of four.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// ABCD.
+    Plain,
+    /// CDAB: low word first.
+    Words,
+    /// BADC: low byte of each word first.
+    Bytes,
+    /// DCBA: everything from the low end.
+    Both,
+}
+
+const ORDERS: [(&str, Order); 3] =
+    [("-bytes-swapped", Order::Bytes), ("-swapped", Order::Words), ("-reversed", Order::Both)];
+
+/// How registers make a value, written `f32`, `f32-swapped` (low word first), `f32-bytes-swapped`
+/// (low byte first in each word) or `f32-reversed` (both).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coding {
     kind: Kind,
-    swapped: bool,
+    order: Order,
+}
+
+/// A field of bits, written `4..7`, or `3` for a single one; bit 0 is the lowest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bits {
+    first: u8,
+    last: u8,
+}
+
+impl Bits {
+    /// The field's own number.
+    pub fn of(self, number: u64) -> u64 {
+        let width = u32::from(self.last - self.first) + 1;
+        number >> self.first & (u64::MAX >> (64 - width.min(64)))
+    }
+
+    /// `number` with `field` in this place; `None` when it is too large.
+    pub fn put(self, number: u64, field: u64) -> Option<u64> {
+        let mask = self.of(u64::MAX) << self.first;
+        (self.of(field << self.first) == field).then_some(number & !mask | field << self.first)
+    }
+
+    /// The number of its highest bit.
+    pub const fn last(self) -> u8 {
+        self.last
+    }
+}
+
+impl FromStr for Bits {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const FORM: &str = "write \"4..7\" for bits 4 to 7 or \"3\" for one, counting from 0, the lowest, to 63";
+        let (first, last) = text.split_once("..").unwrap_or((text, text));
+        let number = |t: &str| t.parse().ok().filter(|n| *n < 64 && t.bytes().all(|b| b.is_ascii_digit()));
+        let (first, last) = number(first).zip(number(last)).ok_or(FORM)?;
+        if first <= last { Ok(Self { first, last }) } else { Err(FORM) }
+    }
 }
 
 /// What registers hold.
@@ -69,7 +125,7 @@ pub enum Content {
     Text(String),
 }
 
-const KINDS: [(&str, Kind); 11] = [
+const KINDS: [(&str, Kind); 12] = [
     ("u16", Kind::U16),
     ("i16", Kind::I16),
     ("u32", Kind::U32),
@@ -81,21 +137,24 @@ const KINDS: [(&str, Kind); 11] = [
     ("bool", Kind::Bool),
     ("bcd16", Kind::Bcd16),
     ("bcd32", Kind::Bcd32),
+    ("bcd64", Kind::Bcd64),
 ];
 
 impl FromStr for Coding {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        const KNOWN: &str = "known are u16 i16 u32 i32 u64 i64 f32 f64 bool bcd16 bcd32 and string:N (N characters, \
-                             1 to 250), with -swapped where the low word comes first";
-        let (word, swapped) = text.strip_suffix("-swapped").map_or((text, false), |w| (w, true));
+        const KNOWN: &str = "known are u16 i16 u32 i32 u64 i64 f32 f64 bool bcd16 bcd32 bcd64 and string:N (N \
+                             characters, 1 to 250), with -swapped where the low word comes first, -bytes-swapped \
+                             where each word has its low byte first, -reversed for both";
+        let found = ORDERS.iter().find_map(|(end, order)| Some((text.strip_suffix(end)?, *order)));
+        let (word, order) = found.unwrap_or((text, Order::Plain));
         let kind = match word.strip_prefix("string:") {
             Some(count) => Kind::Text(count.parse().ok().filter(|n| (1..=250).contains(n)).ok_or(KNOWN)?),
             None => KINDS.iter().find(|(name, _)| *name == word).ok_or(KNOWN)?.1,
         };
-        let coding = Self { kind, swapped };
-        if swapped && coding.registers() == 1 {
+        let coding = Self { kind, order };
+        if matches!(order, Order::Words | Order::Both) && coding.registers() == 1 {
             return Err("it is a single register, so there is no word order to swap; leave -swapped away");
         }
         Ok(coding)
@@ -103,12 +162,19 @@ impl FromStr for Coding {
 }
 
 impl Coding {
+    /// One unsigned register.
+    pub const U16: Self = Self { kind: Kind::U16, order: Order::Plain };
+    /// One signed register.
+    pub const I16: Self = Self { kind: Kind::I16, order: Order::Plain };
+    /// One truth value.
+    pub const BOOL: Self = Self { kind: Kind::Bool, order: Order::Plain };
+
     /// How many registers (or bits of a bit table) it takes.
     pub const fn registers(self) -> u16 {
         match self.kind {
             Kind::U16 | Kind::I16 | Kind::Bool | Kind::Bcd16 => 1,
             Kind::U32 | Kind::I32 | Kind::F32 | Kind::Bcd32 => 2,
-            Kind::U64 | Kind::I64 | Kind::F64 => 4,
+            Kind::U64 | Kind::I64 | Kind::F64 | Kind::Bcd64 => 4,
             Kind::Text(characters) => characters.div_ceil(2),
         }
     }
@@ -123,15 +189,41 @@ impl Coding {
         matches!(self.kind, Kind::Text(_))
     }
 
+    /// Whether it is an unsigned integer, whose bits can be told apart.
+    pub const fn is_unsigned(self) -> bool {
+        matches!(self.kind, Kind::U16 | Kind::U32 | Kind::U64)
+    }
+
+    /// Whether it is an integer.
+    pub const fn is_integer(self) -> bool {
+        self.is_unsigned() || matches!(self.kind, Kind::I16 | Kind::I32 | Kind::I64)
+    }
+
+    /// The bytes of its words from the highest to the lowest; its own inverse.
+    fn ordered(self, words: &[u16]) -> Vec<u8> {
+        let bytes = |word: u16| match self.order {
+            Order::Plain | Order::Words => word.to_be_bytes(),
+            Order::Bytes | Order::Both => word.to_le_bytes(),
+        };
+        match self.order {
+            Order::Plain | Order::Bytes => words.iter().flat_map(|w| bytes(*w)).collect(),
+            Order::Words | Order::Both => words.iter().rev().flat_map(|w| bytes(*w)).collect(),
+        }
+    }
+
+    /// Its registers as one unsigned number, whatever they hold, for bits and for the numbers that
+    /// mean "not available". `None` for texts and when there are too few words.
+    pub fn raw(self, words: &[u16]) -> Option<u64> {
+        let words = words.get(..usize::from(self.registers()))?;
+        let number = || self.ordered(words).iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
+        (!self.is_text()).then(number)
+    }
+
     /// Reads the value; a truth value is 0 or 1. `None` when the registers hold no value of this
     /// coding: not a number, infinite, a digit above 9 in BCD, no printable text, too few words.
     pub fn decode(self, words: &[u16]) -> Option<Content> {
         let words = words.get(..usize::from(self.registers()))?;
-        let bytes: Vec<u8> = if self.swapped {
-            words.iter().rev().flat_map(|w| w.to_be_bytes()).collect()
-        } else {
-            words.iter().flat_map(|w| w.to_be_bytes()).collect()
-        };
+        let bytes = self.ordered(words);
         // Sign extension of a short integer: its own width decides, not the 64 bits below.
         let unsigned = bytes.iter().take(8).fold(0u64, |n, b| n << 8 | u64::from(*b));
         let spare = 64u32.saturating_sub(8 * u32::try_from(bytes.len()).ok()?);
@@ -141,10 +233,44 @@ impl Coding {
             Kind::F32 => Decimal::from_f32(f32::from_bits(u32::try_from(unsigned).ok()?)).ok()?,
             Kind::F64 => Decimal::from_f64(f64::from_bits(unsigned)).ok()?,
             Kind::Bool => Decimal::from(u64::from(unsigned != 0)),
-            Kind::Bcd16 | Kind::Bcd32 => Decimal::from(bcd(&bytes)?),
+            Kind::Bcd16 | Kind::Bcd32 | Kind::Bcd64 => Decimal::from(bcd(&bytes)?),
             Kind::Text(characters) => return text(bytes.get(..usize::from(characters))?).map(Content::Text),
         };
         Some(Content::Number(number))
+    }
+
+    /// The words that hold `text`, a number or a text of this coding; a float is the nearest there
+    /// is. `None` when it does not fit.
+    pub fn encode(self, text: &str) -> Option<Vec<u16>> {
+        let bytes: Vec<u8> = match self.kind {
+            Kind::U16 => text.parse::<u16>().ok()?.to_be_bytes().to_vec(),
+            Kind::I16 => text.parse::<i16>().ok()?.to_be_bytes().to_vec(),
+            Kind::U32 => text.parse::<u32>().ok()?.to_be_bytes().to_vec(),
+            Kind::I32 => text.parse::<i32>().ok()?.to_be_bytes().to_vec(),
+            Kind::U64 => text.parse::<u64>().ok()?.to_be_bytes().to_vec(),
+            Kind::I64 => text.parse::<i64>().ok()?.to_be_bytes().to_vec(),
+            Kind::F32 => text.parse::<f32>().ok().filter(|f| f.is_finite())?.to_be_bytes().to_vec(),
+            Kind::F64 => text.parse::<f64>().ok().filter(|f| f.is_finite())?.to_be_bytes().to_vec(),
+            Kind::Bool => u16::from(text.parse::<u8>().ok().filter(|b| *b < 2)?).to_be_bytes().to_vec(),
+            Kind::Bcd16 | Kind::Bcd32 | Kind::Bcd64 => {
+                let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+                let digits = usize::from(self.registers()) * 4;
+                let padded = format!("{text:0>digits$}");
+                let number =
+                    (plain && text.len() <= digits).then(|| u64::from_str_radix(&padded, 16).ok()).flatten()?;
+                number.to_be_bytes().get(8 - digits / 2..)?.to_vec()
+            }
+            Kind::Text(characters) => {
+                let room = usize::from(self.registers()) * 2;
+                let fits = text.len() <= usize::from(characters) && !text.chars().any(char::is_control);
+                fits.then(|| text.bytes().chain(std::iter::repeat(0)).take(room).collect())?
+            }
+        };
+        let (pairs, _) = bytes.as_chunks();
+        let words: Vec<u16> = pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
+        let ordered = self.ordered(&words);
+        let (pairs, _) = ordered.as_chunks();
+        Some(pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect())
     }
 }
 
@@ -154,7 +280,7 @@ impl fmt::Display for Coding {
             Kind::Text(characters) => write!(f, "string:{characters}")?,
             kind => f.write_str(KINDS.iter().find(|(_, k)| *k == kind).map_or("", |(name, _)| name))?,
         }
-        f.write_str(if self.swapped { "-swapped" } else { "" })
+        f.write_str(ORDERS.iter().find(|(_, order)| *order == self.order).map_or("", |(end, _)| end))
     }
 }
 
@@ -189,97 +315,5 @@ fn text(bytes: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn read(coding: &str, words: &[u16]) -> Option<String> {
-        let content = coding.parse::<Coding>().unwrap().decode(words)?;
-        Some(content.scaled(Decimal::from(1u64), Decimal::from(0u64)).unwrap())
-    }
-
-    #[test]
-    fn every_coding_reads_its_registers_exactly() {
-        let cases: [(&str, &[u16], &str); 16] = [
-            ("u16", &[0xFFFF], "65535"),
-            ("i16", &[0xFFFE], "-2"),
-            ("u32", &[0x0001, 0x0002], "65538"),
-            ("u32-swapped", &[0x0002, 0x0001], "65538"),
-            ("i32", &[0xFFFF, 0xFFFF], "-1"),
-            ("u64", &[0xFFFF; 4], "18446744073709551615"),
-            ("i64", &[0x8000, 0, 0, 0], "-9223372036854775808"),
-            ("f32", &[0x4366, 0x8000], "230.5"),
-            ("f32-swapped", &[0x8000, 0x4366], "230.5"),
-            ("f64", &[0x406C, 0xD000, 0, 0], "230.5"),
-            ("f64-swapped", &[0, 0, 0xD000, 0x406C], "230.5"),
-            ("bool", &[7], "1"),
-            ("bcd16", &[0x1234], "1234"),
-            ("bcd32", &[0x0012, 0x3456], "123456"),
-            ("string:5", &[0x4142, 0x4344, 0x4500], "ABCDE"),
-            ("string:4", &[0x4142, 0x2000], "AB"),
-        ];
-        for (coding, words, value) in cases {
-            assert_eq!(read(coding, words).as_deref(), Some(value), "{coding}");
-            assert_eq!(coding.parse::<Coding>().unwrap().to_string(), coding);
-        }
-    }
-
-    #[test]
-    fn what_is_no_value_is_none() {
-        assert_eq!(read("f32", &[0x7FC0, 0]), None);
-        assert_eq!(read("f32", &[0xFF80, 0]), None);
-        assert_eq!(read("f64", &[0x7FF0, 0, 0, 0]), None);
-        assert_eq!(read("bcd16", &[0x123A]), None);
-        assert_eq!(read("string:2", &[0x0141]), None);
-        assert_eq!(read("u32", &[1]), None);
-    }
-
-    #[test]
-    fn scale_and_offset_are_exact() {
-        let raw = "u32".parse::<Coding>().unwrap().decode(&[0, 12345]).unwrap();
-        let scaled = raw.scaled("0.001".parse().unwrap(), "-0.1".parse().unwrap());
-        assert_eq!(scaled.unwrap(), "12.245");
-        let raw = "f64".parse::<Coding>().unwrap().decode(&[0x7FEF, 0xFFFF, 0xFFFF, 0xFFFF]).unwrap();
-        assert!(raw.scaled(Decimal::from(1u64), Decimal::from(0u64)).is_ok());
-    }
-
-    #[test]
-    fn registers_and_codings_are_read_or_refused_with_a_hint() {
-        assert_eq!("holding:100".parse::<Register>().unwrap().to_string(), "holding:100");
-        for wrong in ["input", "input:", "input:65536", "input:-1", "input:+1", "register:0", "Input:0", ":3"] {
-            assert!(wrong.parse::<Register>().is_err(), "{wrong}");
-        }
-        for wrong in ["f16", "string", "string:0", "string:251", "u16-swapped", "swapped", ""] {
-            assert!(wrong.parse::<Coding>().is_err(), "{wrong}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_swapped_coding_is_the_coding_of_the_reversed_words(words in prop::collection::vec(any::<u16>(), 4)) {
-            for name in ["u32", "i32", "u64", "i64", "f32", "f64", "bcd32"] {
-                let plain = name.parse::<Coding>().unwrap();
-                let used = &words[..plain.registers().into()];
-                let reversed: Vec<u16> = used.iter().rev().copied().collect();
-                let swapped = format!("{name}-swapped").parse::<Coding>().unwrap();
-                prop_assert_eq!(plain.decode(used), swapped.decode(&reversed));
-            }
-        }
-
-        #[test]
-        fn integers_and_floats_survive(number in any::<i64>(), float in any::<f32>()) {
-            let words: Vec<u16> = number.to_be_bytes().chunks(2).map(|c| u16::from_be_bytes([c[0], c[1]])).collect();
-            prop_assert_eq!(read("i64", &words), Some(number.to_string()));
-            let bits = float.to_bits();
-            let text = read("f32", &[(bits >> 16) as u16, bits as u16]);
-            prop_assert_eq!(text.map(|t| t.parse::<f32>().unwrap()), float.is_finite().then_some(float));
-        }
-
-        #[test]
-        fn any_text_is_read_or_refused_without_a_panic(text in ".{0,30}") {
-            let _ = text.parse::<Register>();
-            let _ = text.parse::<Coding>();
-        }
-    }
-}
+#[path = "register_tests.rs"]
+mod tests;
