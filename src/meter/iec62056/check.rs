@@ -115,4 +115,25 @@ mod tests {
         assert!(found.iter().any(|p| p.contains("\"1.8.0\" twice")));
         assert!(checked(&format!("address = \"{}\"", "1".repeat(33)))[0].contains("longer than the 32"));
     }
+
+    #[test]
+    fn programming_mode_and_profiles_are_checked_too() {
+        let good = "access = \"programming\"\nvalues = [\"1.8.0\"]\npassword_file = \"/etc/weir/secret\"\n\
+            force_baud = 2400\nsign_on = [\"/1Bla0!\", \"MSY12!\"]\n\
+            load_profile = { id = \"P.01\", command = \"R6\", records = 8 }";
+        assert_eq!(checked(good), Vec::<String>::new());
+        for (wrong, named) in [
+            ("access = \"programming\"", "values is empty"),
+            ("password_file = \"secret\"", "absolute"),
+            ("password_file = \"/secret\"", "not used"),
+            ("force_baud = 1000", "force_baud is 1000"),
+            ("sign_on = [\"/?1\"]", "no text such as"),
+            ("session_timeout = \"0s\"", "session_timeout is zero"),
+            ("load_profile = { id = \"P(\" }", "such as \"P.01\""),
+            ("load_profile = { id = \"P.01\", records = 8 }", "R5 sends"),
+        ] {
+            let found = checked(wrong);
+            assert!(found.len() == 1 && found[0].contains(named), "{wrong}: {found:?}");
+        }
+    }
 }

@@ -6,7 +6,7 @@
 //! here for commands from the platform; no reading uses them.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use super::dialogue::{Dialogue, Failure, LONGEST_READOUT, Meter};
@@ -55,7 +55,7 @@ impl fmt::Debug for Password {
 
 impl Password {
     /// Reads the file.
-    pub(super) fn read(path: &PathBuf) -> Result<Self, MeterError> {
+    pub(super) fn read(path: &Path) -> Result<Self, MeterError> {
         let refused = |reason: &str| MeterError::Refused(format!("no command sent: {} {reason}", path.display()));
         let content = file::read_small(path, PASSWORD_LIMIT).map_err(|e| refused(&format!("can't be read: {e}")))?;
         let text = String::from_utf8(content).map_err(|_| refused("is no text"))?;
@@ -71,9 +71,9 @@ impl Password {
 impl Access {
     /// Reads the password's file anew: it may have changed.
     pub(super) fn of(settings: &MeterSettings) -> Result<Self, MeterError> {
-        let file = settings.password_file.as_ref().map(|file| file.path().to_path_buf());
+        let file = settings.password_file.as_ref();
         Ok(Self {
-            password: file.as_ref().map(Password::read).transpose()?,
+            password: file.map(|file| Password::read(file.path())).transpose()?,
             command: settings.password_command,
             session_timeout: settings.session_timeout,
         })
@@ -135,33 +135,45 @@ impl<'a> Programming<'a> {
 
     /// Waits for the meter's `P0` and gives the password.
     pub(super) async fn enter(&mut self, access: &Access) -> Result<(), Failure> {
-        let rate = self.link.baud();
-        let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
-        let wanted = |message| match message {
-            Message::Command(Command { letter: 'P', .. }) => Some(Ok(())),
-            Message::Command(Command { letter: 'B', .. }) => Some(Err("it ended the session at once")),
-            Message::Block(_) | Message::Part(_) => {
-                Some(Err("it sends its readout instead of opening programming mode"))
-            }
-            Message::Repeat => Some(Err("it does not understand the choice of programming mode")),
-            _ => None,
-        };
-        match self.link.listen(deadline, false, wanted).await {
-            Ok((Ok(()), _)) => {}
-            Ok((Err(refusal), _)) => return Err(Failure::Final(MeterError::Refused(refusal.to_owned()))),
-            Err(Trouble::Line(error)) => return Err(error.into()),
-            Err(Trouble::Nothing(0)) => return Err(Failure::Again(LineError::Silent(self.answer_limit).into())),
-            Err(Trouble::Nothing(_) | Trouble::Damaged(_)) => {
-                let text = format!("no P0 could be read at {rate} Bd; try baud_change_delay, max_baud or force_baud");
-                return Err(Failure::Garbled(rate, MeterError::Damaged(text)));
-            }
-        }
+        self.challenge().await?;
         let Some(Password(password)) = &access.password else { return Ok(()) };
         let number = if access.command == IecPassword::P1 { '1' } else { '2' };
         let command = Command::new('P', number, format!("({password})"));
         match self.exchange(&command, "", &|_| true).await? {
             Answer::Done | Answer::Data(_) => Ok(()),
             Answer::Refused(text) => Err(Failure::Final(MeterError::Refused(format!("the password: {text}")))),
+        }
+    }
+
+    /// Waits for the `P0` that opens programming mode; its operand is for secure algorithms only.
+    async fn challenge(&mut self) -> Result<(), Failure> {
+        let rate = self.link.baud();
+        let mut repeats = 0;
+        loop {
+            let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
+            let wanted = |message| match message {
+                Message::Command(Command { letter: 'P', .. }) => Some(Ok(())),
+                Message::Command(Command { letter: 'B', .. }) => Some(Err("it ended the session at once")),
+                Message::Block(_) | Message::Part(_) => {
+                    Some(Err("it sends its readout instead of opening programming mode"))
+                }
+                Message::Repeat => Some(Err("it does not understand the choice of programming mode")),
+                _ => None,
+            };
+            match self.link.listen(deadline, true, wanted).await {
+                Ok((Ok(()), _)) => return Ok(()),
+                Ok((Err(refusal), _)) => return Err(Failure::Final(MeterError::Refused(refusal.to_owned()))),
+                Err(Trouble::Line(error)) => return Err(error.into()),
+                Err(Trouble::Nothing(0)) => return Err(Failure::Again(LineError::Silent(self.answer_limit).into())),
+                Err(Trouble::Damaged(damage)) if repeats <= self.retries => {
+                    self.repeat(&mut repeats, &damage.to_string()).await?;
+                }
+                Err(Trouble::Nothing(_) | Trouble::Damaged(_)) => {
+                    let text =
+                        format!("no P0 could be read at {rate} Bd; try baud_change_delay, max_baud or force_baud");
+                    return Err(Failure::Garbled(rate, MeterError::Damaged(text)));
+                }
+            }
         }
     }
 
@@ -245,7 +257,9 @@ impl<'a> Programming<'a> {
 
     /// Sends the break at 300 Bd too, for a meter that did not change its rate.
     pub(super) async fn break_off_at_sign_on_rate(&mut self) {
-        if self.link.baud() != SIGN_ON_BAUD && self.link.slow_down().is_ok() {
+        // The rate must not change while the last character is on its way.
+        let silence = self.link.line().wait_for_silence(REACTION, self.answer_limit).await;
+        if silence.is_ok() && self.link.baud() != SIGN_ON_BAUD && self.link.slow_down().is_ok() {
             self.break_off().await;
         }
     }
@@ -260,13 +274,13 @@ impl<'a> Programming<'a> {
         tracing::debug!(command = %format_args!("{}{}", command.letter, command.number), id, "programming mode");
         let message = Message::Command(command.clone());
         self.say(&message).await?;
-        let reads = command.letter == 'R';
+        let letter = command.letter;
         let mut body = Vec::new();
         let mut repeats = 0;
         loop {
             let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
             let first = body.is_empty();
-            let wanted = |message| is_answer(message, reads, first, id);
+            let wanted = |message| is_answer(message, letter, first, id);
             let heard = match self.link.listen(deadline, true, wanted).await {
                 Ok((heard, _)) => heard,
                 Err(Trouble::Line(error)) => return Err(error.into()),
@@ -288,6 +302,7 @@ impl<'a> Programming<'a> {
                     self.say(&Message::Acknowledge).await?;
                 }
                 Message::Block(last) => {
+                    let last = if first && letter == 'R' { self.only_answer(last, id).await? } else { last };
                     if let Some(text) = error_text(&last) {
                         return Ok(Answer::Refused(text));
                     }
@@ -317,6 +332,24 @@ impl<'a> Programming<'a> {
         }
     }
 
+    /// The answer to be believed: one that names no id is only when no other follows it at once.
+    async fn only_answer(&mut self, body: Vec<u8>, id: &str) -> Result<Vec<u8>, Failure> {
+        if id.is_empty() || !body.starts_with(b"(") || error_text(&body).is_some() {
+            return Ok(body);
+        }
+        let deadline = self.link.deadline(REACTION, BLOCK_LIMIT, LONGEST_READOUT);
+        let wanted = |message| if let Message::Block(body) | Message::Part(body) = message { Some(body) } else { None };
+        match self.link.listen(deadline, true, wanted).await {
+            Err(Trouble::Nothing(_)) => Ok(body),
+            Ok((other, _)) if other == body => Ok(body),
+            Ok(_) | Err(Trouble::Damaged(_)) => {
+                let text = format!("two answers came to the request for {id}");
+                Err(Failure::Again(MeterError::Damaged(text)))
+            }
+            Err(Trouble::Line(error)) => Err(error.into()),
+        }
+    }
+
     /// Asks for the last block again, as long as that is allowed.
     async fn repeat(&mut self, repeats: &mut u32, why: &str) -> Result<(), Failure> {
         if *repeats > self.retries {
@@ -338,16 +371,18 @@ impl<'a> Programming<'a> {
     }
 }
 
-/// The message when it may answer a command. A block about another id answers another request.
-fn is_answer(message: Message, reads: bool, first: bool, id: &str) -> Option<Message> {
+/// The message when it may answer a command of this letter. A block about another id answers
+/// another request; a password or a write is answered by an acknowledgement or an error only.
+fn is_answer(message: Message, letter: char, first: bool, id: &str) -> Option<Message> {
     match message {
+        Message::Block(ref body) if matches!(letter, 'P' | 'W') => error_text(body).is_some().then_some(message),
         Message::Block(ref body) | Message::Part(ref body) => {
             let text: String = body.iter().map(|b| char::from(b & 0x7F)).collect();
             let theirs = text.split('(').next().unwrap_or_default().trim();
             let fits = !first || id.is_empty() || theirs.is_empty() || same_id(id, theirs);
             fits.then_some(message)
         }
-        Message::Acknowledge if !reads => Some(message),
+        Message::Acknowledge if letter != 'R' => Some(message),
         Message::Repeat | Message::Command(Command { letter: 'B', .. }) => Some(message),
         _ => None,
     }

@@ -165,7 +165,7 @@ impl Reader {
 
     /// What opens programming mode; a password that was refused before is not sent again.
     fn access(&self) -> Result<Access, MeterError> {
-        let password = self.password_file.as_ref().map(Password::read).transpose()?;
+        let password = self.password_file.as_deref().map(Password::read).transpose()?;
         if password.is_some() && password == self.refused {
             let text = "the password was refused before; it is not sent again until its file changes";
             return Err(MeterError::Refused(text.to_owned()));

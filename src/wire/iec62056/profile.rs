@@ -201,8 +201,7 @@ impl Reading {
         let head = std::mem::take(&mut self.head);
         let Some(time) = head.first() else { return Ok(()) };
         let field = |at: usize| head.get(at).map(|v| v.text.trim().to_owned()).unwrap_or_default();
-        let named: Vec<(String, String)> =
-            head.get(FIXED..).unwrap_or_default().chunks(2).map(|pair| channel(pair)).collect();
+        let named: Vec<(String, String)> = head.get(FIXED..).unwrap_or_default().chunks(2).map(channel).collect();
         let count = if field(3).is_empty() { 0 } else { field(3).parse().map_err(|_| ProfileError::Channels)? };
         if named.len() != count {
             return Err(ProfileError::Channels);
