@@ -152,6 +152,9 @@ async fn serve(listener: TcpListener, table: Vec<Exchange>, parity: Parity, at: 
             }
             Fault::Foreign { which, instead } if !foreign.is_empty() => {
                 let other = others[which % others.len()].clone();
+                // An answer without an id that comes alone can't be told from the right one (docs/adding-a-meter.md).
+                let names_an_id = !other.starts_with(b"\x02(") || other.starts_with(b"\x02(ER");
+                let instead = instead && names_an_id;
                 (0, if instead { vec![other] } else { vec![other, answer] })
             }
             Fault::Foreign { .. } => (0, vec![answer]),

@@ -10,8 +10,8 @@
 //! send, or refuses with `(ER..)`, is null and refused, as an unknown register is in Modbus.
 //!
 //! What can't be noticed: a block check is an exclusive-or of seven bits, so without parity two
-//! errors in the same bit of two characters hide each other unless a line loses its shape; an answer
-//! without an id that comes later than the meter may answer; another meter's readout, unless
+//! errors in the same bit of two characters hide each other unless a line loses its shape; a wrong
+//! answer of programming mode that names no id and comes alone; another meter's readout, unless
 //! `serial` is set. Start with `Reader`, then [`programming`] and `dialogue`.
 
 use std::time::Duration;

@@ -274,13 +274,13 @@ impl<'a> Programming<'a> {
         tracing::debug!(command = %format_args!("{}{}", command.letter, command.number), id, "programming mode");
         let message = Message::Command(command.clone());
         self.say(&message).await?;
-        let reads = command.letter == 'R';
+        let letter = command.letter;
         let mut body = Vec::new();
         let mut repeats = 0;
         loop {
             let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
             let first = body.is_empty();
-            let wanted = |message| is_answer(message, reads, first, id);
+            let wanted = |message| is_answer(message, letter, first, id);
             let heard = match self.link.listen(deadline, true, wanted).await {
                 Ok((heard, _)) => heard,
                 Err(Trouble::Line(error)) => return Err(error.into()),
@@ -302,6 +302,7 @@ impl<'a> Programming<'a> {
                     self.say(&Message::Acknowledge).await?;
                 }
                 Message::Block(last) => {
+                    let last = if first && letter == 'R' { self.only_answer(last, id).await? } else { last };
                     if let Some(text) = error_text(&last) {
                         return Ok(Answer::Refused(text));
                     }
@@ -331,6 +332,24 @@ impl<'a> Programming<'a> {
         }
     }
 
+    /// The answer to be believed: one that names no id is only when no other follows it at once.
+    async fn only_answer(&mut self, body: Vec<u8>, id: &str) -> Result<Vec<u8>, Failure> {
+        if id.is_empty() || !body.starts_with(b"(") || error_text(&body).is_some() {
+            return Ok(body);
+        }
+        let deadline = self.link.deadline(REACTION, BLOCK_LIMIT, LONGEST_READOUT);
+        let wanted = |message| if let Message::Block(body) | Message::Part(body) = message { Some(body) } else { None };
+        match self.link.listen(deadline, true, wanted).await {
+            Err(Trouble::Nothing(_)) => Ok(body),
+            Ok((other, _)) if other == body => Ok(body),
+            Ok(_) | Err(Trouble::Damaged(_)) => {
+                let text = format!("two answers came to the request for {id}");
+                Err(Failure::Again(MeterError::Damaged(text)))
+            }
+            Err(Trouble::Line(error)) => Err(error.into()),
+        }
+    }
+
     /// Asks for the last block again, as long as that is allowed.
     async fn repeat(&mut self, repeats: &mut u32, why: &str) -> Result<(), Failure> {
         if *repeats > self.retries {
@@ -352,16 +371,18 @@ impl<'a> Programming<'a> {
     }
 }
 
-/// The message when it may answer a command. A block about another id answers another request.
-fn is_answer(message: Message, reads: bool, first: bool, id: &str) -> Option<Message> {
+/// The message when it may answer a command of this letter. A block about another id answers
+/// another request; a password or a write is answered by an acknowledgement or an error only.
+fn is_answer(message: Message, letter: char, first: bool, id: &str) -> Option<Message> {
     match message {
+        Message::Block(ref body) if matches!(letter, 'P' | 'W') => error_text(body).is_some().then_some(message),
         Message::Block(ref body) | Message::Part(ref body) => {
             let text: String = body.iter().map(|b| char::from(b & 0x7F)).collect();
             let theirs = text.split('(').next().unwrap_or_default().trim();
             let fits = !first || id.is_empty() || theirs.is_empty() || same_id(id, theirs);
             fits.then_some(message)
         }
-        Message::Acknowledge if !reads => Some(message),
+        Message::Acknowledge if letter != 'R' => Some(message),
         Message::Repeat | Message::Command(Command { letter: 'B', .. }) => Some(message),
         _ => None,
     }
