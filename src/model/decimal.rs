@@ -205,7 +205,7 @@ mod tests {
         let over = |a: &str, b: &str| d(a).divided_by(d(b)).map(|q| q.to_string());
         assert_eq!(over("12.5", "0.1").as_deref(), Some("125"));
         assert_eq!(over("1", "8").as_deref(), Some("0.125"));
-        assert_eq!(over("-7000", "1e3").as_deref(), Some("-7"));
+        assert_eq!(over("-7000", "1e3").as_deref(), Some("-7.000"));
         assert_eq!((over("1", "3"), over("1", "0")), (None, None));
         assert_eq!(d("1.5").minus(d("0.25")).unwrap().to_string(), "1.25");
         let whole: Vec<_> = ["5.00", "50e-1", "-3e2", "0.5"].iter().map(|t| d(t).whole()).collect();

@@ -92,9 +92,10 @@ impl PacedMeters {
             let early = begun.saturating_duration_since(silent_since) < silence;
             for (sent, byte) in frame.iter().enumerate() {
                 alarm.until(start + speed.time_of(sent + 1)).await;
+                // Before it is handed over: the reader may see it before this task goes on.
+                silent_since = Instant::now();
                 self.pty.send(std::slice::from_ref(byte)).await?;
             }
-            silent_since = Instant::now();
             let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
             tally.exchanges += 1;
             tally.least += speed.time_of(length) + speed.time_of(frame.len()) + 2 * silence + self.delay;
