@@ -21,6 +21,7 @@ mod failure;
 mod log;
 mod read;
 mod run;
+mod scan;
 mod store;
 mod table;
 mod traffic;
@@ -37,6 +38,7 @@ use failure::Failure;
     after_help = "\
 Start here:
   weir demo                       see it work, with nothing connected
+  weir scan PORT                  which meters are on this line? proposes the configuration
   weir check                      is /etc/weir/weir.toml right?
   weir read METER                 one reading now, as a table
   weir run                        run the agent (systemd does this)"
@@ -60,6 +62,7 @@ enum Command {
     Demo(demo::Demo),
     Run(run::Run),
     Check(check::Check),
+    Scan(scan::Scan),
     Read(read::Read),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
@@ -101,6 +104,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(command) => command.run(log),
         Command::Run(command) => command.run(config, log),
         Command::Check(command) => command.run(config),
+        Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),

@@ -19,6 +19,7 @@ pub mod bus;
 mod health;
 pub mod iec62056;
 mod modbus;
+pub mod scan;
 mod settings;
 
 pub use health::{Health, MeterHealth};
