@@ -285,7 +285,7 @@ impl ModbusMeters {
 fn content(unit: u8, seconds: f64, table: Table, address: u16, quantity: u16) -> Answer {
     let words: Option<Vec<u16>> = match table {
         Table::Holding => (address..address.saturating_add(quantity))
-            .map(|a| (a < 10).then_some(1000 * u16::from(unit) + a))
+            .map(|a| (a < 10).then(|| 1000u16.wrapping_mul(unit.into()).wrapping_add(a)))
             .collect(),
         Table::Input => (address..address.saturating_add(quantity)).map(|a| input(seconds, a)).collect(),
         Table::Coil | Table::Discrete if u32::from(address) + u32::from(quantity) <= 16 => {

@@ -176,7 +176,7 @@ impl Scan {
 /// Says who holds the line, when that is why it can't be opened.
 fn failed(error: &LineError, endpoint: &Endpoint) -> Failure {
     match error {
-        LineError::Open { reason, .. } if reason.contains("another program holds it") => Failure::other(format!(
+        LineError::Open { reason, .. } if reason.contains("another program holds it") || reason.contains("exclusive lock") => Failure::other(format!(
             "another program holds {endpoint}, most likely the agent: stop it with \"systemctl stop weir\", scan, and start it again (fuser -v {endpoint} names who it is)"
         )),
         LineError::Gone => {

@@ -203,6 +203,8 @@ pub async fn run(
         let line = Line::open(endpoint, first.speed, direction).await?;
         let mut bench = Bench {
             line,
+            endpoint,
+            direction,
             depth: wish.depth,
             found: Vec::new(),
             warned: Vec::new(),
@@ -211,19 +213,17 @@ pub async fn run(
             total: estimate(steps).max(Duration::from_millis(1)),
             present: Duration::ZERO,
         };
-        let mut broken = false;
         for step in steps {
             bench.present = step.estimate;
             if !bench.is_needless(step) {
                 // A server of another protocol may have lost its place in the stream.
-                if broken || (bench.line.is_tcp() && bench.over > Duration::ZERO) {
-                    bench.line = Line::open(endpoint, step.speed, direction).await?;
+                if bench.line.is_tcp() && bench.over > Duration::ZERO {
+                    bench.reopen().await?;
                 }
-                broken = match (step.probe.run)(step, &mut bench).await {
-                    Ok(()) | Err(LineError::Silent(_)) => false,
-                    Err(error) if error.must_reopen() && bench.line.is_tcp() => true,
-                    Err(error) => return Err(error),
-                };
+                match (step.probe.run)(step, &mut bench).await {
+                    Ok(()) | Err(LineError::Silent(_)) => {}
+                    Err(error) => bench.survive(error).await?,
+                }
             }
             bench.over += step.estimate;
         }
@@ -238,6 +238,8 @@ pub async fn run(
 /// The line, and what is known so far.
 struct Bench<'a> {
     line: Line,
+    endpoint: &'a Endpoint,
+    direction: Direction,
     depth: Depth,
     found: Vec<Found>,
     warned: Vec<String>,
@@ -267,6 +269,20 @@ impl Bench<'_> {
         let same =
             |f: &Found| f.protocol == protocol && f.address.as_ref() == Some(address) && f.speed.baud == speed.baud;
         self.found.iter().any(same)
+    }
+
+    async fn reopen(&mut self) -> Result<(), LineError> {
+        self.line = Line::open(self.endpoint, self.line.speed(), self.direction).await?;
+        Ok(())
+    }
+
+    /// Goes on after a server has hung up, as many do when they do not understand something.
+    async fn survive(&mut self, error: LineError) -> Result<(), LineError> {
+        match error.must_reopen() {
+            true if self.line.is_tcp() => self.reopen().await,
+            true => Err(error),
+            false => Ok(()),
+        }
     }
 
     fn add(&mut self, found: Found) {

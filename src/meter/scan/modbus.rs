@@ -169,7 +169,10 @@ async fn search(step: &Step, bench: &mut Bench<'_>) -> Result<(), LineError> {
             continue;
         }
         let before = bench.found.len();
-        answered |= one(step, bench, unit).await?;
+        match one(step, bench, unit).await {
+            Ok(said) => answered |= said,
+            Err(error) => bench.survive(error).await?,
+        }
         in_a_row = if bench.found.len() > before { in_a_row + 1 } else { 0 };
         // A TCP server that answers nobody, not even by a refusal, speaks something else.
         if tcp && !answered && number + 1 >= STRANGER && bench.depth != Depth::Thorough {
@@ -231,9 +234,14 @@ async fn one(step: &Step, bench: &mut Bench<'_>, unit: u8) -> Result<bool, LineE
             continue;
         }
         let mut found = Found::new(step.probe.name, step.speed, Some(address), answered_in);
-        found.register = register_of(&mut bench.line, tcp, from, &pdu).await?;
-        identify::modbus(&mut bench.line, tcp, from, &mut found).await?;
+        let asked = async {
+            found.register = register_of(&mut bench.line, tcp, from, &pdu).await?;
+            identify::modbus(&mut bench.line, tcp, from, &mut found).await
+        };
+        let asked = asked.await;
+        // A server that hangs up on a question is a meter all the same.
         bench.add(found);
+        asked?;
     }
     Ok(true)
 }
