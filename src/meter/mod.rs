@@ -18,6 +18,7 @@ use crate::setting::Problems;
 pub mod bus;
 mod health;
 pub mod iec62056;
+pub mod mbus;
 mod modbus;
 pub mod scan;
 mod settings;
@@ -99,7 +100,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, mbus::ROW];
 
 impl Protocol {
     /// Makes a session with one meter.
@@ -131,6 +132,12 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     } else {
         let known = PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
+        problems.error(settings.protocol.span(), message);
+    }
+    if *settings.protocol != mbus::ROW.name
+        && (settings.application_reset.is_some() || settings.switch_baud.is_some())
+    {
+        let message = "application_reset and switch_baud are for M-Bus meters";
         problems.error(settings.protocol.span(), message);
     }
     if settings.every.is_zero() {

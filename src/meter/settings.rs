@@ -54,10 +54,11 @@ settings! {
         pub name: At<String>,
         /// The port it hangs on.
         pub port: At<String>,
-        /// How it speaks: modbus-rtu, modbus-tcp or iec62056-21.
+        /// How it speaks: modbus-rtu, modbus-tcp, iec62056-21 or m-bus.
         pub protocol: At<String>,
-        /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21. Unset:
-        /// 1 for Modbus, any meter for IEC 62056-21.
+        /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21, a number
+        /// (primary) or a text (secondary, "12345678" or "12345678.LUG.04.07") for M-Bus. Unset: 1 for
+        /// Modbus, any meter for IEC 62056-21, the only meter on the line (254) for M-Bus.
         pub address: Option<At<Address>>,
         /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45.
         pub every: At<Duration> = "15m",
@@ -72,12 +73,18 @@ settings! {
         /// Modbus: registers to read besides those of the profile; one with a name of the profile
         /// replaces it.
         pub register: Vec<RegisterSettings> = [],
-        /// IEC 62056-21: the ids to keep from a readout, e.g. "1.8.0"; empty keeps all.
+        /// IEC 62056-21 and M-Bus: the values to keep of a readout, e.g. "1.8.0" or "energy[1]"; empty keeps
+        /// all.
         pub values: Vec<String> = [],
         /// IEC 62056-21: the highest rate to accept from the meter.
         pub max_baud: Count<300, 19_200> = 19200,
         /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
         pub baud_change_delay: Duration = "0ms",
+        /// M-Bus: the application reset sent before each reading; its number chooses the sub-telegrams
+        /// (EN 13757-3, table 3). Unset: none.
+        pub application_reset: Option<Count<0, 255>>,
+        /// M-Bus: the rate that the meter is told to use during a reading, and back after it.
+        pub switch_baud: Option<Count<300, 38_400>>,
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",

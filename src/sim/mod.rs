@@ -6,6 +6,7 @@
 pub mod authority;
 pub mod broker;
 pub mod iec_meter;
+pub mod mbus_meter;
 pub mod modbus_meter;
 pub mod pty;
 pub mod radio_replay;

@@ -11,6 +11,7 @@ pub mod explain;
 pub mod hex_line;
 pub mod iec62056;
 pub mod mbal;
+pub mod mbus;
 pub mod modbus;
 pub mod radio_line;
 pub mod rtl_wmbus;
