@@ -24,9 +24,11 @@ use weir::meter::Address;
 use weir::meter::scan::{self, Depth, End, Event, Found, Place, Wish};
 use weir::os::line::{Direction, Endpoint};
 use weir::sim::iec_meter::{IecMeter, Options};
+use weir::sim::mbus_meter::{Control, MbusLine, Slave};
 use weir::sim::modbus_meter::ModbusMeters;
 use weir::sim::pty::Pty;
 use weir::wire::modbus::rtu;
+use weir::wire::wmbus::Meter;
 use wire::Wire;
 
 /// What a scan told.
@@ -198,6 +200,31 @@ async fn our_iec_meter_is_found_with_its_serial_number() {
     assert_reads_only(&wire.record.lock().unwrap());
     let text = accepted(&place(&wire.endpoint()), &told.found);
     assert!(text.contains("# address = \"12345678\""), "{text}");
+}
+
+#[tokio::test]
+async fn m_bus_meters_are_found_by_primary_and_by_secondary_address() {
+    let meter = |id| Meter { manufacturer: Meter::manufacturer_code("LUG").unwrap(), id, version: 4, device: 4 };
+    let slave = |primary, id| {
+        let mut slave = Slave::new(primary, meter(id));
+        slave.baud = Some(2400);
+        slave
+    };
+    let line = MbusLine::open(Control::new(vec![slave(3, 0x1234_5678), slave(77, 0x2000_0001)])).unwrap();
+    let path = line.path().unwrap().to_owned();
+    tokio::spawn(line.run());
+    let wire = Wire::before(&path, Some(2400)).await;
+    let told = scanned(&wire.endpoint(), &wish("m-bus", &[2400, 9600], &[])).await;
+    let expected = [
+        "m-bus 2400 3 LUG heat (return) meter version 4 serial number 12345678",
+        "m-bus 2400 20000001.LUG.04.04 LUG heat (return) meter version 4 serial number 20000001",
+    ];
+    assert_eq!(shown(&told.found), expected, "{:?}", told.warnings);
+    assert_reads_only(&wire.record.lock().unwrap());
+    let text = accepted(&place(&wire.endpoint()), &told.found);
+    assert!(text.contains("framing = \"8E1\"") && text.contains("address = \"20000001.LUG.04.04\""), "{text}");
+    let named = scanned(&wire.endpoint(), &wish("m-bus", &[2400], &[77])).await;
+    assert_eq!(named.found.len(), 1);
 }
 
 /// The independent meter, which looks at the host's speed.

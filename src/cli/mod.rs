@@ -20,6 +20,7 @@ mod demo;
 mod failure;
 mod log;
 mod read;
+mod report;
 mod run;
 mod scan;
 mod store;
@@ -41,6 +42,7 @@ Start here:
   weir scan PORT                  which meters are on this line? proposes the configuration
   weir check                      is /etc/weir/weir.toml right?
   weir read METER                 one reading now, as a table
+  weir report                     everything tried once: the sheet to hand over
   weir run                        run the agent (systemd does this)"
 )]
 struct Arguments {
@@ -64,6 +66,7 @@ enum Command {
     Check(check::Check),
     Scan(scan::Scan),
     Read(read::Read),
+    Report(report::Report),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
     Decode(decode::Decode),
@@ -106,6 +109,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(command) => command.run(config),
         Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
+        Command::Report(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),
         Command::Decode(command) => command.run(),

@@ -28,6 +28,7 @@ mod link;
 mod mirror;
 mod plan;
 mod progress;
+mod rehearsal;
 mod queue;
 mod session;
 mod settings;
@@ -62,6 +63,7 @@ pub use self::health::Health;
 use self::health::Report;
 use self::mirror::Mirror;
 use self::plan::Plan;
+pub use self::rehearsal::rehearse;
 pub use self::settings::{
     Arrangement, BackoffSettings, BrokerSettings, Compression, Connect, Profile, StatusSettings, UplinkSettings,
 };

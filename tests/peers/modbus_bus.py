@@ -21,7 +21,7 @@ identity.VendorName, identity.ProductCode, identity.MajorMinorRevision = "Pymodb
 
 
 def as_on_a_bus(sending, data):
-    """Nobody answers for a unit that is not there (pymodbus would, as a gateway does)."""
+    """Nobody answers for a unit that is not there (pymodbus would, with exception 4, as over TCP)."""
     return b"" if sending and data and data[0] not in units else data
 
 

@@ -11,11 +11,11 @@ use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
 use weir::sim::pty::Pty;
 
 /// What the host sent, byte by byte, also at a wrong speed.
-pub type Record = Arc<Mutex<Vec<u8>>>;
+pub(crate) type Record = Arc<Mutex<Vec<u8>>>;
 
-pub struct Wire {
-    pub path: PathBuf,
-    pub record: Record,
+pub(crate) struct Wire {
+    pub(crate) path: PathBuf,
+    pub(crate) record: Record,
     task: JoinHandle<()>,
 }
 
@@ -27,7 +27,7 @@ impl Drop for Wire {
 
 impl Wire {
     /// Before the meter on this terminal; with `baud` nothing passes at another speed.
-    pub async fn before(meter: &Path, baud: Option<u32>) -> Self {
+    pub(crate) async fn before(meter: &Path, baud: Option<u32>) -> Self {
         let host = Pty::open().unwrap();
         let (path, record) = (host.path().to_owned(), Record::default());
         let speed = Speed { baud: baud.unwrap_or(300), framing: Framing::EIGHT_N_ONE };
@@ -36,7 +36,7 @@ impl Wire {
         Self { path, record, task }
     }
 
-    pub fn endpoint(&self) -> Endpoint {
+    pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::Device(self.path.clone())
     }
 }

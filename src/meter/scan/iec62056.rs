@@ -42,7 +42,7 @@ fn steps(wish: &Wish, _endpoint: &Endpoint) -> Vec<Step> {
     let each = (REACTION + Duration::from_millis(500)) * if wish.depth == Depth::Quick { 1 } else { 2 };
     let estimate = each * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
     let speed = Speed { baud: SIGN_ON_BAUD, framing: Framing::EIGHT_N_ONE };
-    vec![Step { probe: &PROBE, speed, addresses, wait: REACTION, pass: Pass::SignOn, estimate }]
+    vec![Step { probe: &PROBE, speed, addresses, wait: REACTION, pass: Pass::SignOn, secondary: false, estimate }]
 }
 
 /// Small numbers are units of a bus, unless nothing else is looked for.

@@ -20,6 +20,7 @@ mod found;
 #[expect(unreachable_pub, reason = "settings! makes public structs; fingerprints are read in here only")]
 mod identify;
 mod iec62056;
+mod mbus;
 mod modbus;
 mod proposal;
 mod push;
@@ -28,7 +29,7 @@ pub use found::{Found, Who};
 pub use proposal::{Known, Place, Proposal, configuration};
 
 /// Every way to find meters, in the order in which they are tried.
-pub const PROBES: &[Probe] = &[push::PROBE, modbus::TCP, modbus::RTU, iec62056::PROBE];
+pub const PROBES: &[Probe] = &[push::PROBE, modbus::TCP, modbus::RTU, iec62056::PROBE, mbus::PROBE];
 
 /// A way to find the meters of one protocol.
 pub struct Probe {
@@ -149,6 +150,8 @@ pub struct Step {
     /// The wait for an answer.
     wait: Duration,
     pass: Pass,
+    /// Whether a search by secondary addresses ends it.
+    secondary: bool,
     /// What it takes when nobody answers.
     pub estimate: Duration,
 }

@@ -68,7 +68,7 @@ fn rtu_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
         let count = u32::try_from(units.len()).unwrap_or(u32::MAX);
         let questions = if wish.depth == Depth::Thorough { 2 } else { 1 };
         let addresses = units.into_iter().map(|unit| Address::Number(unit.into())).collect();
-        Step { probe: &RTU, speed, addresses, wait, pass, estimate: each * count * questions }
+        Step { probe: &RTU, speed, addresses, wait, pass, secondary: false, estimate: each * count * questions }
     };
     let mut speeds = wish.speeds(USUAL);
     if wish.depth == Depth::Thorough && wish.bauds.is_empty() && wish.framing.is_none() {
@@ -115,7 +115,7 @@ fn tcp_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
         let estimate = wait * u32::try_from(units.len()).unwrap_or(u32::MAX);
         let addresses = units.into_iter().map(|unit| Address::Number(unit.into())).collect();
         let speed = Speed { baud: 9600, framing: crate::os::line::Framing::EIGHT_N_ONE };
-        Step { probe: &TCP, speed, addresses, wait, pass, estimate }
+        Step { probe: &TCP, speed, addresses, wait, pass, secondary: false, estimate }
     };
     let named = wish.numbers(u8::MAX);
     match (wish.addresses.is_empty(), wish.depth) {
@@ -246,9 +246,9 @@ async fn one(step: &Step, bench: &mut Bench<'_>, unit: u8) -> Result<bool, LineE
     Ok(true)
 }
 
-/// Whether a gateway says that there is nobody behind it (exceptions 10 and 11).
+/// Whether a gateway says that there is nobody behind it: exceptions 10 and 11; some say 4.
 fn is_gateways(pdu: &[u8], tcp: bool) -> bool {
-    tcp && matches!(pdu, [function, 10 | 11] if function & 0x80 != 0)
+    tcp && matches!(pdu, [function, 4 | 10 | 11] if function & 0x80 != 0)
 }
 
 /// A register that can be read, by the answer to the question for holding register 0.

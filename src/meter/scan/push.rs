@@ -38,7 +38,7 @@ fn steps(wish: &Wish, _endpoint: &Endpoint) -> Vec<Step> {
     };
     let baud = if named { wish.bauds.first().copied() } else { None }.unwrap_or(115_200);
     let speed = Speed { baud, framing: Framing::EIGHT_N_ONE };
-    vec![Step { probe: &PROBE, speed, addresses: Vec::new(), wait, pass: Pass::Listen, estimate: wait }]
+    vec![Step { probe: &PROBE, speed, addresses: Vec::new(), wait, pass: Pass::Listen, secondary: false, estimate: wait }]
 }
 
 fn run<'a>(step: &'a Step, bench: &'a mut Bench<'_>) -> Work<'a> {
