@@ -360,7 +360,8 @@ async fn whatever_is_scanned_for_only_reading_messages_leave_the_line() {
     });
     for address in [None, Some(Address::Number(5)), Some(Address::Number(12_345_678))] {
         let depth = Depth::Thorough;
-        let wish = Wish { bauds: vec![19_200, 38_400], addresses: address.clone().into_iter().collect(), ..Wish::new(depth) };
+        let wish =
+            Wish { bauds: vec![19_200, 38_400], addresses: address.clone().into_iter().collect(), ..Wish::new(depth) };
         let mut steps = scan::plan(&wish, &endpoint);
         if address.is_none() {
             // Listening and sign-ons; the sweep of all units is the same message with other numbers.
@@ -435,8 +436,7 @@ async fn ctrl_c_shows_what_was_found_so_far() {
     let (path, _served) = meters.serve_rtu().unwrap();
     let command = weir(&["scan", path.to_str().unwrap(), "--protocol", "modbus-rtu", "--thorough", "--limit", "2h"]);
     let mut command = tokio::process::Command::from(command);
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
     let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
     while let Some(line) = lines.next_line().await.unwrap() {
         if line.contains("+ modbus-rtu") {

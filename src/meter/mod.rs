@@ -134,8 +134,7 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
         problems.error(settings.protocol.span(), message);
     }
-    if *settings.protocol != mbus::ROW.name
-        && (settings.application_reset.is_some() || settings.switch_baud.is_some())
+    if *settings.protocol != mbus::ROW.name && (settings.application_reset.is_some() || settings.switch_baud.is_some())
     {
         let message = "application_reset and switch_baud are for M-Bus meters";
         problems.error(settings.protocol.span(), message);

@@ -108,7 +108,8 @@ fn judge(subject: String, settings: &MeterSettings, tally: &Tally, who: Option<&
         Check::fail(subject, told, advice(settings, tally), detail)
     } else if let Some(first) = bad.first() {
         let told = format!("{told}; {} without a value", bad.len());
-        let todo = format!("\"{}\" is {}: correct the profile or the registers, or drop it", first.name, first.quality.word());
+        let todo =
+            format!("\"{}\" is {}: correct the profile or the registers, or drop it", first.name, first.quality.word());
         Check::fail(subject, told, todo, detail)
     } else if tally.damaged > 0 || tally.answered < rounds {
         Check::fail(subject, told, advice(settings, tally), detail)

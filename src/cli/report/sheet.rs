@@ -114,9 +114,10 @@ impl Sheet {
         let head: serde_json::Map<String, Json> =
             self.head.iter().map(|(name, value)| ((*name).replace(' ', "_"), json!(value))).collect();
         let checks = self.checks.iter().map(|check| {
-            let values = check.values.iter().map(
-                |v| json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() }),
-            );
+            let values = check
+                .values
+                .iter()
+                .map(|v| json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() }));
             json!({
                 "subject": check.subject, "verdict": check.verdict.word(), "told": check.told,
                 "todo": check.todo, "detail": check.detail, "values": values.collect::<Vec<_>>(),
@@ -149,6 +150,9 @@ mod tests {
         assert!(text.contains("FAIL  meter m: no answer\n      -> look at the wires\n"), "{text}");
         assert!(text.contains("FAIL: 1 of 2") && text.contains("Accepted by") && text.contains("1 warnings"), "{text}");
         let object = sheet.object();
-        assert_eq!((object["verdict"].as_str(), object["checks"][1]["detail"]["answers"].as_u64()), (Some("FAIL"), Some(0)));
+        assert_eq!(
+            (object["verdict"].as_str(), object["checks"][1]["detail"]["answers"].as_u64()),
+            (Some("FAIL"), Some(0))
+        );
     }
 }

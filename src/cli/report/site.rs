@@ -80,7 +80,9 @@ pub(super) fn receiver(settings: &RadioSettings) -> Check {
             "plug the receiver in, or correct device (ls -l /dev/serial/by-id)",
             detail,
         ),
-        (Some(endpoint), _) => Check::pass(subject, format!("{endpoint} is there; what it hears shows weir run"), detail),
+        (Some(endpoint), _) => {
+            Check::pass(subject, format!("{endpoint} is there; what it hears shows weir run"), detail)
+        }
         (None, Some(command)) => {
             let program = command.first().cloned().unwrap_or_default();
             Check::pass(subject, format!("started by the agent as {program}; what it hears shows weir run"), detail)
@@ -139,7 +141,12 @@ pub(super) async fn broker(
         }
         Err(failure) => {
             let kind = format!("{:?}", failure.kind);
-            Check::fail(subject, failure.sentence, "do what the sentence says, then weir report again", json!({ "kind": kind }))
+            Check::fail(
+                subject,
+                failure.sentence,
+                "do what the sentence says, then weir report again",
+                json!({ "kind": kind }),
+            )
         }
     }
 }

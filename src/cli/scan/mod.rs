@@ -30,7 +30,8 @@ pub(super) struct Scan {
     /// Where the meters hang.
     port: Option<String>,
 
-    /// Look for these only: modbus-rtu, modbus-tcp, iec62056-21, push (P1, SML and D0, by listening).
+    /// Look for these only: modbus-rtu, modbus-tcp, iec62056-21, m-bus, push (P1,
+    /// SML and D0, by listening).
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = protocol)]
     protocol: Vec<String>,
 
@@ -166,8 +167,12 @@ impl Scan {
             _ => "scan with --thorough --limit 3h",
         };
         let wires = match endpoint {
-            Endpoint::Device(_) => "is the meter powered? swap the wires A and B; is the line terminated, and does the adapter turn around by itself (else rs485 = { direction = \"kernel\" } in weir.toml)?",
-            Endpoint::Tcp(_) => "is it the right port (502 for Modbus TCP), and do speed and framing of the serial server fit the meter?",
+            Endpoint::Device(_) => {
+                "is the meter powered? swap the wires A and B; is the line terminated, and does the adapter turn around by itself (else rs485 = { direction = \"kernel\" } in weir.toml)?"
+            }
+            Endpoint::Tcp(_) => {
+                "is it the right port (502 for Modbus TCP), and do speed and framing of the serial server fit the meter?"
+            }
         };
         Failure::other(format!("no meter answered on {endpoint}{early}; {wires} Then {deeper}"))
     }
@@ -176,9 +181,13 @@ impl Scan {
 /// Says who holds the line, when that is why it can't be opened.
 fn failed(error: &LineError, endpoint: &Endpoint) -> Failure {
     match error {
-        LineError::Open { reason, .. } if reason.contains("another program holds it") || reason.contains("exclusive lock") => Failure::other(format!(
-            "another program holds {endpoint}, most likely the agent: stop it with \"systemctl stop weir\", scan, and start it again (fuser -v {endpoint} names who it is)"
-        )),
+        LineError::Open { reason, .. }
+            if reason.contains("another program holds it") || reason.contains("exclusive lock") =>
+        {
+            Failure::other(format!(
+                "another program holds {endpoint}, most likely the agent: stop it with \"systemctl stop weir\", scan, and start it again (fuser -v {endpoint} names who it is)"
+            ))
+        }
         LineError::Gone => {
             Failure::other(format!("{endpoint} went away during the scan (unplugged, or closed by the other side)"))
         }

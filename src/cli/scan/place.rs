@@ -80,7 +80,9 @@ fn place_of(port: &PortSettings, resolved: Port, meters: &[MeterSettings]) -> Pl
 fn by_path(word: &str) -> Result<(Place, Direction), Failure> {
     let endpoint = Endpoint::parse(word);
     if word.contains("://") && !word.starts_with("tcp://") {
-        return Err(Failure::usage(format!("\"{word}\" is no port; write a device such as /dev/ttyUSB0, or tcp://host:port")));
+        return Err(Failure::usage(format!(
+            "\"{word}\" is no port; write a device such as /dev/ttyUSB0, or tcp://host:port"
+        )));
     }
     if let Some(fault) = endpoint.fault() {
         return Err(Failure::usage(format!("the port \"{word}\" {fault}")));
@@ -110,14 +112,18 @@ fn stable_name(device: &Path) -> Option<String> {
 fn unknown(word: &str, settings: Option<&Settings>) -> Failure {
     let known = names(settings);
     let known = if known.is_empty() { String::new() } else { format!("; there are: {}", known.join(", ")) };
-    Failure::usage(format!("no port is called \"{word}\"; write a device such as /dev/ttyUSB0, or tcp://host:port{known}"))
+    Failure::usage(format!(
+        "no port is called \"{word}\"; write a device such as /dev/ttyUSB0, or tcp://host:port{known}"
+    ))
 }
 
 /// What could be scanned.
 pub(super) fn candidates(config: &Path) -> Failure {
     let names = names(settings(config).as_ref());
     if names.is_empty() {
-        return Failure::usage("name the port to scan: a device such as /dev/ttyUSB0, or tcp://host:port (no serial adapter is plugged in)");
+        return Failure::usage(
+            "name the port to scan: a device such as /dev/ttyUSB0, or tcp://host:port (no serial adapter is plugged in)",
+        );
     }
     Failure::usage(format!("name the port to scan, for instance one of these:\n  {}", names.join("\n  ")))
 }

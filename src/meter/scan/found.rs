@@ -89,11 +89,8 @@ impl Found {
 /// Makes a text from outside short and safe for a terminal and for TOML; `None` when nothing is left.
 pub(super) fn tidy(bytes: &[u8]) -> Option<String> {
     const MOST: usize = 64;
-    let text: String = String::from_utf8_lossy(bytes)
-        .chars()
-        .filter(|c| !c.is_control() && *c != '\u{FFFD}')
-        .take(MOST)
-        .collect();
+    let text: String =
+        String::from_utf8_lossy(bytes).chars().filter(|c| !c.is_control() && *c != '\u{FFFD}').take(MOST).collect();
     let text = text.trim().to_owned();
     (!text.is_empty()).then_some(text)
 }

@@ -43,7 +43,8 @@ fn steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
     }
     let step = |speed: Speed, addresses: Vec<u8>, pass: Pass| {
         let wait = wait(speed, wish.depth);
-        let requests = u32::try_from(addresses.len()).unwrap_or(u32::MAX) + u32::from(pass == Pass::SignOn && secondary);
+        let requests =
+            u32::try_from(addresses.len()).unwrap_or(u32::MAX) + u32::from(pass == Pass::SignOn && secondary);
         let addresses = addresses.into_iter().map(|n| Address::Number(n.into())).collect();
         let estimate = (wait + speed.time_of(17)) * requests;
         Step { probe: &PROBE, speed, addresses, wait, pass, secondary: pass == Pass::SignOn && secondary, estimate }
@@ -86,7 +87,9 @@ async fn search(step: &Step, bench: &mut Bench<'_>) -> Result<(), LineError> {
             // A new meter has the address 0, as any other new one; its secondary one is its own.
             if primary == 0 {
                 found.address = Some(Address::Text(secondary(&meter)));
-                found.notes.push("has the primary address 0 of a new meter; it is asked by its secondary address".to_owned());
+                found
+                    .notes
+                    .push("has the primary address 0 of a new meter; it is asked by its secondary address".to_owned());
             }
             bench.add(found);
         }
@@ -103,7 +106,8 @@ async fn by_secondary(step: &Step, bench: &mut Bench<'_>, what: &str) -> Result<
     let result = search_secondary(&mut bench.line, step.wait, until, |_| {}).await;
     let Some(result) = line_only(result)? else { return Ok(()) };
     for meter in &result.meters {
-        let known = bench.found.iter().any(|f| f.protocol == NAME && f.who.serial.as_deref() == Some(meter.number().as_str()));
+        let known =
+            bench.found.iter().any(|f| f.protocol == NAME && f.who.serial.as_deref() == Some(meter.number().as_str()));
         if !known {
             let mut found = Found::new(NAME, step.speed, Some(Address::Text(secondary(meter))), step.wait);
             describe(&mut found, meter);

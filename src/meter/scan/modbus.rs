@@ -263,13 +263,7 @@ async fn register_of(line: &mut Line, tcp: bool, unit: u8, pdu: &[u8]) -> Result
 }
 
 /// Sends a reading PDU and waits `wait` for the first byte of an answer.
-pub(super) async fn ask(
-    line: &mut Line,
-    tcp: bool,
-    unit: u8,
-    pdu: &[u8],
-    wait: Duration,
-) -> Result<Heard, LineError> {
+pub(super) async fn ask(line: &mut Line, tcp: bool, unit: u8, pdu: &[u8], wait: Duration) -> Result<Heard, LineError> {
     line.discard_waiting().await?;
     if tcp { ask_tcp(line, unit, pdu, wait).await } else { ask_rtu(line, unit, pdu, wait).await }
 }

@@ -52,7 +52,11 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
     let speed = speed_of_line(found);
     let mut text = String::new();
     let count = if found.len() == 1 { "1 meter".to_owned() } else { format!("{} meters", found.len()) };
-    let _ = writeln!(text, "# weir scan found {count} on {}. Change the names as you like, then run: weir check", place.endpoint);
+    let _ = writeln!(
+        text,
+        "# weir scan found {count} on {}. Change the names as you like, then run: weir check",
+        place.endpoint
+    );
     port(place, speed, &mut text, &mut warnings);
     let mut names: BTreeSet<String> = place.known.iter().flat_map(|known| known.names.iter().cloned()).collect();
     for found in found {
@@ -74,9 +78,8 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
 fn conflicts(found: &[Found]) -> Vec<String> {
     let mut warnings = Vec::new();
     for (number, one) in found.iter().enumerate() {
-        let same = |other: &&Found| {
-            one.address.is_some() && other.address == one.address && other.protocol == one.protocol
-        };
+        let same =
+            |other: &&Found| one.address.is_some() && other.address == one.address && other.protocol == one.protocol;
         if let (Some(other), Some(address)) = (found.iter().skip(number + 1).find(same), &one.address) {
             warnings.push(format!(
                 "two {} meters have the address {address} (at {} {} and at {} {}); give one of them another",
@@ -138,7 +141,9 @@ fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<Strin
         let _ = writeln!(text, "baud = {}\nframing = \"{}\"", speed.baud, speed.framing);
         match place.direction {
             Some(word) => drop(writeln!(text, "rs485 = {{ direction = \"{word}\" }}")),
-            None => text.push_str("# rs485 = { direction = \"kernel\" }   # when the kernel must turn the transceiver\n"),
+            None => {
+                text.push_str("# rs485 = { direction = \"kernel\" }   # when the kernel must turn the transceiver\n")
+            }
         }
     }
 }
@@ -161,7 +166,9 @@ fn configured<'a>(known: &'a Known, found: &Found) -> Option<&'a str> {
     let address = found.address.as_ref().map(ToString::to_string);
     let own = found.own_address.as_deref();
     let same = |theirs: &Option<String>| {
-        *theirs == address || (theirs.is_some() && theirs.as_deref() == own) || (theirs.is_none() && address.as_deref() == Some("1"))
+        *theirs == address
+            || (theirs.is_some() && theirs.as_deref() == own)
+            || (theirs.is_none() && address.as_deref() == Some("1"))
     };
     let hit = known.meters.iter().find(|(_, protocol, theirs)| protocol == found.protocol && same(theirs));
     hit.map(|(name, ..)| name.as_str())
@@ -173,8 +180,11 @@ fn meter(place: &Place, found: &Found, names: &mut BTreeSet<String>) -> String {
         Endpoint::Tcp(_) => String::new(),
         Endpoint::Device(_) => format!(" at {} {}", found.speed.baud, found.speed.framing),
     };
-    let answered =
-        if found.answered_in.is_zero() { "heard".to_owned() } else { format!("answered in {} ms", found.answered_in.as_millis()) };
+    let answered = if found.answered_in.is_zero() {
+        "heard".to_owned()
+    } else {
+        format!("answered in {} ms", found.answered_in.as_millis())
+    };
     let _ = writeln!(text, "# {}: {answered}{speed}", found.who);
     for note in &found.notes {
         let _ = writeln!(text, "# ({note})");
@@ -185,7 +195,8 @@ fn meter(place: &Place, found: &Found, names: &mut BTreeSet<String>) -> String {
         Some(Address::Number(number)) => drop(writeln!(text, "address = {number}")),
         Some(Address::Text(address)) => drop(writeln!(text, "address = {}", quoted(address))),
         None => {
-            if let Some(own) = found.own_address.as_deref().filter(|own| own.chars().all(|c| c.is_ascii_alphanumeric())) {
+            if let Some(own) = found.own_address.as_deref().filter(|own| own.chars().all(|c| c.is_ascii_alphanumeric()))
+            {
                 let _ = writeln!(text, "# address = {}   # needed when several meters share the line", quoted(own));
             }
         }
@@ -262,8 +273,7 @@ mod tests {
     }
 
     fn found(protocol: &'static str, baud: u32, unit: u32) -> Found {
-        let mut found =
-            Found::new(protocol, speed(baud), Some(Address::Number(unit)), Duration::from_millis(20));
+        let mut found = Found::new(protocol, speed(baud), Some(Address::Number(unit)), Duration::from_millis(20));
         found.register = Some("holding:0".into());
         found
     }

@@ -7,12 +7,7 @@ use super::found::tidy;
 use super::{Bench, Depth, Found, Pass, Probe, Step, Wish, Work};
 use crate::os::line::{Endpoint, Framing, LineError, Speed};
 
-pub(super) const PROBE: Probe = Probe {
-    name: "push",
-    protocols: &["dsmr-p1", "iec-d0", "sml"],
-    steps,
-    run,
-};
+pub(super) const PROBE: Probe = Probe { name: "push", protocols: &["dsmr-p1", "iec-d0", "sml"], steps, run };
 
 /// P1 since DSMR 4, SML and older P1, D0.
 const SPEEDS: [u32; 6] = [115_200, 9600, 2400, 300, 4800, 19_200];
@@ -38,7 +33,15 @@ fn steps(wish: &Wish, _endpoint: &Endpoint) -> Vec<Step> {
     };
     let baud = if named { wish.bauds.first().copied() } else { None }.unwrap_or(115_200);
     let speed = Speed { baud, framing: Framing::EIGHT_N_ONE };
-    vec![Step { probe: &PROBE, speed, addresses: Vec::new(), wait, pass: Pass::Listen, secondary: false, estimate: wait }]
+    vec![Step {
+        probe: &PROBE,
+        speed,
+        addresses: Vec::new(),
+        wait,
+        pass: Pass::Listen,
+        secondary: false,
+        estimate: wait,
+    }]
 }
 
 fn run<'a>(step: &'a Step, bench: &'a mut Bench<'_>) -> Work<'a> {
@@ -94,9 +97,8 @@ fn recognise(bytes: &[u8], speed: Speed) -> Option<Found> {
     let seven: Vec<u8> = bytes.iter().map(|b| b & 0x7F).collect();
     let (name, body, after) = telegram(&seven)?;
     let text = String::from_utf8_lossy(body);
-    let is_p1 = text.contains("0-0:96.1.1(")
-        || text.contains("1-3:0.2.8(")
-        || after.first().is_some_and(u8::is_ascii_hexdigit);
+    let is_p1 =
+        text.contains("0-0:96.1.1(") || text.contains("1-3:0.2.8(") || after.first().is_some_and(u8::is_ascii_hexdigit);
     let mut meter = found(if is_p1 { "dsmr-p1" } else { "iec-d0" });
     meter.who.maker = tidy(name.get(..3)?);
     meter.who.model = tidy(name.get(4..)?);
@@ -149,8 +151,10 @@ mod tests {
     use super::*;
 
     const SPEED: Speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ONE };
-    const P1: &str = "/KFM5KAIFA-METER\r\n\r\n1-3:0.2.8(42)\r\n0-0:96.1.1(4530303236)\r\n1-0:1.8.1(000001.000*kWh)\r\n!1A2B\r\n";
-    const D0: &str = "/ESY5Q3DA1004 V3.04\r\n\r\n1-0:0.0.0*255(0273011003684)\r\n1-0:1.8.0*255(00026107.77*kWh)\r\n!\r\n";
+    const P1: &str =
+        "/KFM5KAIFA-METER\r\n\r\n1-3:0.2.8(42)\r\n0-0:96.1.1(4530303236)\r\n1-0:1.8.1(000001.000*kWh)\r\n!1A2B\r\n";
+    const D0: &str =
+        "/ESY5Q3DA1004 V3.04\r\n\r\n1-0:0.0.0*255(0273011003684)\r\n1-0:1.8.0*255(00026107.77*kWh)\r\n!\r\n";
 
     #[test]
     fn each_push_is_told_apart_and_says_who_it_is() {
