@@ -69,7 +69,10 @@ async fn a_sheet_tells_every_value_and_every_fault_with_what_to_do() {
     assert_eq!(sheet["report"]["gateway"], "GW7");
     let one = check(&sheet, "meter one");
     assert_eq!((one["verdict"].as_str(), one["detail"]["answered"].as_u64()), (Some("PASS"), Some(2)), "{one:#}");
-    assert_eq!((one["values"][0]["value"].as_str(), one["values"][0]["quality"].as_str()), (Some("1001"), Some("good")));
+    assert_eq!(
+        (one["values"][0]["value"].as_str(), one["values"][0]["quality"].as_str()),
+        (Some("1001"), Some("good"))
+    );
     assert_eq!(check(&sheet, "meter two")["values"][0]["value"], "2002");
     assert_eq!(check(&sheet, "port line")["verdict"], "PASS");
     let link = check(&sheet, "broker");
