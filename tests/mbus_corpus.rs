@@ -1,7 +1,14 @@
 //! Recorded answers of real meters (`../shared/data/libmbus`): every record must be what libmbus says,
 //! and whatever is done to such an answer, no decoder panics or takes a damaged frame.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may fail loudly")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test may fail loudly"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -201,7 +208,10 @@ fn differences(case: &Case) -> Vec<String> {
             && element(theirs, "Quantity").is_none_or(|q| record.name.starts_with(quantity(q).trim()))
             && (fixed || (function(&record.name) == kind && numbers(&record.name) == their_numbers));
         if !same {
-            wrong.push(format!("{record:?} where libmbus has {}", theirs.split_whitespace().collect::<Vec<_>>().join(" ")));
+            wrong.push(format!(
+                "{record:?} where libmbus has {}",
+                theirs.split_whitespace().collect::<Vec<_>>().join(" ")
+            ));
         }
     }
     wrong.extend(ours.map(|record| format!("{record:?} where libmbus has nothing")));

@@ -1,7 +1,7 @@
 //! A simulated M-Bus line with any number of slaves, on a pseudo-terminal or a TCP port.
 //!
-//! Slaves that answer at once disturb each other as on the wire: a bit is what the one with more
-//! current makes of it, so the bytes are joined by AND. A slave hears only what is sent at its own
+//! Slaves that answer at once disturb each other as on the wire: they begin at different times, and
+//! a bit is zero when one of them draws current. A slave hears only what is sent at its own
 //! rate. The line lives while its task runs ([`MbusLine::run`]); a [`Control`] reads and breaks it.
 
 use std::io;
@@ -14,7 +14,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use super::pty::Pty;
-use crate::wire::mbus::{BAUD_SWITCH, CI_APPLICATION_RESET, CI_SELECT, Decoder, Event, FCB, Frame, RSP_UD, SELECTED, encode};
+use crate::wire::mbus::{
+    BAUD_SWITCH, CI_APPLICATION_RESET, CI_SELECT, Decoder, Event, FCB, Frame, RSP_UD, SELECTED, encode,
+};
 use crate::wire::wmbus::Meter;
 
 /// One simulated slave.
@@ -146,6 +148,11 @@ impl Slave {
         }
     }
 
+    /// How many characters it waits before it answers; no two meters are equally fast.
+    fn reaction(&self) -> usize {
+        self.meter.to_wire().iter().map(|byte| usize::from(*byte)).sum::<usize>() % 5
+    }
+
     fn set_count(&mut self, which: usize, bit: Option<u8>) {
         if let Some(count) = self.counts.get_mut(which) {
             *count = bit;
@@ -234,23 +241,31 @@ impl Control {
     fn hear(&self, frame: &Frame, baud: Option<u32>) -> Vec<u8> {
         let mut state = self.state();
         let State { slaves, faults, tally } = &mut *state;
-        let mut joined: Vec<u8> = Vec::new();
+        let mut answers: Vec<(usize, Vec<u8>)> = Vec::new();
         for slave in slaves {
             if faults.silent || slave.baud.is_some_and(|own| baud.is_some_and(|baud| baud != own)) {
                 continue;
             }
-            let Some(answer) = slave.hear(frame, tally) else { continue };
-            for (place, byte) in answer.iter().enumerate() {
-                match joined.get_mut(place) {
-                    Some(there) => *there &= byte,
-                    None => joined.push(*byte),
-                }
-            }
+            let reaction = slave.reaction();
+            answers.extend(slave.hear(frame, tally).map(|answer| (reaction, answer)));
         }
+        let mut joined = join(&answers);
         tally.other += u32::from(joined.is_empty());
         spoil(&mut joined, faults);
         joined
     }
+}
+
+/// What a master hears of answers that begin after so many characters: silence is FF, and zeros win.
+fn join(answers: &[(usize, Vec<u8>)]) -> Vec<u8> {
+    let first = answers.iter().map(|(start, _)| *start).min().unwrap_or(0);
+    let mut joined: Vec<u8> = Vec::new();
+    for (start, answer) in answers {
+        let end = start - first + answer.len();
+        joined.resize(joined.len().max(end), 0xFF);
+        joined.iter_mut().skip(start - first).zip(answer).for_each(|(there, byte)| *there &= byte);
+    }
+    joined
 }
 
 fn spoil(answer: &mut Vec<u8>, faults: &mut Faults) {

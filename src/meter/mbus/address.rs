@@ -33,8 +33,7 @@ pub struct Secondary {
 
 impl Secondary {
     /// Every meter.
-    pub const ANY: Self =
-        Self { id: 0xFFFF_FFFF, manufacturer: None, version: None, medium: None, fabrication: None };
+    pub const ANY: Self = Self { id: 0xFFFF_FFFF, manufacturer: None, version: None, medium: None, fabrication: None };
 
     /// Reads `ID[.MANUFACTURER[.VERSION[.MEDIUM[.FABRICATION]]]]`, `*` for any manufacturer, version or
     /// medium.
@@ -70,7 +69,8 @@ impl Secondary {
     /// Whether a meter that says this of itself is meant; a fabrication number is not looked at.
     pub fn matches(&self, meter: &Meter) -> bool {
         let digit = |id: u32, place: u32| (id >> (4 * place)) & 0xF;
-        let same_id = (0..8).all(|place| matches!(digit(self.id, place), 0xF) || digit(self.id, place) == digit(meter.id, place));
+        let same_id =
+            (0..8).all(|place| matches!(digit(self.id, place), 0xF) || digit(self.id, place) == digit(meter.id, place));
         same_id
             && self.manufacturer.is_none_or(|own| own == meter.manufacturer)
             && self.version.is_none_or(|own| own == meter.version)
@@ -140,10 +140,20 @@ mod tests {
             assert_eq!(Secondary::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Secondary::parse("12345678").unwrap().to_string(), "12345678.*.*.*");
-        for wrong in ["", "1234567", "1234567G", "12345678.lug", "12345678.LUG.4", "12345678.LUG.04.07.1", "12345678.*.*.*.00000000.1", "12345678.*.+1"] {
+        for wrong in [
+            "",
+            "1234567",
+            "1234567G",
+            "12345678.lug",
+            "12345678.LUG.4",
+            "12345678.LUG.04.07.1",
+            "12345678.*.*.*.00000000.1",
+            "12345678.*.+1",
+        ] {
             assert_eq!(Secondary::parse(wrong), None, "{wrong}");
         }
-        let meter = Meter { id: 0x1234_5678, manufacturer: Meter::manufacturer_code("LUG").unwrap(), version: 4, device: 7 };
+        let meter =
+            Meter { id: 0x1234_5678, manufacturer: Meter::manufacturer_code("LUG").unwrap(), version: 4, device: 7 };
         let meant = |text: &str| Secondary::parse(text).unwrap().matches(&meter);
         assert!(meant("12345678") && meant("12FF5678.LUG.04.07") && meant("FFFFFFFF.*.04"));
         assert!(!meant("12345679") && !meant("12345678.KAM") && !meant("12345678.LUG.05") && !meant("12345678.*.*.06"));

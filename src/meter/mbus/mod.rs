@@ -19,8 +19,8 @@ use crate::model::{Quality, Value};
 use crate::os::line::{Line, Speed};
 use crate::setting::Problems;
 use crate::wire::mbus::{
-    Answer, BAUD_SWITCH, CI_APPLICATION_RESET, FCB, Frame, POINT_TO_POINT, REQ_UD2, SELECTED, SND_NKE, SND_UD, Telegram,
-    answer,
+    Answer, BAUD_SWITCH, CI_APPLICATION_RESET, FCB, Frame, POINT_TO_POINT, REQ_UD2, SELECTED, SND_NKE, SND_UD,
+    Telegram, answer,
 };
 use crate::wire::wmbus::Meter;
 
@@ -254,7 +254,9 @@ fn judge(target: &Target, meter: Option<Meter>, frame: Frame) -> Verdict<(Frame,
         }
         Ok(Answer::Encrypted(header)) => {
             let mode = header.security_mode();
-            let text = format!("its answer is encrypted (mode {mode}); weir has no keys for wired M-Bus, so read it unencrypted");
+            let text = format!(
+                "its answer is encrypted (mode {mode}); weir has no keys for wired M-Bus, so read it unencrypted"
+            );
             (Err(MeterError::Refused(text)), Some(header))
         }
         Ok(Answer::Refused(why)) => return Verdict::Wrong(MeterError::Refused(why)),
@@ -309,7 +311,11 @@ mod tests {
 
     #[test]
     fn settings_that_can_not_work_are_named() {
-        for good in ["address = 0", "address = 254", "address = \"12345678.LUG.04.07\"\nvalues = [\"energy[1]\"]\nswitch_baud = 9600"] {
+        for good in [
+            "address = 0",
+            "address = 254",
+            "address = \"12345678.LUG.04.07\"\nvalues = [\"energy[1]\"]\nswitch_baud = 9600",
+        ] {
             assert_eq!(checked(good), Vec::<String>::new());
         }
         assert!(checked("address = 251")[0].contains("251 is no M-Bus address"));

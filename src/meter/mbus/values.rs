@@ -36,7 +36,11 @@ fn header(header: Header) -> Vec<Value> {
         ("access_number", header.access.to_string()),
         ("status", header.status.to_string()),
     ];
-    let value =
-        |(name, value): (&str, String)| Value { name: name.into(), value: Some(value), unit: String::new(), quality: Quality::Good };
+    let value = |(name, value): (&str, String)| Value {
+        name: name.into(),
+        value: Some(value),
+        unit: String::new(),
+        quality: Quality::Good,
+    };
     pairs.into_iter().map(value).collect()
 }

@@ -74,7 +74,9 @@ pub enum Frame {
 pub fn encode(frame: &Frame, out: &mut Vec<u8>) {
     match frame {
         Frame::Acknowledge => out.push(ACKNOWLEDGE),
-        Frame::Short { control, address } => out.extend([0x10, *control, *address, control.wrapping_add(*address), 0x16]),
+        Frame::Short { control, address } => {
+            out.extend([0x10, *control, *address, control.wrapping_add(*address), 0x16])
+        }
         Frame::Long { control, address, ci, data } => {
             let data = data.get(..252).unwrap_or(data);
             let length = u8::try_from(data.len() + 3).unwrap_or(u8::MAX);

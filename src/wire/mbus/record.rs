@@ -3,7 +3,9 @@
 //! What the bytes of DIF and VIF mean is asked of m-bus-application-layer; the data fields are
 //! decoded here, because the library turns them into binary floats.
 
-use m_bus_application_layer::data_information::{DataFieldCoding, DataInformation, DataInformationBlock, FunctionField};
+use m_bus_application_layer::data_information::{
+    DataFieldCoding, DataInformation, DataInformationBlock, FunctionField,
+};
 use m_bus_application_layer::value_information::{ValueInformation, ValueInformationBlock};
 
 use super::data::{self, Number};
