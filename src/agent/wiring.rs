@@ -15,16 +15,13 @@ use super::{Agent, AgentError, books, intake, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter, Port};
-use crate::meter::{self, PortSettings};
+use crate::meter::{self, PortSettings, Rs485Direction};
 use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint};
 use crate::os::random;
 use crate::radio::{self, RadioSettings};
 use crate::store::Store;
 use crate::uplink::{self, Identity, StatusSettings, Traffic, Uplink, UplinkError};
-
-/// Read jobs that may wait at a port; commands fill it, the bus drains it, the asker waits.
-const JOBS_WAITING: usize = 8;
 
 /// What the rooms tell about themselves; clones share it.
 #[derive(Debug, Clone)]
@@ -33,6 +30,8 @@ pub struct Evidence {
     pub clock: Clock,
     /// Every meter's counters.
     pub meters: meter::Health,
+    /// The door to every port that meters hang on.
+    pub buses: Vec<bus::Handle>,
     /// Every receiver's counters, by name.
     pub receivers: Vec<(String, radio::Health)>,
     /// What was sent and received, and how the data budget stands.
@@ -71,7 +70,8 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
     let (meters, receivers) = (meter::Health::new(), Vec::new());
-    let evidence = Evidence { clock: clock.clone(), meters, receivers, traffic, uplink: uplink_health };
+    let evidence =
+        Evidence { clock: clock.clone(), meters, buses: Vec::new(), receivers, traffic, uplink: uplink_health };
     let mut agent = Agent {
         intake: tokio::spawn(intake::run(waiting, store.clone())),
         store,
@@ -164,11 +164,13 @@ fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::
         return;
     }
     let (health, frames, clock) = (agent.evidence.meters.clone(), frames.clone(), agent.evidence.clock.clone());
+    let (door, jobs) = bus::Handle::new(&port.name);
+    agent.evidence.buses.push(door);
     agent.inputs.start(format!("port {}", port.name), move || {
         let meters: Result<Vec<_>, _> = meters.iter().map(Meter::new).collect();
         let (port, frames, clock, health) = (port.clone(), frames.clone(), clock.clone(), health.clone());
+        let jobs = jobs.clone();
         async move {
-            let (_asker, jobs) = mpsc::channel(JOBS_WAITING);
             bus::run(port, meters?, frames, jobs, clock, health).await;
             Ok::<(), String>(())
         }
@@ -207,8 +209,8 @@ pub fn resolve_port(port: &PortSettings, board: &Board) -> Result<Port, AgentErr
         });
     };
     let mut resolved = Port::new(port, Endpoint::Device(known.device.clone()));
-    if resolved.direction == Direction::Automatic {
-        resolved.direction = known.direction.direction();
+    if port.rs485.direction == Rs485Direction::None && known.direction == board::Turn::Kernel {
+        resolved.direction = Direction::Kernel(port.rs485.turnaround());
     }
     Ok(resolved)
 }

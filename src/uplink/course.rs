@@ -102,8 +102,10 @@ impl Course {
     pub(super) async fn open(&self) -> Result<Link, Failure> {
         // More than the window: the status message and document.
         let queue = self.pace.messages.saturating_add(2);
-        let options = self.plan.options(&self.clock, self.gate.quiet())?;
-        let link = Link::open(options, &self.plan.url, queue, PACKET_IDS.max(queue), &self.tally);
+        let quiet = self.gate.quiet();
+        let options = self.plan.options(&self.clock, quiet)?;
+        let mut link = Link::open(options, &self.plan.url, queue, PACKET_IDS.max(queue), &self.tally);
+        link.quiet = quiet;
         accepted(link, &self.plan, self.pace.connect).await
     }
 
