@@ -60,7 +60,8 @@ const STRANGER: usize = 4;
 
 fn rtu_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
     let wait = |usual: u64| match wish.depth {
-        Depth::Thorough => Duration::from_secs(1),
+        // The second question's wait hears a late answer to the first.
+        Depth::Thorough => Duration::from_millis(450),
         Depth::Quick | Depth::Usual => Duration::from_millis(usual),
     };
     let step = |speed: Speed, units: Vec<u8>, wait: Duration, pass: Pass| {
@@ -334,20 +335,22 @@ fn ends(bytes: &[u8], asked: &[u8]) -> std::ops::RangeInclusive<usize> {
     let wanted = asked.first().copied().unwrap_or(0);
     match *bytes {
         [_, function, ..] if function == wanted | 0x80 => 5..=5,
-        [_, function @ (3 | 4), count, ..] if function == wanted => 5 + usize::from(count)..=5 + usize::from(count),
+        [_, 0x83 | 0x84, ..] if matches!(wanted, 3 | 4) => 5..=5,
+        [_, 3 | 4, count, ..] if matches!(wanted, 3 | 4) => 5 + usize::from(count)..=5 + usize::from(count),
         [_, 43, 14, ..] if wanted == 43 => 9..=bytes.len().min(256),
         #[expect(clippy::reversed_empty_ranges, reason = "there is no such place")]
         _ => 1..=0,
     }
 }
 
-/// Whether an answer has the form that the question asks for.
+/// Whether an answer has the form that the question asks for; one from the other table may be late.
 fn fits(pdu: &[u8], asked: &[u8]) -> bool {
     match (pdu, asked) {
         ([function, _code], [wanted, ..]) if *function == wanted | 0x80 => true,
-        ([function @ (3 | 4), count, data @ ..], [wanted, _, _, high, low]) => {
+        ([0x83 | 0x84, _code], [3 | 4, ..]) => true,
+        ([3 | 4, count, data @ ..], [3 | 4, _, _, high, low]) => {
             let bytes = 2 * usize::from(u16::from_be_bytes([*high, *low]));
-            function == wanted && usize::from(*count) == bytes && data.len() == bytes
+            usize::from(*count) == bytes && data.len() == bytes
         }
         ([43, 14, _, _, more @ ..], [43, 14, ..]) => more.len() >= 3,
         _ => false,
@@ -400,7 +403,8 @@ mod tests {
     fn a_value_a_refusal_and_a_late_answer_are_heard_and_other_functions_are_not() {
         assert_eq!(answers_in(&frame(7, &[3, 2, 0, 1]), &HOLDING_0).of(7), Some(&[3, 2, 0, 1][..]));
         assert_eq!(answers_in(&frame(7, &[0x83, 2]), &HOLDING_0).of(7), Some(&[0x83, 2][..]));
-        assert_eq!(answers_in(&frame(7, &[4, 2, 0, 1]), &HOLDING_0), Heard::Noise(7));
+        assert_eq!(answers_in(&frame(7, &[4, 2, 0, 1]), &HOLDING_0).of(7), Some(&[4, 2, 0, 1][..]), "a late one");
+        assert_eq!(answers_in(&frame(7, &[1, 1, 0]), &HOLDING_0), Heard::Noise(6));
         assert_eq!(answers_in(&frame(7, &[3, 4, 0, 1, 0, 2]), &HOLDING_0), Heard::Noise(9));
         assert_eq!(answers_in(&[], &HOLDING_0), Heard::Nothing);
         let both = [vec![0xFF], frame(6, &[3, 2, 0, 1]), frame(7, &[3, 2, 0, 2])].concat();

@@ -60,8 +60,8 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
     port(place, speed, &mut text, &mut warnings);
     let mut names: BTreeSet<String> = place.known.iter().flat_map(|known| known.names.iter().cloned()).collect();
     for found in found {
-        let own = meter(place, found, &mut names);
-        let why_not = unusable(place, found, speed);
+        let own = meter(place, found, speed, &mut names);
+        let why_not = unusable(place, found);
         if let Some(why) = &why_not {
             let _ = write!(text, "\n# {why}:");
         }
@@ -96,7 +96,7 @@ fn conflicts(found: &[Found]) -> Vec<String> {
     if speeds.len() > 1 && found.iter().all(|f| f.protocol != "modbus-tcp") {
         let list = speeds.iter().map(|s| format!("{} {}", s.baud, s.framing)).collect::<Vec<_>>().join(", ");
         warnings.push(format!(
-            "the meters on this line speak at several speeds ({list}), but a line has one; set them all to the same at the meters, then scan again"
+            "the meters on this line speak at several speeds ({list}); weir changes the speed for each, but meters may take what is meant for others for noise: better set them all to the same"
         ));
     }
     warnings
@@ -149,15 +149,12 @@ fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<Strin
 }
 
 /// Why a meter can't be pasted as it is.
-fn unusable(place: &Place, found: &Found, speed: Speed) -> Option<String> {
+fn unusable(place: &Place, found: &Found) -> Option<String> {
     if let Some(name) = place.known.as_ref().and_then(|known| configured(known, found)) {
         return Some(format!("In the configuration already, as \"{name}\""));
     }
     if protocol(found.protocol).is_none() {
         return Some(format!("This build of weir can't read {} yet", found.protocol));
-    }
-    if !signs_on(found) && found.speed != speed && !matches!(place.endpoint, Endpoint::Tcp(_)) {
-        return Some(format!("Speaks at {} {}, which the line does not", found.speed.baud, found.speed.framing));
     }
     None
 }
@@ -174,7 +171,7 @@ fn configured<'a>(known: &'a Known, found: &Found) -> Option<&'a str> {
     hit.map(|(name, ..)| name.as_str())
 }
 
-fn meter(place: &Place, found: &Found, names: &mut BTreeSet<String>) -> String {
+fn meter(place: &Place, found: &Found, line: Speed, names: &mut BTreeSet<String>) -> String {
     let mut text = String::new();
     let speed = match place.endpoint {
         Endpoint::Tcp(_) => String::new(),
@@ -200,6 +197,9 @@ fn meter(place: &Place, found: &Found, names: &mut BTreeSet<String>) -> String {
                 let _ = writeln!(text, "# address = {}   # needed when several meters share the line", quoted(own));
             }
         }
+    }
+    if !signs_on(found) && found.speed != line && matches!(place.endpoint, Endpoint::Device(_)) {
+        let _ = writeln!(text, "baud = {}\nframing = \"{}\"", found.speed.baud, found.speed.framing);
     }
     text.push_str("every = \"15m\"\n");
     if found.answered_in > SLOW {
@@ -290,11 +290,12 @@ mod tests {
     }
 
     #[test]
-    fn a_meter_at_another_speed_stands_in_comments_and_is_warned_about() {
+    fn a_meter_at_another_speed_gets_its_own_and_is_warned_about() {
         let meters = [found("modbus-rtu", 9600, 1), found("modbus-rtu", 9600, 2), found("modbus-rtu", 2400, 1)];
         let proposal = configuration(&place(None), &meters);
-        assert!(proposal.text.contains("baud = 9600") && proposal.text.contains("# [[meter]]"), "{}", proposal.text);
-        assert_eq!(proposal.text.matches("\n[[meter]]").count(), 2, "{}", proposal.text);
+        assert!(proposal.text.contains("baud = 9600"), "{}", proposal.text);
+        let last = proposal.text.rsplit("[[meter]]").find(|part| part.contains("address = 1")).unwrap();
+        assert!(last.contains("baud = 2400\nframing = \"8N1\"\nevery"), "{}", proposal.text);
         assert_eq!(proposal.warnings.len(), 2, "{:?}", proposal.warnings);
         assert!(proposal.warnings[0].contains("have the address 1") && proposal.warnings[1].contains("several speeds"));
     }
