@@ -9,9 +9,11 @@ use tracing::level_filters::LevelFilter;
 use super::failure::Failure;
 use super::{log, runtime, table};
 use crate::config::Settings;
+use crate::meter::MeterError;
 use crate::meter::bus::{self, Meter};
 use crate::model::{Quality, Timestamp, Value};
 use crate::os::clock::Clock;
+use crate::os::line::LineError;
 use crate::{agent, board, config};
 
 /// Read one meter now and show its values.
@@ -59,7 +61,17 @@ async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
     let mut session = Meter::new(meter).map_err(Failure::config)?;
     bus::read_once(&port, &mut session)
         .await
-        .map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}", port.endpoint)))
+        .map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
+}
+
+/// What to try when a meter says nothing or nonsense.
+fn hint(error: &MeterError, port: &str) -> String {
+    match error {
+        MeterError::Line(LineError::Silent(_)) | MeterError::Damaged(_) => {
+            format!("; check power, wires, address and speed, or let \"weir scan {port}\" find what is there")
+        }
+        _ => String::new(),
+    }
 }
 
 fn shown(values: &[Value]) -> String {

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::sheet::Check;
 use crate::meter::bus::{self, Meter, Port};
 use crate::meter::scan::{self, Depth, Event, Who, Wish};
-use crate::meter::{MeterError, MeterSettings};
+use crate::meter::{MeterError, MeterSettings, Protocol, protocol};
 use crate::model::{Quality, Value};
+use crate::os::line::Speed;
 use crate::setting::Count;
 
 /// Who a meter is may take so long.
@@ -36,13 +37,16 @@ pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds:
         let told = format!("not read: port {} can't be opened", *settings.port);
         return Check::fail(subject, told, "do first what the port's line says", json!({}));
     };
+    if protocol(&settings.protocol).is_some_and(Protocol::listens) {
+        return heard(subject, settings, port).await;
+    }
     // Repeated here, so that repetitions are counted.
     let once = MeterSettings { retries: Count::clamped(0), ..settings.clone() };
     let mut meter = match Meter::new(&once) {
         Ok(meter) => meter,
         Err(reason) => return Check::fail(subject, reason, "correct the configuration (weir check)", json!({})),
     };
-    let who = identify(settings, port).await;
+    let who = identify(settings, port).await.filter(|who| !who.is_nobody());
     let mut tally = Tally::default();
     for _ in 0..rounds {
         round(&mut tally, port, &mut meter, settings.retries.value()).await;
@@ -51,6 +55,25 @@ pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds:
         }
     }
     judge(subject, settings, &tally, who.as_ref(), rounds)
+}
+
+/// A meter that sends by itself is only listened to.
+async fn heard(subject: String, settings: &MeterSettings, port: &Port) -> Check {
+    match identify(settings, port).await {
+        Some(who) => {
+            let told = format!("{who}; heard at {} ({})", port.speed.baud, *settings.protocol);
+            Check::pass(subject, told, json!({ "protocol": settings.protocol.as_str(), "who": who.to_string() }))
+        }
+        None => Check::fail(
+            subject,
+            format!("no {} telegram was heard at {}", *settings.protocol, port.speed.baud),
+            format!(
+                "check the cable and the meter's customer interface (PIN, request line); weir scan {} listens at all speeds",
+                *settings.port
+            ),
+            json!({ "protocol": settings.protocol.as_str() }),
+        ),
+    }
 }
 
 /// One reading with its repetitions.
@@ -136,17 +159,23 @@ fn advice(settings: &MeterSettings, tally: &Tally) -> String {
 async fn identify(settings: &MeterSettings, port: &Port) -> Option<Who> {
     let address = settings.address.as_deref().cloned();
     let modbus = settings.protocol.starts_with("modbus");
+    let listens = protocol(&settings.protocol).is_some_and(Protocol::listens);
     let addresses = match address {
         Some(address) => vec![address],
         None if modbus => vec![crate::meter::Address::Number(1)],
         None => Vec::new(),
     };
+    let speed = Speed {
+        baud: settings.baud.as_ref().map_or(port.speed.baud, |baud| baud.value()),
+        framing: settings.framing.unwrap_or(port.speed.framing),
+    };
     let wish = Wish {
         protocols: vec![settings.protocol.to_string()],
-        bauds: if modbus || *settings.protocol == "m-bus" { vec![port.speed.baud] } else { Vec::new() },
-        framing: modbus.then_some(port.speed.framing),
+        bauds: if *settings.protocol == "iec62056-21" { Vec::new() } else { vec![speed.baud] },
+        framing: modbus.then_some(speed.framing),
         addresses,
-        ..Wish::new(Depth::Quick)
+        // A meter that sends every 10 s needs the longer wait.
+        ..Wish::new(if listens { Depth::Usual } else { Depth::Quick })
     };
     let steps = scan::plan(&wish, &port.endpoint);
     let mut who = None;
@@ -157,5 +186,5 @@ async fn identify(settings: &MeterSettings, port: &Port) -> Option<Who> {
     };
     // What fails here fails again, and is told, when the meter is read.
     let _ = scan::run(&port.endpoint, port.direction, &wish, &steps, IDENTIFY, &mut tell).await;
-    who.filter(|who| !who.is_nobody())
+    who
 }

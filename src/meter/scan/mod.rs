@@ -259,12 +259,15 @@ impl Bench<'_> {
         if self.depth == Depth::Thorough || step.pass == Pass::Listen {
             return false;
         }
-        // A line on which a meter talks by itself has no other.
+        // A line on which a meter talks by itself speaks nothing else.
         let pushed = self.found.iter().any(|f| push::PROBE.protocols.contains(&f.protocol));
         let of_probe = |f: &&Found| step.probe.protocols.contains(&f.protocol);
         let elsewhere = self.found.iter().filter(of_probe).any(|f| f.speed != step.speed);
         let here = self.found.iter().filter(of_probe).any(|f| f.speed == step.speed);
-        pushed || (step.pass == Pass::Sweep && elsewhere && !here)
+        // Nor has a Modbus TCP server.
+        let server = modbus::TCP.protocols;
+        let served = step.probe.protocols != server && self.found.iter().any(|f| server.contains(&f.protocol));
+        pushed || served || (step.pass == Pass::Sweep && elsewhere && !here)
     }
 
     /// Whether this meter was found before; two framings of one speed are one.
