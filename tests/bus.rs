@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout};
 use weir::meter::bus::{Background, LeaseError, Worked};
 use weir::meter::{MeterError, Session};
 use weir::model::{Body, Quality};
-use weir::os::line::{Direction, Echo, Endpoint, Framing, Line, LineError, Speed, What};
+use weir::os::line::{Direction, Echo, Endpoint, Framing, Line, LineError, Speed, Turnaround, What};
 use weir::sim::modbus_meter::{Fault, ModbusMeters};
 use weir::sim::pty::Pty;
 
@@ -286,6 +286,44 @@ async fn an_adapter_unplugged_in_the_middle_of_a_reading_ends_it_at_once_with_nu
     let sentence = answer.expect("the time limit is not waited out").unwrap_err();
     assert!(sentence.contains("cannot open /dev/pts/"), "{sentence}");
     assert_eq!(bus.health.meters()["m"].stretch, 1, "the port's fault stretches no interval");
+}
+
+#[tokio::test]
+async fn when_a_cable_is_mended_no_meter_is_left_alone_any_longer() {
+    let meters = ModbusMeters::new(&[1, 2]);
+    let (path, _served) = meters.serve_rtu().unwrap();
+    let entry = |unit| {
+        meter(&format!("m{unit}"), &format!("address = {unit}\ntimeout = \"80ms\"\nretries = 0\nevery = \"10m\""))
+    };
+    let bus = Running::start(port(Endpoint::Device(path)), vec![entry(1), entry(2)]);
+    let stretch = || ["m1", "m2"].map(|name| bus.health.meters()[name].stretch);
+    for unit in [1, 2] {
+        meters.set_fault(unit, Some(Fault::Silent));
+        for _ in 0..20 {
+            bus.handle.read(&format!("m{unit}")).await.unwrap_err();
+        }
+    }
+    assert_eq!(stretch(), [4, 4], "every 10 m, and never beyond an hour");
+    meters.set_fault(1, None);
+    let answer = async { while bus.handle.read("m1").await.is_err() {} };
+    timeout(10 * SECOND, answer).await.expect("it answers");
+    assert_eq!(stretch(), [1, 1], "an answer after all were silent: the line was at fault");
+    for _ in 0..3 {
+        bus.handle.read("m2").await.unwrap_err();
+    }
+    assert_eq!(stretch(), [1, 2], "but this one is dead indeed");
+    bus.handle.read("m1").await.unwrap();
+    assert_eq!(stretch(), [1, 2]);
+}
+
+#[tokio::test]
+async fn a_driver_that_can_not_turn_the_transceiver_says_so_and_what_to_do() {
+    let pty = Pty::open().unwrap();
+    let mut kernel = port(Endpoint::Device(pty.path().to_owned()));
+    kernel.direction = Direction::Kernel(Turnaround::PLAIN);
+    let bus = Running::start(kernel, vec![meter("m", "")]);
+    let sentence = bus.handle.read("m").await.unwrap_err();
+    assert!(sentence.contains("cannot switch RS485 direction") && sentence.contains("\"auto\""), "{sentence}");
 }
 
 #[tokio::test]

@@ -86,6 +86,32 @@ fn a_serial_device_has_one_owner_and_a_server_may_have_many() {
 }
 
 #[test]
+fn a_meter_that_sends_by_itself_has_its_port_and_server_for_itself() {
+    let port =
+        |name: &str, device: &str, more: &str| format!("[[port]]\nname = \"{name}\"\ndevice = \"{device}\"\n{more}\n");
+    let meter = |name: &str, port: &str, protocol: &str| {
+        format!("[[meter]]\nname = \"{name}\"\nport = \"{port}\"\nprotocol = \"{protocol}\"\n")
+    };
+    let site = |parts: &[String]| complaints(&format!("{MINIMAL}{}", parts.concat()));
+    let alone = [port("a", "/dev/ttyUSB0", ""), meter("m", "a", "dsmr-p1")];
+    assert_eq!(site(&alone), Vec::<String>::new());
+    let shared = [port("a", "/dev/ttyUSB0", ""), meter("m", "a", "sml"), meter("n", "a", "iec62056-21")];
+    let found = site(&shared);
+    assert!(found.len() == 1 && found[0].contains("meter \"n\" needs a port of its own"), "{found:#?}");
+    let twice = [port("a", "/dev/ttyUSB0", ""), meter("m", "a", "sml"), meter("n", "a", "iec-d0")];
+    assert_eq!(site(&twice).len(), 1);
+    let parity = [port("a", "/dev/ttyUSB0", "framing = \"7E1\""), meter("m", "a", "iec-d0")];
+    let found = site(&parity);
+    assert!(found.len() == 1 && found[0].contains("leave framing at \"8N1\""), "{found:#?}");
+    let server = "tcp://10.0.0.9:5000";
+    let both = [port("a", server, ""), port("b", server, ""), meter("m", "a", "sml"), meter("n", "b", "sml")];
+    let found = site(&both);
+    assert!(found.len() == 1 && found[0].contains("only one of them can open it"), "{found:#?}");
+    let key = [port("a", "/dev/ttyUSB0", ""), meter("m", "a", "sml"), "key_file = \"/k\"\n".to_owned()];
+    assert!(site(&key)[0].contains("only a dsmr-p1 meter has keys"));
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_told_where() {
     let found = complaints("[broker\nurl = \"ssl://x:1\"\n[store]\npath = 5\n");
     assert!(found[0].starts_with("1:8: error: not valid TOML"), "{found:#?}");

@@ -159,11 +159,18 @@ async fn a_level_converter_is_reached_by_tcp() {
 #[tokio::test]
 async fn an_encrypted_answer_and_a_dead_meter_are_told_apart() {
     let (path, control) = start(vec![slave(5, 1)]);
-    let mut reader = Reader::open(path, &settings("address = 6\nretries = 0")).await;
+    let mut reader = Reader::open(path.clone(), &settings("address = 6\nretries = 0")).await;
     let start = Instant::now();
     assert_eq!(reader.read().await.unwrap_err().quality(), Quality::NoAnswer);
     assert!(start.elapsed() < Duration::from_millis(800), "{:?}", start.elapsed());
     assert_eq!(control.state().tally.telegrams, 0);
+    drop(reader);
+    control.state().slaves[0].configuration = 0x0510;
+    let mut reader = Reader::open(path, &settings("address = 5")).await;
+    let error = reader.read().await.unwrap_err();
+    assert!(error.quality() == Quality::Refused && error.to_string().contains("encrypted (mode 5)"), "{error}");
+    // It was understood: asking again would not help.
+    assert_eq!(control.state().tally.telegrams, 1);
 }
 
 #[tokio::test]

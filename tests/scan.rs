@@ -360,8 +360,7 @@ async fn whatever_is_scanned_for_only_reading_messages_leave_the_line() {
     });
     for address in [None, Some(Address::Number(5)), Some(Address::Number(12_345_678))] {
         let depth = Depth::Thorough;
-        let wish =
-            Wish { bauds: vec![19_200], addresses: address.clone().into_iter().collect(), ..Wish::new(depth) };
+        let wish = Wish { bauds: vec![19_200], addresses: address.clone().into_iter().collect(), ..Wish::new(depth) };
         let mut steps = scan::plan(&wish, &endpoint);
         if address.is_none() {
             // Listening and sign-ons; the sweep of all units is the same message with other numbers.

@@ -1,9 +1,9 @@
 //! The picture of the product: which rooms there are and what joins them.
 //!
 //! ```text
-//! meter::bus ─┐
-//! meter::bus ─┼─▶ frames ─▶ intake ─▶ store ◀─ peek, commit ─▶ uplink ─▶ broker
-//! radio ──────┘
+//! meter::bus ────┐
+//! meter::listen ─┼─▶ frames ─▶ intake ─▶ store ◀─ peek, commit ─▶ uplink ─▶ broker
+//! radio ─────────┘
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use super::{Agent, AgentError, books, intake, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter, Port};
-use crate::meter::{self, PortSettings, Rs485Direction};
+use crate::meter::{self, PortSettings, Rs485Direction, listen};
 use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint};
 use crate::os::random;
@@ -56,7 +56,8 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let board = board::load(&settings.gateway.board)?;
     let identity = super::identity(&settings.gateway, &board);
     let ports = resolve(settings, &board)?;
-    for meter in &settings.meter {
+    // A listener needs files with keys; one that is not there yet must not stop the other meters.
+    for meter in settings.meter.iter().filter(|meter| !listens(meter)) {
         Meter::new(meter).map_err(|reason| AgentError::Meter { meter: meter.name.to_string(), reason })?;
     }
     let store = Store::open(&settings.store)?;
@@ -87,7 +88,10 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     });
     start_books(&mut agent, gateway.clone());
     for port in ports {
-        start_bus(&mut agent, settings, port, &frames);
+        match settings.meter.iter().find(|m| *m.port == port.name && listens(m)) {
+            Some(meter) => start_listener(&mut agent, meter, port, &frames),
+            None => start_bus(&mut agent, settings, port, &frames),
+        }
     }
     for radio in &settings.radio {
         start_receiver(&mut agent, radio, &frames);
@@ -172,6 +176,32 @@ fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::
         let jobs = jobs.clone();
         async move {
             bus::run(port, meters?, frames, jobs, clock, health).await;
+            Ok::<(), String>(())
+        }
+    });
+}
+
+/// Whether a meter sends by itself; the check has seen that it is then alone on its port.
+fn listens(meter: &meter::MeterSettings) -> bool {
+    meter::protocol(&meter.protocol).is_some_and(meter::Protocol::listens)
+}
+
+fn start_listener(
+    agent: &mut Agent,
+    meter: &meter::MeterSettings,
+    port: Port,
+    frames: &mpsc::Sender<crate::model::Frame>,
+) {
+    let (health, frames, clock) = (agent.evidence.meters.clone(), frames.clone(), agent.evidence.clock.clone());
+    let meter = meter.clone();
+    let (door, inbox) = bus::Handle::new(&port.name);
+    agent.evidence.buses.push(door);
+    agent.inputs.start(format!("port {}", port.name), move || {
+        let meter = listen::Meter::new(&meter);
+        let (port, frames, clock, health) = (port.clone(), frames.clone(), clock.clone(), health.clone());
+        let inbox = inbox.clone();
+        async move {
+            listen::run(port, meter?, frames, inbox, clock, health).await;
             Ok::<(), String>(())
         }
     });

@@ -13,10 +13,10 @@ use crate::wire::explain::{Explanation, Format, explain};
 /// Lines longer than this are no telegram.
 const LONGEST_LINE: usize = 1 << 16;
 
-/// Explain a radio frame layer by layer.
+/// Explain a frame layer by layer.
 ///
-/// Takes wireless M-Bus telegrams (with or without link CRCs) and MBAL frames. Without HEX it
-/// reads one a line from standard input and explains each; a bad one does not stop the rest.
+/// Takes wireless M-Bus telegrams (with or without link CRCs), MBAL frames and frames of wired
+/// M-Bus. Without HEX it reads one a line from standard input and explains each; a bad one does not stop the rest.
 /// Exits with 1 when a frame could not be explained.
 #[derive(Debug, Args)]
 pub(super) struct Decode {

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use tracing::level_filters::LevelFilter;
@@ -9,12 +10,15 @@ use tracing::level_filters::LevelFilter;
 use super::failure::Failure;
 use super::{log, runtime, table};
 use crate::config::Settings;
-use crate::meter::MeterError;
 use crate::meter::bus::{self, Meter};
+use crate::meter::{self, MeterError, listen};
 use crate::model::{Quality, Timestamp, Value};
 use crate::os::clock::Clock;
 use crate::os::line::LineError;
 use crate::{agent, board, config};
+
+/// How long a meter that sends by itself is waited for: DSMR 2.2 to 4 send each ten seconds.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Read one meter now and show its values.
 ///
@@ -58,10 +62,14 @@ async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
     let port = port.ok_or_else(|| Failure::config(format!("port \"{}\" is not defined", *meter.port)))?;
     let board = board::load(&settings.gateway.board).map_err(|e| Failure::config(e.to_string()))?;
     let port = agent::resolve_port(port, &board).map_err(|e| Failure::config(e.to_string()))?;
-    let mut session = Meter::new(meter).map_err(Failure::config)?;
-    bus::read_once(&port, &mut session)
-        .await
-        .map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
+    let read = if meter::protocol(&meter.protocol).is_some_and(meter::Protocol::listens) {
+        let mut listener = listen::Meter::new(meter).map_err(Failure::config)?;
+        listen::read_once(&port, &mut listener, PATIENCE).await
+    } else {
+        let mut session = Meter::new(meter).map_err(Failure::config)?;
+        bus::read_once(&port, &mut session).await
+    };
+    read.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
 }
 
 /// What to try when a meter says nothing or nonsense.

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::Settings;
-use crate::os::line::Endpoint;
+use crate::meter::{MeterSettings, PortSettings};
+use crate::os::line::{Endpoint, Parity};
 use crate::setting::Problems;
 use crate::{board, meter, radio, uplink};
 
@@ -42,6 +43,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
             );
         }
     }
+    settings.port.iter().for_each(|port| listeners(port, settings, problems));
     for port in &settings.port {
         if let Some(fault) = port.rs485.fault() {
             problems.error(port.name.span(), format!("rs485 of port \"{}\": {fault}", *port.name));
@@ -49,6 +51,28 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
         if !settings.meter.iter().any(|m| *m.port == *port.name) {
             problems.warning(port.name.span(), format!("port \"{}\" has no meter and will not be opened", *port.name));
         }
+    }
+}
+
+/// Sees that a meter that sends by itself has its port for itself, and its bits as they come.
+fn listeners(port: &PortSettings, settings: &Settings, problems: &mut Problems) {
+    let on_port = || settings.meter.iter().filter(|m| !port.name.is_empty() && *m.port == *port.name);
+    let listens = |m: &&MeterSettings| meter::protocol(&m.protocol).is_some_and(meter::Protocol::listens);
+    let Some(listener) = on_port().find(listens) else { return };
+    for other in on_port().filter(|m| *m.name != *listener.name) {
+        let message = format!(
+            "port \"{}\" has the meter \"{}\", which sends by itself ({}); meter \"{}\" needs a port of its own",
+            *port.name, *listener.name, *listener.protocol, *other.name
+        );
+        problems.error(other.port.span(), message);
+    }
+    let parity = port.framing.parity != Parity::None || port.framing.data_bits != 8;
+    if parity {
+        let message = format!(
+            "port \"{}\" has framing \"{}\", but weir checks the parity of a {} meter itself, which the kernel would take away; leave framing at \"8N1\"",
+            *port.name, port.framing, *listener.protocol
+        );
+        problems.error(port.name.span(), message);
     }
 }
 
@@ -66,9 +90,15 @@ fn devices(settings: &Settings, problems: &mut Problems) {
         problems.error(settings.gateway.board.span(), error.to_string());
     }
     let mut owners: BTreeMap<Endpoint, String> = BTreeMap::new();
+    let listens = |endpoint: &Endpoint| {
+        let ports = settings.port.iter().filter(|p| p.device.as_ref().is_some_and(|d| Endpoint::parse(d) == *endpoint));
+        let mut meters = ports.flat_map(|p| settings.meter.iter().filter(|m| *m.port == *p.name));
+        meters.any(|m| meter::protocol(&m.protocol).is_some_and(meter::Protocol::listens))
+    };
     let mut own = |endpoint: Endpoint, span: Range<usize>, owner: String, problems: &mut Problems| {
-        // A server takes several connections, a serial device has one owner.
-        if matches!(endpoint, Endpoint::Tcp(_)) {
+        // A server takes several connections, a serial device has one owner; so has what a meter
+        // pushes by itself, because a serial server gives each byte to one of them or to all.
+        if matches!(endpoint, Endpoint::Tcp(_)) && !listens(&endpoint) {
             return;
         }
         match owners.get(&endpoint) {

@@ -124,7 +124,7 @@ impl Health {
     fn update<T>(&self, meter: &str, change: impl FnOnce(&mut MeterHealth) -> T) -> T {
         let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !meters.contains_key(meter) {
-            meters.insert(meter.to_owned(), MeterHealth::default());
+            meters.insert(meter.to_owned(), MeterHealth { stretch: 1, ..MeterHealth::default() });
         }
         change(meters.entry(meter.to_owned()).or_default())
     }

@@ -17,12 +17,17 @@ use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
 pub mod bus;
+mod d0;
 mod health;
+mod heard;
 pub mod iec62056;
+pub mod listen;
 pub mod mbus;
 mod modbus;
+mod p1;
 pub mod scan;
 mod settings;
+mod sml;
 
 pub use health::{Delays, Health, MeterHealth};
 pub use settings::{
@@ -35,8 +40,8 @@ pub type Reply<'a> = Pin<Box<dyn Future<Output = Result<Vec<Value>, MeterError>>
 
 /// A dialogue with one meter; owns what must be remembered between reads.
 pub trait Session: Send {
-    /// Reads the meter once over `line`, which is open and belongs to the caller; leaves the
-    /// line's speed as it likes (the bus restores it).
+    /// Reads the meter once over `line`, which is open and belongs to the caller. Reads away what
+    /// is left on it before asking; leaves the line's speed as it likes (the bus restores it).
     fn read<'a>(&'a mut self, line: &'a mut Line) -> Reply<'a>;
 
     /// The values a reading has when the meter gave none, each null with `quality`.
@@ -106,7 +111,7 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, mbus::ROW];
+pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
 
 /// Protocols whose sessions set the speed themselves, or that have none.
 const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];
@@ -120,6 +125,17 @@ impl Protocol {
         match self.driver {
             Driver::Asks(make) => make(settings),
             Driver::Listens(_) => Err(format!("a {} meter can't be asked; it sends by itself", self.name)),
+        }
+    }
+
+    /// Makes what understands one meter.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with the settings, or that its meters must be asked.
+    pub fn listener(&self, settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
+        match self.driver {
+            Driver::Listens(make) => make(settings),
+            Driver::Asks(_) => Err(format!("a {} meter does not send by itself; it must be asked", self.name)),
         }
     }
 
@@ -143,14 +159,23 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
         problems.error(settings.protocol.span(), message);
     }
-    if *settings.protocol != mbus::ROW.name && (settings.application_reset.is_some() || settings.switch_baud.is_some())
-    {
-        let message = "application_reset and switch_baud are for M-Bus meters";
-        problems.error(settings.protocol.span(), message);
-    }
     let own_speed = OWN_SPEED.contains(&settings.protocol.as_str());
     if own_speed && (settings.baud.is_some() || settings.framing.is_some()) {
         let message = format!("baud and framing are not for {}, which has a speed of its own", *settings.protocol);
+        problems.error(settings.protocol.span(), message);
+    }
+    let keys = [&settings.key_file, &settings.authentication_key_file];
+    if let Some(key) = keys.into_iter().flatten().next()
+        && *settings.protocol != p1::ROW.name
+    {
+        problems.error(key.span(), "only a dsmr-p1 meter has keys; remove the key files");
+    }
+    if *settings.protocol != mbus::ROW.name
+        && (settings.application_reset.is_some()
+            || settings.switch_baud.is_some()
+            || settings.max_telegrams.value() != 64)
+    {
+        let message = "application_reset, switch_baud and max_telegrams are for M-Bus meters";
         problems.error(settings.protocol.span(), message);
     }
     if settings.every.is_zero() {

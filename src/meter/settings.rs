@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::iec62056::{
+    BlockCheck, IecAccess, IecPassword, IecProfileRead, IecRead, ProfileStamp, RequestTime, SummerTime,
+};
 use crate::model::Decimal;
 use crate::os::line::{Echo, Framing, Turnaround};
-use crate::setting::{At, Count, Node, Printed, Problems, Setting, Shape};
+use crate::setting::{At, Count, Node, Printed, Problems, SecretFile, Setting, Shape};
 use crate::{choices, settings};
 
 settings! {
@@ -123,13 +126,15 @@ settings! {
         pub name: At<String>,
         /// The port it hangs on.
         pub port: At<String>,
-        /// How it speaks: modbus-rtu, modbus-tcp, iec62056-21 or m-bus.
+        /// How it speaks: modbus-rtu, modbus-tcp, iec62056-21 or m-bus; dsmr-p1, iec-d0 or sml when it
+        /// sends by itself.
         pub protocol: At<String>,
         /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21, a number
         /// (primary) or a text (secondary, "12345678" or "12345678.LUG.04.07") for M-Bus. Unset: 1 for
         /// Modbus, any meter for IEC 62056-21, the only meter on the line (254) for M-Bus.
         pub address: Option<At<Address>>,
-        /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45.
+        /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45. Of a meter
+        /// that sends by itself, the last message before each of these times is published.
         pub every: At<Duration> = "15m",
         /// How many times longer it is left alone when it stays silent: the interval doubles with
         /// every three silent readings up to this factor, but not beyond an hour, and is restored
@@ -150,18 +155,47 @@ settings! {
         /// Modbus: registers to read besides those of the profile; one with a name of the profile
         /// replaces it.
         pub register: Vec<RegisterSettings> = [],
-        /// IEC 62056-21 and M-Bus: the values to keep of a readout, e.g. "1.8.0" or "energy[1]"; empty keeps
-        /// all.
+        /// The ids to keep from a readout or message, e.g. "1.8.0" or for M-Bus "energy[1]"; empty keeps all. For Modbus
+        /// the registers say it.
         pub values: Vec<String> = [],
         /// IEC 62056-21: the highest rate to accept from the meter.
         pub max_baud: Count<300, 19_200> = 19200,
         /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
         pub baud_change_delay: Duration = "0ms",
+        /// DSMR P1: the file with the encryption key of a meter that ciphers its messages (Luxembourg,
+        /// Austria), as 32 hexadecimal digits.
+        pub key_file: Option<At<SecretFile>>,
+        /// DSMR P1: the file with its authentication key, as 32 hexadecimal digits.
+        pub authentication_key_file: Option<At<SecretFile>>,
         /// M-Bus: the application reset sent before each reading; its number chooses the sub-telegrams
         /// (EN 13757-3, table 3). Unset: none.
         pub application_reset: Option<Count<0, 255>>,
         /// M-Bus: the rate that the meter is told to use during a reading, and back after it.
         pub switch_baud: Option<Count<300, 38_400>>,
+        /// M-Bus: the most telegrams of one reading, for meters that never say which is the last.
+        pub max_telegrams: Count<1, 64> = 64,
+        /// IEC 62056-21: the rate to ask for whatever the meter announces (300, 600, 1200 ... 19200).
+        pub force_baud: Option<At<Count<300, 19_200>>>,
+        /// IEC 62056-21: sign-on texts to try in turn, such as "/?12345678!" or "/1Bla0!"; empty
+        /// sends "/?", the address and "!".
+        pub sign_on: Vec<String> = [],
+        /// IEC 62056-21: wake a battery meter with NUL characters before each sign-on.
+        pub wake_up: bool = false,
+        /// IEC 62056-21: whether a readout must end with ETX and a block check.
+        pub block_check: BlockCheck = "required",
+        /// IEC 62056-21: a text that the readout must show as the value of one of its ids, such as
+        /// the serial number of C.1.0; a readout without it is another meter's. Leading zeros don't count.
+        pub serial: Option<String>,
+        /// IEC 62056-21: how values are read.
+        pub access: IecAccess = "readout",
+        /// IEC 62056-21: the command that reads a value in programming mode.
+        pub read_command: IecRead = "R1",
+        /// IEC 62056-21: the file with the password of programming mode. Unset: none is sent.
+        pub password_file: Option<At<SecretFile>>,
+        /// IEC 62056-21: how the password is sent.
+        pub password_command: IecPassword = "P1",
+        /// IEC 62056-21: the time without traffic after which the meter ends programming mode by itself.
+        pub session_timeout: Duration = "30s",
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",
@@ -183,6 +217,16 @@ settings! {
         pub history: Duration = "40d",
         /// The most time on the bus that reading back may take in an hour.
         pub budget: Duration = "6m",
+        /// IEC 62056-21: the command that reads it.
+        pub command: IecProfileRead = "R5",
+        /// IEC 62056-21: with R6, the rows that the meter shall put into each block.
+        pub records: Option<Count<1, 999>>,
+        /// IEC 62056-21: which end of its interval a time stamp of the meter tells.
+        pub stamp: ProfileStamp = "end",
+        /// IEC 62056-21: how the times of a request are written.
+        pub request_time: RequestTime = "season",
+        /// IEC 62056-21: who knows whether the meter's clock is on summer time.
+        pub summer_time: SummerTime = "meter",
     }
 }
 

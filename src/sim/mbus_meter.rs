@@ -34,6 +34,8 @@ pub struct Slave {
     pub baud: Option<u32>,
     /// The status byte of its answers.
     pub status: u8,
+    /// The configuration field of its answers; 0x0500 and more says that they are encrypted.
+    pub configuration: u16,
     access: u8,
     selected: bool,
     /// The frame count bit of the last request, by primary address and as the selected slave.
@@ -59,6 +61,7 @@ impl Slave {
             telegrams: vec![records],
             baud: None,
             status: 0,
+            configuration: 0,
             access: 0,
             selected: false,
             counts: [None; 2],
@@ -162,7 +165,8 @@ impl Slave {
     fn telegram(&mut self) -> Vec<u8> {
         self.access = self.access.wrapping_add(1);
         let [m0, m1, i0, i1, i2, i3, version, medium] = self.meter.to_wire();
-        let mut data = vec![i0, i1, i2, i3, m0, m1, version, medium, self.access, self.status, 0, 0];
+        let mut data = vec![i0, i1, i2, i3, m0, m1, version, medium, self.access, self.status];
+        data.extend(self.configuration.to_le_bytes());
         data.extend(self.telegrams.get(self.at).into_iter().flatten());
         if self.at + 1 < self.telegrams.len() {
             data.push(0x1F);
@@ -237,8 +241,8 @@ impl Control {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the slaves together answer to `frame`, sent at `baud`.
-    fn hear(&self, frame: &Frame, baud: Option<u32>) -> Vec<u8> {
+    /// What the slaves together answer to `frame`, sent at `baud` (unset: at their own); empty for silence.
+    pub fn hear(&self, frame: &Frame, baud: Option<u32>) -> Vec<u8> {
         let mut state = self.state();
         let State { slaves, faults, tally } = &mut *state;
         let mut answers: Vec<(usize, Vec<u8>)> = Vec::new();

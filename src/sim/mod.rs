@@ -9,4 +9,5 @@ pub mod iec_meter;
 pub mod mbus_meter;
 pub mod modbus_meter;
 pub mod pty;
+pub mod push_meter;
 pub mod radio_replay;

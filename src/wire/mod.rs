@@ -8,13 +8,17 @@
 use std::fmt;
 
 pub mod explain;
+pub mod gcm;
 pub mod hex_line;
 pub mod iec62056;
 pub mod mbal;
 pub mod mbus;
 pub mod modbus;
+pub mod p1;
 pub mod radio_line;
 pub mod rtl_wmbus;
+pub mod sml;
+pub mod unit;
 pub mod wmbus;
 
 /// Why bytes are not what they should be.

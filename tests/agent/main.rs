@@ -22,6 +22,7 @@ mod lines;
 mod manifest;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod push;
 mod refusal;
 mod rig;
 mod shutdown;

@@ -1,5 +1,7 @@
 //! What the M-Bus tests need: slaves, a running line, a session on it.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::path::PathBuf;
 
 use weir::meter::{MeterError, MeterSettings, Session, protocol};

@@ -32,27 +32,27 @@ pub enum LeaseError {
 
 /// A reading asked for by a person, done before the scheduled ones. It gives no frame.
 #[derive(Debug)]
-pub(super) struct Reading {
+pub(in crate::meter) struct Reading {
     /// The name of the meter.
-    pub(super) meter: String,
+    pub(in crate::meter) meter: String,
     /// Where the values go, or one sentence that says why there are none.
-    pub(super) reply: oneshot::Sender<Result<Vec<Value>, String>>,
+    pub(in crate::meter) reply: oneshot::Sender<Result<Vec<Value>, String>>,
 }
 
 /// What a lease does, its result sent elsewhere.
-pub(super) type Work = Box<dyn for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, ()> + Send>;
+pub(in crate::meter) type Work = Box<dyn for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, ()> + Send>;
 
 /// The line is wanted.
-pub(super) struct Lease {
+pub(in crate::meter) struct Lease {
     /// For so long at most.
-    pub(super) limit: Duration,
-    pub(super) work: Work,
+    pub(in crate::meter) limit: Duration,
+    pub(in crate::meter) work: Work,
     /// Why the work was not done to its end; closed when nobody waits for it any more.
-    pub(super) ended: oneshot::Sender<LeaseError>,
+    pub(in crate::meter) ended: oneshot::Sender<LeaseError>,
 }
 
 /// What somebody wants of a port.
-pub(super) enum Job {
+pub(in crate::meter) enum Job {
     Read(Reading),
     Lend(Lease),
 }
@@ -68,8 +68,8 @@ pub struct Handle {
 /// The bus's side of its [`Handle`]s; clones are the same, for a bus that is started again.
 #[derive(Debug, Clone)]
 pub struct Inbox {
-    pub(super) jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
-    pub(super) tap: Tap,
+    pub(in crate::meter) jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    pub(in crate::meter) tap: Tap,
 }
 
 impl Handle {

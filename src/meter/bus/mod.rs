@@ -29,15 +29,16 @@ mod port;
 mod schedule;
 
 pub use background::{Background, Worked};
+pub(super) use door::Job;
+use door::Reading;
 pub use door::{Borrowed, Handle, Inbox, LONGEST_LEASE, LeaseError};
-use door::{Job, Reading};
 pub use member::Meter;
-use opener::Opener;
+pub(super) use opener::Opener;
 pub use port::Port;
 use schedule::Next;
 
 /// The wall clock is asked again at least this often, because it may be set at any time.
-const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How often an idle line is looked at: is its adapter still there?
 const LOOK: Duration = Duration::from_secs(2);
 /// Background work that has nothing to do just now is not asked again sooner.
@@ -132,6 +133,9 @@ impl Bus {
         let mut in_a_row = 0;
         loop {
             self.line.open_when_due(&self.port).await;
+            if self.line.take_came_back() {
+                self.hope();
+            }
             let next = self.next();
             let due = !matches!(next, Next::Idle(_));
             if (!due || in_a_row < JOBS_IN_A_ROW)
@@ -294,6 +298,7 @@ impl Bus {
     /// A silent meter is asked less often. A TCP connection on which every meter fell silent may
     /// be dead without knowing it.
     fn notice_silence(&mut self, index: usize, result: &Result<Vec<Value>, MeterError>, took: Duration) {
+        let all_were_silent = self.meters.iter().all(|m| !m.slots.answers());
         let Some(meter) = self.meters.get_mut(index) else { return };
         let silent = matches!(result, Err(MeterError::Line(LineError::Silent(_))));
         let before = meter.slots.factor();
@@ -310,12 +315,24 @@ impl Bus {
         } else if factor < before {
             info!(meter = %meter.name, "the meter answers again and is asked as often as configured");
         }
+        if all_were_silent && meter.slots.answers() {
+            // It was the cable or its supply, and that is mended.
+            self.hope();
+        }
         self.line.silent = if silent { self.line.silent + 1 } else { 0 };
         let is_tcp = self.line.line.as_ref().is_some_and(Line::is_tcp);
         if is_tcp && self.line.silent >= self.meters.len().max(1) {
             debug!(port = %self.port.name, "nothing is heard on the connection; it is opened again");
             self.line.silent = 0;
             self.line.close();
+        }
+    }
+
+    /// What kept meters silent may be over: none is left alone for long.
+    fn hope(&mut self) {
+        for meter in self.meters.iter_mut().filter(|m| m.slots.factor() > 1) {
+            meter.slots.hope();
+            self.health.stretched(&meter.name, 1);
         }
     }
 

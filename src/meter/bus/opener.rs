@@ -15,21 +15,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// Opens the line, again and again when it must.
-pub(super) struct Opener {
-    pub(super) line: Option<Line>,
-    pub(super) next_try: Instant,
+pub(in crate::meter) struct Opener {
+    pub(in crate::meter) line: Option<Line>,
+    pub(in crate::meter) next_try: Instant,
     pause: Duration,
     /// Attempts that failed since it was last open.
-    pub(super) failures: u64,
-    pub(super) last_error: String,
+    pub(in crate::meter) failures: u64,
+    pub(in crate::meter) last_error: String,
     /// Readings in a row that heard nothing on this line.
-    pub(super) silent: usize,
+    pub(in crate::meter) silent: usize,
     arrival: Option<Arrival>,
+    /// It was opened after it had been missing.
+    came_back: bool,
     tap: Tap,
 }
 
 impl Opener {
-    pub(super) fn new(tap: Tap) -> Self {
+    pub(in crate::meter) fn new(tap: Tap) -> Self {
         Self {
             line: None,
             next_try: Instant::now(),
@@ -38,12 +40,13 @@ impl Opener {
             last_error: String::new(),
             silent: 0,
             arrival: None,
+            came_back: false,
             tap,
         }
     }
 
     /// Opens the line if it is closed and its pause is over.
-    pub(super) async fn open_when_due(&mut self, port: &Port) {
+    pub(in crate::meter) async fn open_when_due(&mut self, port: &Port) {
         if self.line.is_some() || Instant::now() < self.next_try {
             return;
         }
@@ -52,6 +55,7 @@ impl Opener {
                 if self.failures > 0 {
                     info!(port = %port.name, endpoint = %port.endpoint, failed_attempts = self.failures, "the port is back");
                 }
+                self.came_back = self.failures > 0;
                 line.put_tap(&self.tap);
                 self.line = Some(line);
                 self.failures = 0;
@@ -89,7 +93,7 @@ impl Opener {
     }
 
     /// Waits until the next attempt is due: its pause is over, or the device came.
-    pub(super) async fn wait(&mut self) {
+    pub(in crate::meter) async fn wait(&mut self) {
         let Some(arrival) = &mut self.arrival else { return sleep_until(self.next_try).await };
         tokio::select! {
             () = sleep_until(self.next_try) => {}
@@ -102,13 +106,13 @@ impl Opener {
     }
 
     /// Closes the line; it may be opened again at once.
-    pub(super) fn close(&mut self) {
+    pub(in crate::meter) fn close(&mut self) {
         self.line = None;
         self.next_try = Instant::now();
     }
 
     /// Closes a line that failed again as soon as it was opened.
-    pub(super) fn close_for_a_while(&mut self) {
+    pub(in crate::meter) fn close_for_a_while(&mut self) {
         self.line = None;
         "the line went away as soon as it was used; it is opened again in a moment".clone_into(&mut self.last_error);
         self.wait_a_pause();
@@ -116,20 +120,25 @@ impl Opener {
 
     /// Closes a line whose adapter was unplugged while nobody asked; keeping it open would keep
     /// its name from the adapter that is plugged in next. It may be opened again at once.
-    pub(super) fn close_if_gone(&mut self, port: &Port) {
+    pub(in crate::meter) fn close_if_gone(&mut self, port: &Port) {
         if self.line.as_ref().is_some_and(Line::is_gone) {
             debug!(port = %port.name, "the adapter was unplugged");
             self.close();
         }
     }
 
+    /// Tells once that the port came back.
+    pub(super) const fn take_came_back(&mut self) -> bool {
+        std::mem::replace(&mut self.came_back, false)
+    }
+
     /// Why there is no line.
-    pub(super) fn sentence(&self, port: &Port) -> String {
+    pub(in crate::meter) fn sentence(&self, port: &Port) -> String {
         LineError::Open { endpoint: port.endpoint.to_string(), reason: self.last_error.clone() }.to_string()
     }
 
     /// The line works: the next failure begins with the shortest pause.
-    pub(super) const fn works(&mut self) {
+    pub(in crate::meter) const fn works(&mut self) {
         self.pause = FIRST_PAUSE;
     }
 }

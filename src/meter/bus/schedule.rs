@@ -55,6 +55,7 @@ impl Slots {
     /// A clock that was set back moves the slots with it.
     pub(super) fn follow(&mut self, now: Timestamp) {
         self.due = self.due.min(now.next_aligned(self.every).max(now));
+        self.owed = self.owed.map(|owed| owed.min(self.due));
     }
 
     /// The slot is done with: the next one is that after `now`.
@@ -67,9 +68,10 @@ impl Slots {
     pub(super) fn pass_unasked(&mut self, now: Timestamp) {
         if self.asks() {
             self.owed = self.owed.or(Some(self.due));
-            while self.is_overtaken(now) {
-                self.due = self.due.plus(self.every);
-            }
+            // In one step: a clock may have been set forward by years.
+            let every = self.every.as_millis().max(1);
+            let slots = now.since(self.due).as_millis() / every;
+            self.due = self.due.plus(Duration::from_millis(u64::try_from(slots * every).unwrap_or(u64::MAX)));
         } else {
             self.pass(now);
         }
@@ -105,6 +107,12 @@ impl Slots {
         }
     }
 
+    /// What made it silent may be over: it is asked in its next slot, but still after those that answer.
+    pub(super) fn hope(&mut self) {
+        self.factor = 1;
+        self.silent = self.silent.min(1);
+    }
+
     /// Whether the meter is asked in its next slot, or only its nulls are given.
     fn asks(&self) -> bool {
         self.owed.is_some() || self.slots_to_wait() == 0
@@ -121,7 +129,8 @@ impl Slots {
         self.due.plus(self.every.saturating_mul(self.slots_to_wait()))
     }
 
-    const fn answers(&self) -> bool {
+    /// Its last reading was not silent.
+    pub(super) const fn answers(&self) -> bool {
         self.silent == 0
     }
 
@@ -269,5 +278,17 @@ mod tests {
         assert_eq!(next([&well, &dead].into_iter(), at(201), true), Next::Read(1), "it has waited since 60 s");
         dead.pass(at(221));
         assert!(!dead.has_waited(at(240)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_by_years_neither_holds_a_waiting_meter_up_nor_forgets_it() {
+        let year = 365 * 24 * 3600;
+        let mut dead = Slots::new(Duration::from_secs(1), 1);
+        dead.begin(at(year), 0);
+        dead.stayed_silent(Duration::from_secs(1));
+        dead.pass_unasked(at(40 * year));
+        assert!(dead.due <= at(40 * year) && !dead.is_overtaken(at(40 * year)));
+        dead.follow(at(5));
+        assert!(!dead.has_waited(at(5)) && dead.has_waited(at(10)));
     }
 }

@@ -4,7 +4,9 @@
 //! because what follows it can't be trusted. An answer does not name its request, so a request that
 //! got none, or was repeated, stays *open*: the next different request of this session waits until
 //! two time limits after the open one was sent, and reads away what comes. Only requests for data
-//! are open in that sense: a late E5 carries no value, and who waits for data passes over it.
+//! are open in that sense: a late E5 carries no value, and who waits for data passes over it. The next
+//! reading waits in the same way for a second copy of the last answer. The limit of the rule: what
+//! comes later than that is not told apart; the meter's `timeout` must then be raised.
 
 use std::time::Duration;
 
@@ -50,11 +52,13 @@ pub(super) struct Link {
     pause: Duration,
     /// Until when an answer to an open request may come, and to which request.
     open: Option<(Instant, Frame)>,
+    /// Until when a second copy of the last answer may come.
+    copies_until: Option<Instant>,
 }
 
 impl Link {
     pub(super) const fn new(name: String, timeout: Duration, pause: Duration) -> Self {
-        Self { name, timeout, pause, open: None }
+        Self { name, timeout, pause, open: None, copies_until: None }
     }
 
     /// Until when an answer to an abandoned request may still come.
@@ -102,14 +106,16 @@ impl Link {
         encode(request, &mut bytes);
         let limit = self.limit(line, bytes.len());
         let asks_for_data = gives_data(request);
+        let sent_by = |now: Instant| now + limit * LATE;
         if asks_for_data {
             // Noted before the first await, so that an abandoned exchange leaves it noted.
-            self.open = Some((Instant::now() + limit * LATE, request.clone()));
+            self.open = Some((sent_by(Instant::now()), request.clone()));
         }
         trace!(meter = %self.name, ?bytes, "request");
         line.send(&bytes).await?;
         if asks_for_data {
-            self.open = Some((line.last_byte() + limit * LATE, request.clone()));
+            self.open = Some((sent_by(line.last_byte()), request.clone()));
+            self.copies_until = Some(sent_by(line.last_byte()));
         }
         let answer = self.listen(line, limit, judge).await;
         if answer.is_ok() && !repeated {
@@ -173,16 +179,32 @@ impl Link {
         if asked == request && Instant::now() < *until {
             return Ok(true);
         }
+        let until = *until;
+        self.read_away(line, until).await?;
+        self.open = None;
+        Ok(false)
+    }
+
+    /// Begins a reading: waits until nothing that belongs to the last one can come any more.
+    pub(super) async fn begin(&mut self, line: &mut Line) -> Result<(), MeterError> {
+        let open = self.open.as_ref().map(|(until, _)| *until);
+        if let Some(until) = open.max(self.copies_until) {
+            self.read_away(line, until).await?;
+        }
+        (self.open, self.copies_until) = (None, None);
+        Ok(())
+    }
+
+    async fn read_away(&self, line: &mut Line, until: Instant) -> Result<(), MeterError> {
         let mut scratch = [0; 256];
-        while Instant::now() < *until {
-            match line.receive(&mut scratch, *until).await {
+        while Instant::now() < until {
+            match line.receive(&mut scratch, until).await {
                 Ok(count) => debug!(meter = %self.name, bytes = count, "a late answer was dropped"),
                 Err(LineError::Silent(_)) => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        self.open = None;
-        Ok(false)
+        Ok(())
     }
 
     /// Waits for the silence a request needs before it, and empties the line.

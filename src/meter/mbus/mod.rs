@@ -38,8 +38,6 @@ use link::{Link, Verdict};
 /// The row of this protocol in the table of protocols.
 pub const ROW: Protocol = Protocol { name: "m-bus", driver: Driver::Asks(session), check };
 
-/// The most telegrams of one reading; a meter that never ends is cut off here.
-const TELEGRAM_LIMIT: usize = 64;
 /// After a change of rate a slave needs a moment before it listens.
 const BAUD_PAUSE: Duration = Duration::from_millis(50);
 
@@ -50,6 +48,7 @@ fn session(settings: &MeterSettings) -> Result<Box<dyn Session>, String> {
         retries: settings.retries.value(),
         application_reset: settings.application_reset.map(|code| u8::try_from(code.value()).unwrap_or(0)),
         baud: settings.switch_baud.map(|baud| baud.value()),
+        telegram_limit: usize::try_from(settings.max_telegrams.value()).unwrap_or(1),
         wanted: settings.values.clone(),
         next_fcb: FCB,
         known: settings.values.iter().map(|name| (name.clone(), String::new())).collect(),
@@ -96,6 +95,7 @@ struct Master {
     retries: u32,
     application_reset: Option<u8>,
     baud: Option<u32>,
+    telegram_limit: usize,
     wanted: Vec<String>,
     /// The frame count bit of the next request that is no repetition.
     next_fcb: u8,
@@ -112,6 +112,7 @@ fn acknowledged(frame: Frame) -> Verdict<()> {
 
 impl Master {
     async fn read_all(&mut self, line: &mut Line) -> Result<Vec<Value>, MeterError> {
+        self.link.begin(line).await?;
         let port = line.speed();
         let telegrams = match self.baud.filter(|baud| *baud != port.baud) {
             None => self.telegrams(line).await,
@@ -183,13 +184,13 @@ impl Master {
             self.next_fcb ^= FCB;
         }
         let mut telegrams: Vec<Telegram> = Vec::new();
-        let mut last: Option<Frame> = None;
-        while telegrams.len() < TELEGRAM_LIMIT {
+        let mut seen: Vec<Frame> = Vec::new();
+        while telegrams.len() < self.telegram_limit {
             let meter = telegrams.first().and_then(|first| first.header).map(|header| header.meter);
-            let Some((frame, telegram)) = self.request(line, address, meter, last.as_ref()).await? else { break };
+            let (frame, telegram) = self.request(line, address, meter, &seen).await?;
             let more = telegram.more;
             telegrams.push(telegram);
-            last = Some(frame);
+            seen.push(frame);
             if !more {
                 break;
             }
@@ -204,22 +205,22 @@ impl Master {
         Ok(telegrams)
     }
 
-    /// Asks for one telegram; `None` when the meter only repeats the last one and so has no more.
+    /// Asks for the telegram after those that were seen.
     async fn request(
         &mut self,
         line: &mut Line,
         address: u8,
         meter: Option<Meter>,
-        last: Option<&Frame>,
-    ) -> Result<Option<(Frame, Telegram)>, MeterError> {
+        seen: &[Frame],
+    ) -> Result<(Frame, Telegram), MeterError> {
         let request = Frame::Short { control: REQ_UD2 | self.next_fcb, address };
         let (mut repeats, mut empty) = (false, false);
         let target = &self.target;
         let judge = |frame: Frame| {
-            if Some(&frame) == last {
-                // The answer before came twice, or the meter does not heed the frame count bit.
+            if seen.contains(&frame) {
+                // A second copy, or the meter does not heed the frame count bit.
                 repeats = true;
-                return Verdict::Other("the answer before came again");
+                return Verdict::Other("an earlier telegram came again");
             }
             empty |= frame == Frame::Acknowledge;
             judge(target, meter, frame)
@@ -228,10 +229,13 @@ impl Master {
         match result {
             Ok(found) => {
                 self.next_fcb ^= FCB;
-                Ok(Some(found))
+                Ok(found)
             }
             Err(error) if error.must_reopen() => Err(error),
-            Err(_) if repeats => Ok(None),
+            Err(_) if repeats => {
+                let text = "it sends a telegram again instead of the next one; if it always does, set max_telegrams";
+                Err(MeterError::Damaged(text.to_owned()))
+            }
             Err(MeterError::Damaged(_)) if empty => Err(MeterError::Refused("it has no data (E5)".to_owned())),
             Err(error) => Err(error),
         }

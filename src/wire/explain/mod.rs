@@ -1,9 +1,10 @@
 //! A frame's bytes in words, layer by layer, for `weir decode`: as a table and as JSON.
 //!
 //! [`explain`] finds out by lengths and CRCs what the bytes are, unless it is told. It decrypts
-//! nothing and decodes no values.
+//! nothing, and decodes values of wired M-Bus only.
 
 mod layers;
+mod mbus;
 
 use std::fmt;
 
@@ -19,11 +20,13 @@ pub enum Format {
     Wmbus,
     /// An MBAL frame of OpenlinkIQ.
     Mbal,
+    /// A wired M-Bus frame.
+    Mbus,
 }
 
 impl Format {
     /// Every format with its word.
-    pub const ALL: &[(&str, Self)] = &[("wmbus", Self::Wmbus), ("mbal", Self::Mbal)];
+    pub const ALL: &[(&str, Self)] = &[("wmbus", Self::Wmbus), ("mbal", Self::Mbal), ("mbus", Self::Mbus)];
 
     /// Finds a format by its word.
     pub fn parse(word: &str) -> Option<Self> {
@@ -100,13 +103,16 @@ pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, Deco
     match format {
         Some(Format::Mbal) => explain_mbal(bytes),
         Some(Format::Wmbus) => explain_wmbus(bytes),
+        Some(Format::Mbus) => mbus::explain(bytes),
+        // Lengths, checksum and stop character of a frame are stricter than what follows.
+        None if bytes.len() > 1 && mbus::explain(bytes).is_ok() => mbus::explain(bytes),
         // The first block of format A ends in the same CRC as an MBAL header, but the L field that
         // it starts with fits no MBAL control field: the stricter reading goes first.
         None if format::decode(FrameFormat::A, bytes).is_ok() => explain_wmbus(bytes),
         None => explain_mbal(bytes).or_else(|_| explain_wmbus(bytes)).map_err(|fault| {
             let found =
-                format!("{} bytes whose lengths and CRCs fit neither (as wireless M-Bus: {fault})", bytes.len());
-            DecodeError::new(0, "a wireless M-Bus telegram or an MBAL frame", found)
+                format!("{} bytes whose lengths and checksums fit none (as wireless M-Bus: {fault})", bytes.len());
+            DecodeError::new(0, "a telegram of wireless M-Bus, a frame of wired M-Bus or an MBAL frame", found)
         }),
     }
 }
@@ -217,7 +223,7 @@ mod tests {
         assert_eq!(explain(&telegram(), Some(Format::Mbal)).unwrap_err().offset, 10);
         assert!(explain(&frame(), Some(Format::Wmbus)).is_err());
         let nothing = explain(b"hello, world, hello", None).unwrap_err();
-        assert!(nothing.to_string().contains("neither"), "{nothing}");
+        assert!(nothing.to_string().contains("fit none"), "{nothing}");
         assert_eq!((Format::parse("mbal"), Format::parse("MBAL")), (Some(Format::Mbal), None));
     }
 
@@ -231,7 +237,7 @@ mod tests {
                 bytes[0] = u8::try_from(bytes.len() - 1).unwrap();
                 bytes[1] = 0x44;
             }
-            for format in [None, Some(Format::Wmbus), Some(Format::Mbal)] {
+            for format in [None, Some(Format::Wmbus), Some(Format::Mbal), Some(Format::Mbus)] {
                 if let Ok(explanation) = explain(&bytes, format) {
                     prop_assert!(!explanation.to_string().is_empty() && explanation.to_json().is_object());
                 }

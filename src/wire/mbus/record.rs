@@ -197,3 +197,55 @@ impl Record {
         Self { name: name.to_owned(), value: Some(value), unit: String::new(), real: false }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names are part of what is published: an update of the library must not change them.
+    #[test]
+    fn names_and_units_stay_what_they_are() {
+        let named = |hex: &str| {
+            let bytes = data_encoding::HEXUPPER.decode(hex.as_bytes()).unwrap();
+            let found = decode(&bytes, 0).unwrap().records;
+            let [record] = found.as_slice() else { panic!("{found:?}") };
+            format!("{} {} {}", record.name, record.value.as_deref().unwrap_or("-"), record.unit)
+        };
+        let pinned = [
+            ("040639300000", "energy 12345000 Wh"),
+            ("440E01000000", "energy[1] 1000000 J"),
+            ("8420690A000000", "pressure:t2 0.10 bar"),
+            ("0C1300000080", "volume 80000.000 m³"),
+            ("0C13000000A0", "volume - m³"),
+            ("022DFEFF", "power -200 W"),
+            ("123DFEFF", "volume_flow:max -0.2 m³/h"),
+            ("2266E803", "external_temperature:min 100.0 °C"),
+            ("3262E803", "temperature_difference:error 100.0 K"),
+            ("01FD1BFF", "digital_input 255 "),
+            ("02FD171000", "error_flags 16 "),
+            ("04FD480A000000", "voltage 1.0 V"),
+            ("04FD590A000000", "current 0.010 A"),
+            ("02FB2E0500", "frequency 0.5 Hz"),
+            ("0483FC0105000000", "energy:l1 5 Wh"),
+            ("04833C05000000", "energy:negative 5 Wh"),
+            ("04937B05000000", "volume 1.005 m³"),
+            ("02FD7C0500", "vif_fd7c 5 "),
+            ("02FF130500", "manufacturer_13 5 "),
+            ("04AD6F00000000", "power:date_of_end_first - "),
+            ("04BE500A000000", "volume_flow:duration_of_first_lower_limit_exceed 10 s"),
+            ("0D78083837363534333231", "fabrication_number 12345678 "),
+            ("0DFD0CC23412", "model 1234 "),
+            ("02FC03485225740500", "%RH 0.05 "),
+        ];
+        let found = pinned.map(|(hex, _)| (hex, named(hex)));
+        assert_eq!(found, pinned.map(|(hex, expected)| (hex, expected.to_owned())));
+    }
+
+    #[test]
+    fn a_record_that_ends_early_is_refused_with_its_place() {
+        for hex in ["04", "0406", "040639", "84", "0D0605", "0D06FF"] {
+            let bytes = data_encoding::HEXUPPER.decode(hex.as_bytes()).unwrap();
+            assert_eq!(decode(&bytes, 19).unwrap_err().offset, 19, "{hex}");
+        }
+    }
+}
