@@ -20,7 +20,9 @@ mod demo;
 mod failure;
 mod log;
 mod read;
+mod report;
 mod run;
+mod scan;
 mod store;
 mod table;
 mod traffic;
@@ -37,8 +39,10 @@ use failure::Failure;
     after_help = "\
 Start here:
   weir demo                       see it work, with nothing connected
+  weir scan PORT                  which meters are on this line? proposes the configuration
   weir check                      is /etc/weir/weir.toml right?
   weir read METER                 one reading now, as a table
+  weir report                     everything tried once: the sheet to hand over
   weir run                        run the agent (systemd does this)"
 )]
 struct Arguments {
@@ -60,7 +64,9 @@ enum Command {
     Demo(demo::Demo),
     Run(run::Run),
     Check(check::Check),
+    Scan(scan::Scan),
     Read(read::Read),
+    Report(report::Report),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
     Decode(decode::Decode),
@@ -101,7 +107,9 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(command) => command.run(log),
         Command::Run(command) => command.run(config, log),
         Command::Check(command) => command.run(config),
+        Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
+        Command::Report(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),
         Command::Decode(command) => command.run(),

@@ -11,9 +11,10 @@ use super::failure::Failure;
 use super::{log, runtime, table};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter};
-use crate::meter::{self, listen};
+use crate::meter::{self, MeterError, listen};
 use crate::model::{Quality, Timestamp, Value};
 use crate::os::clock::Clock;
+use crate::os::line::LineError;
 use crate::{agent, board, config};
 
 /// How long a meter that sends by itself is waited for: DSMR 2.2 to 4 send each ten seconds.
@@ -68,7 +69,17 @@ async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
         let mut session = Meter::new(meter).map_err(Failure::config)?;
         bus::read_once(&port, &mut session).await
     };
-    read.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}", port.endpoint)))
+    read.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
+}
+
+/// What to try when a meter says nothing or nonsense.
+fn hint(error: &MeterError, port: &str) -> String {
+    match error {
+        MeterError::Line(LineError::Silent(_)) | MeterError::Damaged(_) => {
+            format!("; check power, wires, address and speed, or let \"weir scan {port}\" find what is there")
+        }
+        _ => String::new(),
+    }
 }
 
 fn shown(values: &[Value]) -> String {

@@ -25,6 +25,7 @@ pub mod listen;
 pub mod mbus;
 pub mod modbus;
 mod p1;
+pub mod scan;
 mod settings;
 mod sml;
 

@@ -410,5 +410,10 @@ pub fn inspect(path: &Path) -> Result<Status, StoreError> {
     }
 }
 
+/// Tells whether a running weir holds the store in `path`; changes nothing.
+pub fn is_in_use(path: &Path) -> bool {
+    recovery::is_held(path)
+}
+
 #[cfg(test)]
 mod tests;

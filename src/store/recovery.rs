@@ -96,3 +96,9 @@ pub(super) fn lock(path: &Path) -> Result<File, StoreError> {
     }
     Err(StoreError::Locked { path: path.to_owned() })
 }
+
+/// Whether a weir holds the store now.
+pub(super) fn is_held(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().read(true).open(path.join("lock")) else { return false };
+    flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}

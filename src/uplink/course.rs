@@ -29,6 +29,21 @@ use crate::store::StoreError;
 /// another message, which would lose it.
 const PACKET_IDS: u16 = 1024;
 
+/// Waits until the broker accepts the session of a link that connects.
+pub(super) async fn accepted(mut link: Link, plan: &Plan, limit: Duration) -> Result<Link, Failure> {
+    let failure = match timeout(limit, link.event()).await {
+        Ok(LinkEvent::Connected) => return Ok(link),
+        Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),
+        Ok(LinkEvent::Lost(None)) => Failure::new(Kind::Lost, format!("the connection to {} broke", plan.url)),
+        Err(_) => Failure::new(
+            Kind::Unreachable,
+            format!("{} did not accept the session within {} s", plan.url, limit.as_secs()),
+        ),
+    };
+    link.abandon().await;
+    Err(failure)
+}
+
 /// Everything about one broker.
 #[derive(Debug)]
 pub(super) struct Course {
@@ -85,24 +100,13 @@ impl Course {
 
     /// Connects and waits until the broker accepts the session.
     pub(super) async fn open(&self) -> Result<Link, Failure> {
-        let (plan, pace) = (&self.plan, &self.pace);
         // More than the window: the status message and document.
-        let queue = pace.messages.saturating_add(2);
+        let queue = self.pace.messages.saturating_add(2);
         let quiet = self.gate.quiet();
-        let mut link =
-            Link::open(plan.options(&self.clock, quiet)?, &plan.url, queue, PACKET_IDS.max(queue), &self.tally);
+        let options = self.plan.options(&self.clock, quiet)?;
+        let mut link = Link::open(options, &self.plan.url, queue, PACKET_IDS.max(queue), &self.tally);
         link.quiet = quiet;
-        let failure = match timeout(pace.connect, link.event()).await {
-            Ok(LinkEvent::Connected) => return Ok(link),
-            Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),
-            Ok(LinkEvent::Lost(None)) => Failure::new(Kind::Lost, format!("the connection to {} broke", plan.url)),
-            Err(_) => Failure::new(
-                Kind::Unreachable,
-                format!("{} did not accept the session within {} s", plan.url, pace.connect.as_secs()),
-            ),
-        };
-        link.abandon().await;
-        Err(failure)
+        accepted(link, &self.plan, self.pace.connect).await
     }
 
     /// Holds an accepted session until it ends, or `leave` turns true and it has said goodbye.

@@ -29,6 +29,7 @@ mod mirror;
 mod plan;
 mod progress;
 mod queue;
+mod rehearsal;
 mod session;
 mod settings;
 mod source;
@@ -62,6 +63,7 @@ pub use self::health::Health;
 use self::health::Report;
 use self::mirror::Mirror;
 use self::plan::Plan;
+pub use self::rehearsal::rehearse;
 pub use self::settings::{
     Arrangement, BackoffSettings, BrokerSettings, Compression, Connect, Profile, StatusSettings, UplinkSettings,
 };

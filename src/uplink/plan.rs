@@ -79,6 +79,13 @@ impl Plan {
         })
     }
 
+    /// The same for a session that only shows that it can be had: it leaves no will, and does not
+    /// throw out the session of a running agent when it has a client id of its own.
+    pub(super) fn for_rehearsal(self, beside_an_agent: bool) -> Self {
+        let suffix = if beside_an_agent { "-report" } else { "" };
+        Self { will: None, status: None, client_id: format!("{}{suffix}", self.client_id), ..self }
+    }
+
     /// Stands for the broker in a mirror's record: another address, client id or user is another
     /// consumer.
     pub(super) fn key(&self) -> u64 {

@@ -1,0 +1,168 @@
+//! What a person sees of a scan.
+
+use std::io::Write;
+use std::time::Duration;
+
+use super::print;
+use crate::cli::table;
+use crate::meter::Address;
+use crate::meter::scan::{End, Event, Found, Place, configuration};
+use crate::os::line::Endpoint;
+
+/// Shows a scan and keeps what it found.
+pub(super) struct Screen {
+    json: bool,
+    terminal: bool,
+    /// The meters so far.
+    pub(super) found: Vec<Found>,
+    warnings: Vec<String>,
+    /// The progress line that stands on the terminal now.
+    line: String,
+}
+
+impl Screen {
+    pub(super) fn new(json: bool, terminal: bool) -> Self {
+        Self { json, terminal, found: Vec::new(), warnings: Vec::new(), line: String::new() }
+    }
+
+    /// Tells how long it will take.
+    pub(super) fn begin(&mut self, endpoint: &Endpoint, estimate: Duration, limit: Duration) {
+        if self.json {
+            let object = serde_json::json!({
+                "event": "begin", "port": endpoint.to_string(),
+                "estimate_seconds": estimate.as_secs(), "limit_seconds": limit.as_secs(),
+            });
+            print(&format!("{object}\n"));
+            return;
+        }
+        let bound = if estimate > limit {
+            format!("about {}, ended after {} (--limit)", span(estimate), span(limit))
+        } else {
+            format!("at most about {}", span(estimate))
+        };
+        self.say(&format!("scanning {endpoint}: {bound}; only reads; Ctrl-C shows what was found so far"));
+    }
+
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Progress(thousandths, what) => self.progress(thousandths, &what),
+            Event::Warning(sentence) => {
+                if self.json {
+                    print(&format!("{}\n", serde_json::json!({ "event": "warning", "message": sentence })));
+                } else {
+                    self.say(&format!("  ! {}", table::printable(&sentence)));
+                }
+                self.warnings.push(sentence);
+            }
+            Event::Found(found) => {
+                if self.json {
+                    print(&format!("{}\n", object(&found)));
+                } else {
+                    self.say(&format!("  + {}", line(&found)));
+                }
+                self.found.push(*found);
+            }
+        }
+    }
+
+    fn progress(&mut self, thousandths: u32, what: &str) {
+        const WIDTH: u32 = 24;
+        if !self.terminal || self.json {
+            return;
+        }
+        let full = (thousandths * WIDTH / 1000).min(WIDTH);
+        let bar: String = (0..WIDTH).map(|n| if n < full { '#' } else { '.' }).collect();
+        // A terminal of 80 columns must not wrap it.
+        let what: String = table::printable(what).chars().take(44).collect();
+        let line = format!("[{bar}] {:>3} % {what}", thousandths / 10);
+        if line != self.line {
+            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+            self.line = line;
+        }
+    }
+
+    /// Writes a line above the progress.
+    fn say(&mut self, text: &str) {
+        self.clear();
+        let _ = writeln!(std::io::stderr(), "{text}");
+    }
+
+    fn clear(&mut self) {
+        if !std::mem::take(&mut self.line).is_empty() {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+
+    /// Prints the tables to paste, and how it ended.
+    pub(super) fn end(&mut self, place: &Place, ended: Option<End>, took: Duration, failed: bool) {
+        self.clear();
+        let proposal = configuration(place, &self.found);
+        let word = match ended {
+            Some(End::Finished) => "finished",
+            Some(End::OutOfTime) => "out of time",
+            None if failed => "failed",
+            None => "stopped",
+        };
+        if self.json {
+            let object = serde_json::json!({
+                "event": "end", "how": word, "seconds": took.as_secs_f64().round(), "found": self.found.len(),
+                "warnings": self.warnings.iter().chain(&proposal.warnings).collect::<Vec<_>>(),
+                "configuration": if self.found.is_empty() { String::new() } else { proposal.text },
+            });
+            print(&format!("{object}\n"));
+            return;
+        }
+        let count = match self.found.len() {
+            1 => "1 meter".to_owned(),
+            n => format!("{n} meters"),
+        };
+        self.say(&format!("{word} after {}: {count}", span(took)));
+        for warning in &proposal.warnings {
+            let _ = writeln!(std::io::stderr(), "  ! {}", table::printable(warning));
+        }
+        if !self.found.is_empty() {
+            let _ = writeln!(std::io::stderr(), "paste this into weir.toml:\n");
+            print(&proposal.text);
+        }
+    }
+}
+
+fn speed(found: &Found) -> String {
+    format!("{} {}", found.speed.baud, found.speed.framing)
+}
+
+fn line(found: &Found) -> String {
+    let speed = if found.protocol == "modbus-tcp" { String::new() } else { format!(" {}", speed(found)) };
+    let address = match (&found.address, &found.own_address) {
+        (Some(Address::Number(n)), _) => format!(" address {n}"),
+        (Some(Address::Text(text)), _) => format!(" address {text}"),
+        (None, Some(own)) => format!(" (address {own})"),
+        (None, None) => String::new(),
+    };
+    let how = if found.answered_in.is_zero() {
+        "heard".to_owned()
+    } else {
+        format!("answered in {} ms", found.answered_in.as_millis())
+    };
+    table::printable(&format!("{}{speed}{address}: {}, {how}", found.protocol, found.who))
+}
+
+fn object(found: &Found) -> serde_json::Value {
+    serde_json::json!({
+        "event": "found", "protocol": found.protocol, "baud": found.speed.baud,
+        "framing": found.speed.framing.to_string(), "address": found.address.as_ref().map(ToString::to_string),
+        "own_address": found.own_address, "maker": found.who.maker, "model": found.who.model,
+        "version": found.who.version, "serial": found.who.serial, "profile": found.profile,
+        "answered_ms": found.answered_in.as_millis(), "notes": found.notes,
+    })
+}
+
+/// A duration as a person says it.
+fn span(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+    }
+}
