@@ -23,6 +23,8 @@ pub struct MeterHealth {
     pub last_answer: Option<Timestamp>,
     /// The last error, in one sentence, and when.
     pub last_error: Option<(Timestamp, String)>,
+    /// How its load profile is read, when it is.
+    pub profile: Option<super::ProfileHealth>,
 }
 
 /// A cheap handle to the counters of all meters; clones share them.
@@ -40,7 +42,7 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn update<T>(&self, meter: &str, change: impl FnOnce(&mut MeterHealth) -> T) -> T {
+    pub(super) fn update<T>(&self, meter: &str, change: impl FnOnce(&mut MeterHealth) -> T) -> T {
         let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !meters.contains_key(meter) {
             meters.insert(meter.to_owned(), MeterHealth::default());

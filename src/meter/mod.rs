@@ -16,11 +16,13 @@ use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
 pub mod bus;
+pub mod gaps;
 mod health;
 pub mod iec62056;
 mod modbus;
 mod settings;
 
+pub use gaps::ProfileHealth;
 pub use health::{Health, MeterHealth};
 pub use settings::{
     Address, LoadProfileSettings, MeterSettings, PortSettings, RegisterSettings, Rs485Direction, Rs485Settings,
