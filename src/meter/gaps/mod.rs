@@ -85,6 +85,7 @@ struct Round {
     /// The newest end that was known when the round began; the overlap is asked for once.
     known: Option<i64>,
     overlap: bool,
+    trusted: bool,
     succeeded: bool,
 }
 
@@ -121,6 +122,8 @@ pub struct Gaps {
     stuck: u32,
     /// What is left out, and since when.
     refused: (Covered, Option<Instant>),
+    /// What was dealt with once and is looked at again.
+    reopened: Covered,
 }
 
 fn millis(duration: Duration) -> i64 {
@@ -146,6 +149,7 @@ impl Gaps {
             searching: false,
             stuck: 0,
             refused: (Covered::default(), None),
+            reopened: Covered::default(),
         }
     }
 
@@ -243,6 +247,14 @@ impl Gaps {
             round.overlap = false;
             return fresh;
         }
+        if self.period > 0
+            && let Some(known) = self.round.as_ref().and_then(|round| round.known)
+            && known == open
+            && fresh.first().is_some_and(|first| first.end.as_millis() <= known)
+        {
+            // Something new where all was known: the meter's clock was set back.
+            self.reopen(known, 0);
+        }
         self.close(open, piece.until.as_millis(), newest, &ends);
         let last = self.round.as_ref().is_some_and(|round| round.cursor >= round.until);
         let until = piece.until.as_millis();
@@ -254,7 +266,7 @@ impl Gaps {
             // The meter may have given the beginning only: it is asked on from there.
             round.cursor = newest;
         } else if last {
-            self.notice_lag(now);
+            self.notice_lag();
             self.end_round(now);
         }
         fresh
@@ -295,7 +307,7 @@ impl Gaps {
             Some(end) if !now.trusted => (self.state.covered.start().unwrap_or(end), wall.max(end + millis(DAY))),
             _ => (floor, wall),
         };
-        Round { cursor, until, run: None, known, overlap: true, succeeded: false }
+        Round { cursor, until, run: None, known, overlap: true, trusted: now.trusted, succeeded: false }
     }
 
     /// The first stretch from the cursor on that is neither dealt with nor left out.
@@ -377,22 +389,27 @@ impl Gaps {
         // Which interval an end belongs to: a meter closes one early when its clock is set.
         let slot = |end: i64| end.saturating_sub(1).div_euclid(period);
         for (after, until) in new {
-            let after = (*after).max(since);
-            let expected = slot(*until).saturating_sub(slot(after)).max(0);
-            let mut had: Vec<i64> = ends.iter().filter(|e| **e > after && **e <= *until).map(|e| slot(*e)).collect();
-            had.dedup();
-            let missing = expected.saturating_sub(i64::try_from(had.len()).unwrap_or(i64::MAX)).max(0);
-            self.state.absent = self.state.absent.saturating_add(u64::try_from(missing).unwrap_or(0));
+            let mut from = (*after).max(since);
+            // What was opened again was counted before.
+            while let Some((after, until)) = self.reopened.first_open(from, *until) {
+                let expected = slot(until).saturating_sub(slot(after)).max(0);
+                let mut had: Vec<i64> = ends.iter().filter(|e| **e > after && **e <= until).map(|e| slot(*e)).collect();
+                had.dedup();
+                let missing = expected.saturating_sub(i64::try_from(had.len()).unwrap_or(i64::MAX)).max(0);
+                self.state.absent = self.state.absent.saturating_add(u64::try_from(missing).unwrap_or(0));
+                from = until;
+            }
         }
     }
 
     /// A meter whose newest interval lags more than ever had its clock set back: what it recorded
     /// since then stands among times that are dealt with, and they are opened again.
-    fn notice_lag(&mut self, now: &Now) {
-        let known = self.round.as_ref().and_then(|round| round.known);
+    fn notice_lag(&mut self) {
+        let Some(Round { known, until, trusted: true, .. }) = self.round else { return };
         let newest = self.state.covered.end().filter(|end| known.is_none_or(|known| *end > known));
-        let (Some(newest), true) = (newest, now.trusted && self.period > 0) else { return };
-        let lag = now.wall.as_millis().saturating_sub(newest);
+        let (Some(newest), true) = (newest, self.period > 0) else { return };
+        // From the beginning of the round on, which may be long ago: nothing newer was asked for.
+        let lag = until.saturating_sub(newest);
         let Some((least, followed)) = self.state.lag else {
             self.state.lag = Some((lag, lag));
             return;
@@ -400,11 +417,17 @@ impl Gaps {
         if lag > followed.saturating_add(2 * self.period)
             && let Some(known) = known
         {
-            let back = lag.saturating_sub(least).saturating_add(2 * self.period);
-            let floor = self.state.covered.start().unwrap_or(known);
-            self.state.covered.remove(known.saturating_sub(back).max(floor), known);
+            self.reopen(known, lag.saturating_sub(least).saturating_add(2 * self.period));
         }
         self.state.lag = Some((least.min(lag), lag.max(least)));
+    }
+
+    /// Opens what was dealt with before `known` again, a day of it at least.
+    fn reopen(&mut self, known: i64, back: i64) {
+        let from = self.state.covered.start().unwrap_or(known).max(known.saturating_sub(back.max(millis(DAY))));
+        self.state.covered.remove(from, known);
+        self.reopened.add(from, known);
+        self.reopened.bound(1);
     }
 }
 
