@@ -60,7 +60,7 @@ impl Turn {
     /// How the line is to be opened.
     pub const fn direction(self) -> line::Direction {
         match self {
-            Self::Kernel => line::Direction::Kernel,
+            Self::Kernel => line::Direction::Kernel(line::Turnaround::PLAIN),
             Self::Auto | Self::None => line::Direction::Automatic,
         }
     }

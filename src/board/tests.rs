@@ -32,7 +32,7 @@ fn a_logical_port_name_becomes_a_device_and_a_direction() {
     let board = load_from("mine", dir.path()).unwrap();
     let port = board.port("rs485-1").unwrap();
     assert_eq!(port.device, Path::new("/dev/ttyS7"));
-    assert_eq!(port.direction.direction(), crate::os::line::Direction::Kernel);
+    assert_eq!(port.direction.direction(), crate::os::line::Direction::Kernel(crate::os::line::Turnaround::PLAIN));
     assert!(board.port("rs485-2").is_none());
     assert_eq!(board.description.size_budget.bytes(), 6 << 20);
 }

@@ -40,7 +40,7 @@ impl Port {
     /// Makes a port of its settings and the place its name stands for.
     pub fn new(settings: &PortSettings, endpoint: Endpoint) -> Self {
         let direction = match settings.rs485.direction {
-            Rs485Direction::Kernel => Direction::Kernel,
+            Rs485Direction::Kernel => Direction::Kernel(crate::os::line::Turnaround::default()),
             Rs485Direction::Auto | Rs485Direction::None => Direction::Automatic,
         };
         let speed = Speed { baud: settings.baud.value(), framing: settings.framing };
