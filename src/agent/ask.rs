@@ -1,0 +1,174 @@
+//! What a running agent can be asked, and its answers; whoever asks, by whatever way.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use tokio::time::{Instant, timeout};
+
+use super::{Evidence, statement};
+use crate::meter::bus::Handle;
+use crate::model::{Timestamp, Value};
+use crate::os::line::{Listener, Speed, Traced, What};
+
+/// A reading waits for the bus at most so long.
+const READ_LIMIT: Duration = Duration::from_mins(5);
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "ask", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Ask {
+    /// How every meter has been doing.
+    Meters,
+    /// The values of one meter, now.
+    Read {
+        /// Its name.
+        meter: String,
+    },
+    /// Every byte on a port from now on.
+    Trace {
+        /// Its name.
+        port: String,
+    },
+}
+
+impl Ask {
+    /// Reads a question such as `{"ask":"read","meter":"main"}`.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| {
+            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
+        })
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// All of it.
+    Whole(Json),
+    /// What happens on a line, one event after the other, until nobody wants it any more.
+    Trace(Trace),
+}
+
+/// A port that can be asked for things.
+#[derive(Debug, Clone)]
+pub(super) struct Door {
+    /// The port's bus; `None` when its meters send by themselves.
+    pub(super) bus: Option<Handle>,
+    pub(super) port: String,
+    pub(super) meters: Vec<String>,
+}
+
+/// Where questions are answered; clones share what they know.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    pub(super) evidence: Evidence,
+    pub(super) doors: Vec<Door>,
+}
+
+impl Desk {
+    /// Answers a question; an error is one sentence.
+    pub(super) async fn answer(&self, ask: Ask) -> Result<Answer, String> {
+        match ask {
+            Ask::Meters => Ok(Answer::Whole(self.meters())),
+            Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
+            Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
+        }
+    }
+
+    /// Every configured meter, also one that was not asked yet, with its port.
+    fn meters(&self) -> Json {
+        let mut told = statement::meters(&self.evidence);
+        if let Some(members) = told.as_object_mut() {
+            for door in &self.doors {
+                for meter in &door.meters {
+                    let member = members.entry(meter.clone()).or_insert_with(|| json!({}));
+                    if let Some(member) = member.as_object_mut() {
+                        member.insert("port".into(), json!(door.port));
+                    }
+                }
+            }
+        }
+        told
+    }
+
+    async fn read(&self, meter: &str) -> Result<Json, String> {
+        let Some(door) = self.doors.iter().find(|d| d.meters.iter().any(|m| m == meter)) else {
+            let known: Vec<_> = self.doors.iter().flat_map(|d| &d.meters).map(String::as_str).collect();
+            return Err(format!("the running agent has no meter \"{meter}\"; known: {}", known.join(", ")));
+        };
+        let Some(bus) = &door.bus else {
+            return Err(format!("meter \"{meter}\" sends by itself and can't be asked"));
+        };
+        let values = timeout(READ_LIMIT, bus.read(meter))
+            .await
+            .map_err(|_| format!("port \"{}\" had no time for meter \"{meter}\" within 5 minutes", door.port))??;
+        Ok(reading(meter, self.evidence.clock.now(), &values))
+    }
+
+    fn trace(&self, port: &str) -> Result<Trace, String> {
+        let Some(door) = self.doors.iter().find(|d| d.port == port) else {
+            let known: Vec<_> = self.doors.iter().map(|d| d.port.as_str()).collect();
+            return Err(format!("the running agent has no port \"{port}\" with meters; known: {}", known.join(", ")));
+        };
+        let Some(bus) = &door.bus else {
+            return Err(format!("port \"{port}\" can't be traced while the agent runs: its meters send by themselves"));
+        };
+        Ok(Trace::new(bus.tap().listen()))
+    }
+}
+
+/// A reading as JSON, as `weir read --json` prints it.
+pub fn reading(meter: &str, time: Timestamp, values: &[Value]) -> Json {
+    let value =
+        |v: &Value| json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() });
+    json!({ "meter": meter, "timestamp": time.to_string(), "values": values.iter().map(value).collect::<Vec<_>>() })
+}
+
+/// What happens on a line, as JSON: `at` counts microseconds from the first event's beginning on.
+#[derive(Debug)]
+pub struct Trace {
+    listener: Listener,
+    begun: Instant,
+}
+
+impl Trace {
+    /// Begins now.
+    pub fn new(listener: Listener) -> Self {
+        Self { listener, begun: Instant::now() }
+    }
+
+    /// Waits for the next event; `None` when the port is closed for good.
+    pub async fn next(&mut self) -> Option<Json> {
+        let Traced { at, what } = self.listener.next().await?;
+        let at = u64::try_from(at.saturating_duration_since(self.begun).as_micros()).unwrap_or(u64::MAX);
+        let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+        let speed = |speed: Speed| format!("{} {}", speed.baud, speed.framing);
+        Some(match what {
+            What::Opened(at_speed) => json!({ "at": at, "what": "opened", "speed": speed(at_speed) }),
+            What::Closed => json!({ "at": at, "what": "closed" }),
+            What::Speed(new) => json!({ "at": at, "what": "speed", "speed": speed(new) }),
+            What::Sent(bytes) => json!({ "at": at, "what": "sent", "hex": hex(&bytes) }),
+            What::Received(bytes) => json!({ "at": at, "what": "received", "hex": hex(&bytes) }),
+            What::Missed(events) => json!({ "at": at, "what": "missed", "events": events }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_read_strictly_and_a_mistake_says_what_can_be_asked() {
+        assert_eq!(Ask::parse("{\"ask\":\"meters\"}"), Ok(Ask::Meters));
+        assert_eq!(Ask::parse("{\"ask\":\"read\",\"meter\":\"m\"}"), Ok(Ask::Read { meter: "m".into() }));
+        assert_eq!(Ask::parse("{\"ask\":\"trace\",\"port\":\"p\"}"), Ok(Ask::Trace { port: "p".into() }));
+        for bad in ["", "{}", "[]", "{\"ask\":\"write\"}", "{\"ask\":\"read\"}", "{\"ask\":\"read\",\"meter\":1}"] {
+            assert!(Ask::parse(bad).unwrap_err().contains("{\"ask\":\"meters\"}"), "{bad}");
+        }
+    }
+}
