@@ -20,15 +20,15 @@ use std::time::Duration;
 
 use peers::Peer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use toml::de::{DeTable, DeValue};
-use weir::meter::bus::{self, Job, Meter, Port};
+use weir::meter::bus::{self, Handle, Meter, Port};
 use weir::meter::{Health, MeterSettings};
 use weir::model::{Body, Frame, Quality, Value};
 use weir::os::clock::Clock;
-use weir::os::line::{Direction, Endpoint, Framing, Speed};
+use weir::os::line::{Endpoint, Framing, Speed};
 use weir::setting::{Node, Problems, Setting};
 use weir::sim::modbus_meter::{Fault, ModbusMeters, Served};
 
@@ -50,12 +50,12 @@ fn meter(name: &str, rest: &str, registers: &[(&str, &str)]) -> Meter {
 
 fn port(endpoint: Endpoint, baud: u32) -> Port {
     let speed = Speed { baud, framing: Framing::EIGHT_N_ONE };
-    Port { name: "p".to_owned(), endpoint, speed, direction: Direction::Automatic }
+    Port::plain("p", endpoint, speed)
 }
 
 /// A bus under test.
 struct Bus {
-    jobs: mpsc::Sender<Job>,
+    jobs: Handle,
     frames: mpsc::Receiver<Frame>,
     health: Health,
     task: JoinHandle<()>,
@@ -64,7 +64,7 @@ struct Bus {
 impl Bus {
     fn start(endpoint: Endpoint, baud: u32, meters: Vec<Meter>) -> Self {
         let (frames_in, frames) = mpsc::channel(64);
-        let (jobs, jobs_out) = mpsc::channel(4);
+        let (jobs, jobs_out) = Handle::new("p");
         let health = Health::new();
         let run = bus::run(port(endpoint, baud), meters, frames_in, jobs_out, Clock::system(), health.clone());
         Self { jobs, frames, health, task: tokio::spawn(run) }
@@ -79,9 +79,7 @@ impl Bus {
     }
 
     async fn read(&self, meter: &str) -> Result<Vec<Value>, String> {
-        let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job { meter: meter.to_owned(), reply }).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(30), answer).await.expect("the bus answers").unwrap()
+        tokio::time::timeout(Duration::from_secs(30), self.jobs.read(meter)).await.expect("the bus answers")
     }
 
     async fn texts(&self, meter: &str) -> Vec<String> {

@@ -53,20 +53,12 @@ pub enum Answer {
     Trace(Trace),
 }
 
-/// A port that can be asked for things.
-#[derive(Debug, Clone)]
-pub(super) struct Door {
-    /// The port's bus; `None` when its meters send by themselves.
-    pub(super) bus: Option<Handle>,
-    pub(super) port: String,
-    pub(super) meters: Vec<String>,
-}
-
 /// Where questions are answered; clones share what they know.
 #[derive(Debug, Clone)]
 pub(super) struct Desk {
     pub(super) evidence: Evidence,
-    pub(super) doors: Vec<Door>,
+    /// Every configured meter and its port.
+    pub(super) meters: Vec<(String, String)>,
 }
 
 impl Desk {
@@ -82,49 +74,49 @@ impl Desk {
     /// Every configured meter, also one that was not asked yet, with its port.
     fn meters(&self) -> Json {
         let mut told = statement::meters(&self.evidence);
-        if let Some(members) = told.as_object_mut() {
-            for door in &self.doors {
-                for meter in &door.meters {
-                    let member = members.entry(meter.clone()).or_insert_with(|| json!({}));
-                    if let Some(member) = member.as_object_mut() {
-                        member.insert("port".into(), json!(door.port));
-                    }
-                }
+        for (meter, port) in &self.meters {
+            let members = told.as_object_mut().map(|m| m.entry(meter.clone()).or_insert_with(|| json!({})));
+            if let Some(member) = members.and_then(Json::as_object_mut) {
+                member.insert("port".into(), json!(port));
             }
         }
         told
     }
 
     async fn read(&self, meter: &str) -> Result<Json, String> {
-        let Some(door) = self.doors.iter().find(|d| d.meters.iter().any(|m| m == meter)) else {
-            let known: Vec<_> = self.doors.iter().flat_map(|d| &d.meters).map(String::as_str).collect();
+        let Some((_, port)) = self.meters.iter().find(|(name, _)| name == meter) else {
+            let known: Vec<_> = self.meters.iter().map(|(name, _)| name.as_str()).collect();
             return Err(format!("the running agent has no meter \"{meter}\"; known: {}", known.join(", ")));
         };
-        let Some(bus) = &door.bus else {
+        let Some(bus) = self.bus(port) else {
             return Err(format!("meter \"{meter}\" sends by itself and can't be asked"));
         };
         let values = timeout(READ_LIMIT, bus.read(meter))
             .await
-            .map_err(|_| format!("port \"{}\" had no time for meter \"{meter}\" within 5 minutes", door.port))??;
+            .map_err(|_| format!("port \"{port}\" had no time for meter \"{meter}\" within 5 minutes"))?
+            .map_err(|error| format!("meter \"{meter}\" on port \"{port}\": {error}"))?;
         Ok(reading(meter, self.evidence.clock.now(), &values))
     }
 
     fn trace(&self, port: &str) -> Result<Trace, String> {
-        let Some(door) = self.doors.iter().find(|d| d.port == port) else {
-            let known: Vec<_> = self.doors.iter().map(|d| d.port.as_str()).collect();
-            return Err(format!("the running agent has no port \"{port}\" with meters; known: {}", known.join(", ")));
-        };
-        let Some(bus) = &door.bus else {
-            return Err(format!("port \"{port}\" can't be traced while the agent runs: its meters send by themselves"));
+        let Some(bus) = self.bus(port) else {
+            let known: Vec<_> = self.evidence.buses.iter().map(Handle::port).collect();
+            return Err(format!(
+                "the running agent asks no meter on a port \"{port}\"; it asks on: {}",
+                known.join(", ")
+            ));
         };
         Ok(Trace::new(bus.tap().listen()))
+    }
+
+    fn bus(&self, port: &str) -> Option<&Handle> {
+        self.evidence.buses.iter().find(|bus| bus.port() == port)
     }
 }
 
 /// A reading as JSON, as `weir read --json` prints it.
 pub fn reading(meter: &str, time: Timestamp, values: &[Value]) -> Json {
-    let value =
-        |v: &Value| json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() });
+    let value = |v: &Value| json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() });
     json!({ "meter": meter, "timestamp": time.to_string(), "values": values.iter().map(value).collect::<Vec<_>>() })
 }
 

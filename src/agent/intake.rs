@@ -95,8 +95,9 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::store::{StoreSettings, SyncPolicy};
     use crate::model::{Body, Lane, Reading, Stamp, Timestamp};
+    use crate::setting::Size;
+    use crate::store::{StoreSettings, SyncPolicy};
 
     fn frame(number: i64) -> Frame {
         let body = Body::Reading(Reading { meter: "m".into(), values: vec![] });
@@ -126,7 +127,11 @@ mod tests {
     #[tokio::test]
     async fn a_marker_is_answered_when_the_frames_before_it_are_durable() {
         let home = tempfile::tempdir().unwrap();
-        let settings = StoreSettings { path: home.path().to_owned(), sync: SyncPolicy::Every(Duration::from_hours(1)), ..StoreSettings::default() };
+        let settings = StoreSettings {
+            path: home.path().to_owned(),
+            max_size: Size::from_bytes(64 << 20),
+            sync: SyncPolicy::Every(Duration::from_hours(1)),
+        };
         let store = Store::open(&settings).unwrap();
         let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
         let (markers, asked) = mpsc::channel(MARKERS_WAITING);

@@ -3,11 +3,13 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::Evidence;
+use crate::meter::{MeterHealth, ProfileHealth};
 use crate::model::{ClockState, Stamp, Timestamp};
 use crate::store::{Status, Store};
 use crate::uplink::{Account, Amount};
@@ -105,8 +107,19 @@ fn broker(health: &crate::uplink::Health) -> Value {
     })
 }
 
-fn meters(evidence: &Evidence) -> Value {
+pub(super) fn meters(evidence: &Evidence) -> Value {
+    let profile = |health: &ProfileHealth| {
+        json!({
+            "delivered": health.delivered,
+            "absent": health.absent,
+            "newest": time(health.newest),
+            "failing": health.failing,
+            "last_error": health.last_error.as_ref().map(|(_, error)| error),
+            "last_error_at": time(health.last_error.as_ref().map(|(at, _)| *at)),
+        })
+    };
     let meters = evidence.meters.meters().into_iter().map(|(name, health)| {
+        let line = on_the_line(&health);
         let (error_at, error) = health.last_error.unzip();
         let told = json!({
             "answers": health.answers,
@@ -117,10 +130,40 @@ fn meters(evidence: &Evidence) -> Value {
             "last_answer": time(health.last_answer),
             "last_error": error,
             "last_error_at": time(error_at),
+            "stretch": health.stretch,
+            "not_asked": health.not_asked,
+            "line": line,
+            "profile": health.profile.as_ref().map(profile),
         });
         (name, told)
     });
     Value::Object(meters.collect::<Map<_, _>>())
+}
+
+/// What settles whether it is the meter, the cable or the gateway.
+fn on_the_line(health: &MeterHealth) -> Value {
+    let millis = |delay: Option<Duration>| delay.map(|d| d.as_micros().div_ceil(1000));
+    let delays = &health.delays;
+    let exchange = health.exchange.as_ref().map(|(at, exchange)| {
+        json!({
+            "at": time(Some(*at)),
+            "sent": HEXLOWER.encode(&exchange.sent),
+            "sent_bytes": exchange.sent_bytes,
+            "received": HEXLOWER.encode(&exchange.received),
+            "received_bytes": exchange.received_bytes,
+        })
+    });
+    json!({
+        "requests": health.requests,
+        "unanswered": health.unanswered,
+        "damaged": health.damaged_answers,
+        "echoes": health.echoes,
+        "collisions": health.collisions,
+        "delay_ms": {
+            "p50": millis(delays.percentile(50)), "p95": millis(delays.percentile(95)), "max": millis(delays.longest()),
+        },
+        "exchange": exchange,
+    })
 }
 
 fn receivers(evidence: &Evidence) -> Value {

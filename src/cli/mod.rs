@@ -19,10 +19,12 @@ mod decode;
 mod demo;
 mod failure;
 mod log;
+mod meters;
 mod read;
 mod run;
 mod store;
 mod table;
+mod trace;
 mod traffic;
 
 use failure::Failure;
@@ -39,6 +41,8 @@ Start here:
   weir demo                       see it work, with nothing connected
   weir check                      is /etc/weir/weir.toml right?
   weir read METER                 one reading now, as a table
+  weir meters                     how every meter has been doing
+  weir trace PORT                 the bytes on a port, and what they mean
   weir run                        run the agent (systemd does this)"
 )]
 struct Arguments {
@@ -61,6 +65,8 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Read(read::Read),
+    Meters(meters::Meters),
+    Trace(trace::Trace),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
     Decode(decode::Decode),
@@ -102,6 +108,8 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Run(command) => command.run(config, log),
         Command::Check(command) => command.run(config),
         Command::Read(command) => command.run(config, log),
+        Command::Meters(command) => command.run(config),
+        Command::Trace(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),
         Command::Decode(command) => command.run(),

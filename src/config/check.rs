@@ -43,6 +43,9 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
         }
     }
     for port in &settings.port {
+        if let Some(fault) = port.rs485.fault() {
+            problems.error(port.name.span(), format!("rs485 of port \"{}\": {fault}", *port.name));
+        }
         if !settings.meter.iter().any(|m| *m.port == *port.name) {
             problems.warning(port.name.span(), format!("port \"{}\" has no meter and will not be opened", *port.name));
         }

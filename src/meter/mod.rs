@@ -8,6 +8,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -23,10 +24,10 @@ mod modbus;
 mod settings;
 
 pub use gaps::ProfileHealth;
-pub use health::{Health, MeterHealth};
+pub use health::{Delays, Health, MeterHealth};
 pub use settings::{
-    Address, LoadProfileSettings, MeterSettings, PortSettings, RegisterSettings, Rs485Direction, Rs485Settings,
-    UtcOffset,
+    Address, EchoSetting, Level, LoadProfileSettings, MeterSettings, PortSettings, RegisterSettings, Rs485Direction,
+    Rs485Settings, UtcOffset,
 };
 
 /// What a read gives: the values, also those that were refused.
@@ -45,6 +46,11 @@ pub trait Session: Send {
     /// answer of another session with the same address; `None` when there is no such danger.
     fn late_until(&self) -> Option<Instant> {
         None
+    }
+
+    /// The silence that the line needs between this meter and any other, before and after.
+    fn guard(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// The meter's load profile, when it keeps one and the settings want it.
@@ -102,6 +108,9 @@ impl fmt::Debug for Protocol {
 /// Every protocol this build can speak.
 pub const PROTOCOLS: &[Protocol] = &[modbus::RTU, modbus::TCP, iec62056::ROW];
 
+/// Protocols whose sessions set the speed themselves, or that have none.
+const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];
+
 impl Protocol {
     /// Makes a session with one meter.
     ///
@@ -132,6 +141,11 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     } else {
         let known = PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
+        problems.error(settings.protocol.span(), message);
+    }
+    let own_speed = OWN_SPEED.contains(&settings.protocol.as_str());
+    if own_speed && (settings.baud.is_some() || settings.framing.is_some()) {
+        let message = format!("baud and framing are not for {}, which has a speed of its own", *settings.protocol);
         problems.error(settings.protocol.span(), message);
     }
     if settings.every.is_zero() {
@@ -165,6 +179,7 @@ impl MeterError {
     /// The quality of the values that this error left unread.
     pub const fn quality(&self) -> Quality {
         match self {
+            Self::Line(LineError::Collision) => Quality::Invalid,
             Self::Line(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
             Self::Refused(_) => Quality::Refused,

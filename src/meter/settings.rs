@@ -6,7 +6,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use crate::model::Decimal;
-use crate::os::line::Framing;
+use crate::os::line::{Echo, Framing, Turnaround};
 use crate::setting::{At, Count, Node, Printed, Problems, Setting, Shape};
 use crate::{choices, settings};
 
@@ -24,6 +24,34 @@ settings! {
         pub framing: Framing = "8N1",
         /// Who turns an RS485 transceiver around.
         pub rs485: Rs485Settings = {},
+        /// Whether what is sent comes back, as with many RS485 adapters and all optical heads.
+        pub echo: EchoSetting = "auto",
+        /// The silence kept on the line between one meter and another; where the protocol or a
+        /// change of speed needs more, it is more.
+        pub guard: Duration = "0ms",
+    }
+}
+
+choices! {
+    /// Whether what is sent comes back.
+    pub enum EchoSetting {
+        /// It is found out: two exchanges in which something else follows a copy of the request.
+        Auto = "auto",
+        /// All that is sent comes back; a damaged copy is a collision.
+        Yes = "yes",
+        /// Nothing comes back.
+        No = "no",
+    }
+}
+
+impl EchoSetting {
+    /// What the line is told.
+    pub const fn echo(self) -> Echo {
+        match self {
+            Self::Auto => Echo::Auto,
+            Self::Yes => Echo::Yes,
+            Self::No => Echo::No,
+        }
     }
 }
 
@@ -32,6 +60,46 @@ settings! {
     pub struct Rs485Settings {
         /// Who switches between sending and receiving.
         pub direction: Rs485Direction = "none",
+        /// The level of RTS while the kernel's driver sends; it is the other one after the last
+        /// bit.
+        pub rts_on_send: Level = "high",
+        /// The driver's wait between turning to sending and the first bit: whole milliseconds, at
+        /// most "100ms".
+        pub delay_before_send: Duration = "0ms",
+        /// The driver's wait between the last bit and turning to receiving.
+        pub delay_after_send: Duration = "0ms",
+    }
+}
+
+impl Rs485Settings {
+    /// What the kernel's driver is told.
+    pub const fn turnaround(&self) -> Turnaround {
+        Turnaround {
+            high_on_send: matches!(self.rts_on_send, Level::High),
+            before: self.delay_before_send,
+            after: self.delay_after_send,
+        }
+    }
+
+    /// What of it the kernel would not do as it is written.
+    pub fn fault(&self) -> Option<&'static str> {
+        let bad = |delay: Duration| delay.subsec_nanos() % 1_000_000 != 0 || delay > Duration::from_millis(100);
+        if bad(self.delay_before_send) || bad(self.delay_after_send) {
+            return Some("delay_before_send and delay_after_send must be whole milliseconds, at most \"100ms\"");
+        }
+        let plain = self.turnaround() == Turnaround::PLAIN;
+        (self.direction == Rs485Direction::Auto && !plain)
+            .then_some("rts_on_send and the delays are for direction = \"kernel\"; the transceiver would not see them")
+    }
+}
+
+choices! {
+    /// The level of a wire.
+    pub enum Level {
+        /// Asserted.
+        High = "high",
+        /// Not asserted.
+        Low = "low",
     }
 }
 
@@ -61,6 +129,14 @@ settings! {
         pub address: Option<At<Address>>,
         /// How often it is read, aligned to the clock: "15m" means :00, :15, :30 and :45.
         pub every: At<Duration> = "15m",
+        /// How many times longer it is left alone when it stays silent: the interval doubles with
+        /// every three silent readings up to this factor, but not beyond an hour, and is restored
+        /// by its first answer. Its readings come as nulls meanwhile. 1 asks it every time.
+        pub stretch: Count<1, 64> = 8,
+        /// Bits per second, when they differ from the port's.
+        pub baud: Option<Count<50, 4_000_000>>,
+        /// Data bits, parity and stop bits, when they differ from the port's.
+        pub framing: Option<Framing>,
         /// The longest wait for an answer.
         pub timeout: Duration = "1s",
         /// How often a failed request is repeated before the reading is given up.

@@ -5,6 +5,7 @@
 //! than a system call on local memory does (serial transmission is awaited by time, files are
 //! small or handled on the store's own thread). Start with [`line::Line`].
 
+pub mod arrival;
 pub mod child;
 pub mod clock;
 pub mod file;

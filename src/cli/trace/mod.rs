@@ -16,7 +16,7 @@ use crate::agent::ask::Trace as Events;
 use crate::agent::local::{Client, ClientError};
 use crate::config::Settings;
 use crate::meter::bus::Port;
-use crate::os::line::{Endpoint, Line, LineError, Speed, Tap};
+use crate::os::line::{Endpoint, Framing, Line, LineError, Speed, Tap};
 use crate::{agent, board, config};
 
 mod show;
@@ -72,9 +72,7 @@ impl Trace {
         let (give, events) = mpsc::channel(256);
         match Client::connect(&settings.store.path) {
             Ok(mut agent) => {
-                agent
-                    .ask(&json!({ "ask": "trace", "port": self.port }))
-                    .map_err(|e| Failure::other(e.to_string()))?;
+                agent.ask(&json!({ "ask": "trace", "port": self.port })).map_err(|e| Failure::other(e.to_string()))?;
                 eprint(&format!("listening beside the running agent on port {}; Ctrl-C ends it", self.port));
                 tokio::task::spawn_blocking(move || {
                     while let Some(event) = agent.next().map_err(|e| Failure::other(e.to_string())).transpose() {
@@ -87,7 +85,10 @@ impl Trace {
             }
             Err(ClientError::NotRunning(_)) => {
                 let port = self.place(settings)?;
-                eprint(&format!("no agent runs; listening on {} at {} {}, nothing is sent; Ctrl-C ends it", port.endpoint, port.speed.baud, port.speed.framing));
+                eprint(&format!(
+                    "no agent runs; listening on {} at {} {}, nothing is sent; Ctrl-C ends it",
+                    port.endpoint, port.speed.baud, port.speed.framing
+                ));
                 tokio::spawn(listen(port, give));
             }
             Err(error) => return Err(Failure::other(error.to_string())),
@@ -101,7 +102,11 @@ impl Trace {
                 let board = board::load(&settings.gateway.board).map_err(|e| Failure::config(e.to_string()))?;
                 agent::resolve_port(port, &board).map_err(|e| Failure::config(e.to_string()))?
             }
-            None if self.port.contains('/') => Port::at(Endpoint::parse(&self.port)),
+            None if self.port.contains('/') => Port::plain(
+                &self.port,
+                Endpoint::parse(&self.port),
+                Speed { baud: 9600, framing: Framing::EIGHT_N_ONE },
+            ),
             None => {
                 let known: Vec<_> = settings.port.iter().map(|p| p.name.as_str()).collect();
                 let known = if known.is_empty() { "there is no [[port]]".to_owned() } else { known.join(", ") };
@@ -146,7 +151,7 @@ async fn listen(port: Port, give: mpsc::Sender<Result<Json, Failure>>) {
     let mut events = Events::new(tap.listen());
     let read = async {
         let mut line = Line::open(&port.endpoint, port.speed, port.direction).await?;
-        line.put_tap(tap.clone());
+        line.put_tap(&tap);
         let mut buffer = [0; 1024];
         loop {
             match line.receive(&mut buffer, Instant::now() + Duration::from_secs(3600)).await {

@@ -6,7 +6,8 @@
 //! that the meter refuses even alone is left out for a day. What was delivered is written to disk
 //! only after the frames are durable ([`Keeper`]), so that a crash repeats intervals and never
 //! skips one. Nothing is delivered twice while its content is among the last 512; another content
-//! at the same time always is. Start with [`Gaps`], which is pure; [`Reader`] does what it plans.
+//! at the same time always is. Start with [`Gaps`], which is pure; [`Reader`] does what it
+//! plans, and [`ReadBack`] is the background work of a port.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -16,12 +17,14 @@ use tokio::time::Instant;
 use super::LoadProfileSettings;
 use crate::model::{Interval, Timestamp};
 
+mod background;
 mod covered;
 mod keeper;
 mod pace;
 mod reader;
 mod state;
 
+pub use background::ReadBack;
 use covered::Covered;
 pub use keeper::{Keeper, Marker};
 use pace::Pace;
@@ -214,10 +217,8 @@ impl Gaps {
         let round = self.round.as_ref()?;
         let overlap = if round.overlap && round.known == Some(open) { OVERLAP * self.unit() } else { 0 };
         let until = open.saturating_add(self.unit().saturating_mul(i64::from(units))).min(end);
-        let piece = Piece {
-            after: Timestamp::from_millis(open.saturating_sub(overlap)),
-            until: Timestamp::from_millis(until),
-        };
+        let piece =
+            Piece { after: Timestamp::from_millis(open.saturating_sub(overlap)), until: Timestamp::from_millis(until) };
         self.asked = Some(Asked { piece, open, units });
         Some(piece)
     }

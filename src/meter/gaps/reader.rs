@@ -51,6 +51,20 @@ impl Reader {
         Self { meter, id, gaps, keeper, lost: Arc::default(), handing_over: false, told: false }
     }
 
+    /// The meter's name.
+    pub fn meter(&self) -> &str {
+        &self.meter
+    }
+
+    /// Takes that the last piece can't be asked for.
+    pub(super) fn refuse(&mut self, error: MeterError, (clock, health): (&Clock, &Health)) -> Result<(), MeterError> {
+        let now = now(clock);
+        self.gaps.failed(failure(&error), Duration::ZERO, &now);
+        let outcome = Err(error);
+        self.tell(&outcome, now.wall, health);
+        outcome
+    }
+
     /// How long there is nothing to ask for.
     pub fn idle(&self, clock: &Clock) -> Duration {
         self.gaps.idle(&now(clock))

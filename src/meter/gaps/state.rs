@@ -106,7 +106,8 @@ mod tests {
         state.covered.add(0, 1000);
         state.covered.add(5000, 9000);
         state.lag = Some((1, 2));
-        let value = Value { name: "1.5.0".into(), value: None, unit: String::new(), quality: crate::model::Quality::Good };
+        let value =
+            Value { name: "1.5.0".into(), value: None, unit: String::new(), quality: crate::model::Quality::Good };
         let interval = Interval {
             meter: "m".into(),
             profile: "P.01".into(),

@@ -11,7 +11,8 @@ const PERIOD: i64 = 15 * MINUTE;
 const EPOCH: i64 = 1_780_272_000_000;
 
 fn settings(text: &str) -> LoadProfileSettings {
-    let text = format!("name = \"m\"\nport = \"p\"\nprotocol = \"iec62056-21\"\nload_profile = {{ id = \"P.01\", {text} }}\n");
+    let text =
+        format!("name = \"m\"\nport = \"p\"\nprotocol = \"iec62056-21\"\nload_profile = {{ id = \"P.01\", {text} }}\n");
     MeterSettings::parse(&text).unwrap().load_profile.unwrap()
 }
 
@@ -56,7 +57,10 @@ impl Meter {
         rows.sort_by_key(|(end, _)| *end);
         // Never only some of those that ended together: nobody could ask for the rest.
         let cut = rows.get(most).map_or(i64::MAX, |(end, _)| *end);
-        rows.into_iter().filter(|(end, _)| *end < cut || most == 0).map(|(end, number)| interval(*end, *number)).collect()
+        rows.into_iter()
+            .filter(|(end, _)| *end < cut || most == 0)
+            .map(|(end, number)| interval(*end, *number))
+            .collect()
     }
 }
 
@@ -98,8 +102,16 @@ impl World {
         let start = Instant::now();
         let (file, now) = (Vec::new(), 0);
         Self {
-            settings, gaps, meter, start, now, trusted: true, file,
-            under_way: vec![], durable: vec![], spent: vec![],
+            settings,
+            gaps,
+            meter,
+            start,
+            now,
+            trusted: true,
+            file,
+            under_way: vec![],
+            durable: vec![],
+            spent: vec![],
         }
     }
 
@@ -181,7 +193,8 @@ impl World {
     fn hours_within(&self, budget: i64) -> bool {
         let longest = self.spent.iter().map(|(_, took)| *took).max().unwrap_or(0);
         self.spent.iter().enumerate().all(|(i, (from, _))| {
-            let hour: i64 = self.spent.iter().skip(i).take_while(|(at, _)| *at < from + 60 * MINUTE).map(|(_, t)| t).sum();
+            let hour: i64 =
+                self.spent.iter().skip(i).take_while(|(at, _)| *at < from + 60 * MINUTE).map(|(_, t)| t).sum();
             hour <= budget + longest
         })
     }
@@ -193,7 +206,10 @@ enum Step {
     Turns(u8, i64, u32, usize),
     Pass(i64),
     Sync,
-    Crash { torn: bool, minutes: i64 },
+    Crash {
+        torn: bool,
+        minutes: i64,
+    },
     Power(bool),
     Clock(i64),
     Trust(bool),

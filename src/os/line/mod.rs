@@ -45,7 +45,7 @@ pub enum LineError {
     Silent(Duration),
     /// What was sent did not come back as it was sent.
     #[error(
-        "the echo of the request came back damaged: two senders at once, or an adapter that does not echo (rs485.echo)"
+        "the echo of the request came back damaged: two senders at once, or an adapter that does not echo (echo = \"no\")"
     )]
     Collision,
     /// Any other failure of the system; the line must be opened again.

@@ -1,0 +1,138 @@
+//! The door to a port's bus: readings on demand, and the line itself for a while.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use crate::model::Value;
+use crate::os::line::{Line, Tap};
+
+/// Jobs that may wait at a port; whoever comes then waits outside.
+const WAITING: usize = 8;
+
+/// What a borrower does with the line.
+pub type Borrowed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Why the line was not lent, or was taken back.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseError {
+    /// The port is not there.
+    #[error("{0}")]
+    NoLine(String),
+    /// The borrower did not come to an end.
+    #[error("the line was taken back after {} s; ask for it again, or for longer", .0.as_secs_f32())]
+    Expired(Duration),
+    /// The bus ended.
+    #[error("the port is being closed")]
+    Closed,
+}
+
+/// A reading asked for by a person, done before the scheduled ones. It gives no frame.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The name of the meter.
+    pub(super) meter: String,
+    /// Where the values go, or one sentence that says why there are none.
+    pub(super) reply: oneshot::Sender<Result<Vec<Value>, String>>,
+}
+
+/// What a lease does, its result sent elsewhere.
+pub(super) type Work = Box<dyn for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, ()> + Send>;
+
+/// The line is wanted.
+pub(super) struct Lease {
+    /// For so long at most.
+    pub(super) limit: Duration,
+    pub(super) work: Work,
+    /// Why the work was not done to its end; closed when nobody waits for it any more.
+    pub(super) ended: oneshot::Sender<LeaseError>,
+}
+
+/// What somebody wants of a port.
+pub(super) enum Job {
+    Read(Reading),
+    Lend(Lease),
+}
+
+/// Asks a port's bus for things; clones ask the same one.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    port: Arc<str>,
+    jobs: mpsc::Sender<Job>,
+    tap: Tap,
+}
+
+/// The bus's side of its [`Handle`]s; clones are the same, for a bus that is started again.
+#[derive(Debug, Clone)]
+pub struct Inbox {
+    pub(super) jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
+    pub(super) tap: Tap,
+}
+
+impl Handle {
+    /// Makes the door of a port.
+    pub fn new(port: &str) -> (Self, Inbox) {
+        let (jobs, waiting) = mpsc::channel(WAITING);
+        let tap = Tap::new();
+        let inbox = Inbox { jobs: Arc::new(Mutex::new(waiting)), tap: tap.clone() };
+        (Self { port: port.into(), jobs, tap }, inbox)
+    }
+
+    /// The port's name in weir.toml.
+    pub fn port(&self) -> &str {
+        &self.port
+    }
+
+    /// Every byte on the port, for whoever wants to look; it goes on when the port is opened again.
+    pub const fn tap(&self) -> &Tap {
+        &self.tap
+    }
+
+    /// Reads a meter now, before the scheduled readings; gives no frame.
+    ///
+    /// # Errors
+    /// One sentence that says why there are no values.
+    pub async fn read(&self, meter: &str) -> Result<Vec<Value>, String> {
+        let (reply, answer) = oneshot::channel();
+        let closed = |_| LeaseError::Closed.to_string();
+        self.jobs
+            .send(Job::Read(Reading { meter: meter.to_owned(), reply }))
+            .await
+            .map_err(|e| closed(e.to_string()))?;
+        answer.await.map_err(|e| closed(e.to_string()))?
+    }
+
+    /// Borrows the open line for `limit` at most (never more than [`LONGEST_LEASE`]) and does
+    /// `work` with it, in the bus's own task and alone on the line. Readings that become due are
+    /// given as nulls meanwhile. The bus sets the line right afterwards; when the limit comes
+    /// first, `work` is dropped and the line is opened again. Dropping the call ends the lease.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn lend<T, F>(&self, limit: Duration, work: F) -> Result<T, LeaseError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, T> + Send + 'static,
+    {
+        let (give, take) = oneshot::channel();
+        let (ended, why) = oneshot::channel();
+        let work: Work = Box::new(move |line| {
+            Box::pin(async move {
+                let _ = give.send(work(line).await);
+            })
+        });
+        let lease = Lease { limit: limit.min(LONGEST_LEASE), work, ended };
+        self.jobs.send(Job::Lend(lease)).await.map_err(|_| LeaseError::Closed)?;
+        // Held over the wait: the bus notices when nobody waits any more.
+        match take.await {
+            Ok(given) => Ok(given),
+            Err(_) => Err(why.await.unwrap_or(LeaseError::Closed)),
+        }
+    }
+}
+
+/// The longest time for which a line is lent at once.
+pub const LONGEST_LEASE: Duration = Duration::from_hours(1);

@@ -1,0 +1,369 @@
+//! The owner of one port: opens it, keeps the schedule, lets one meter speak at a time.
+//!
+//! Invariants: nobody else touches the port; what a person asks for goes before scheduled readings
+//! (but not for ever), those before [`Background`] work; a slot that was missed is left out, never
+//! caught up in a burst; a reading that failed or was not tried still gives a frame, so that a gap
+//! is visible; silent meters never make one that answers late by more than one time limit; when the
+//! channel of frames is full the bus waits, and slots pass by meanwhile. A clock that is set back
+//! lets its slots come again, one that is set forward leaves slots out: at most a minute later the
+//! schedule is that of the new time. Start with [`Bus`]; a [`Handle`] is the door for others.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info, warn};
+
+use super::MeterError;
+use super::health::{Health, Outcome};
+use crate::model::{Frame, Quality, Timestamp, Value};
+use crate::os::clock::Clock;
+use crate::os::line::{Line, LineError, Speed};
+
+mod background;
+mod door;
+mod lease;
+mod member;
+mod opener;
+mod port;
+mod schedule;
+
+pub use background::{Background, Worked};
+pub use door::{Borrowed, Handle, Inbox, LONGEST_LEASE, LeaseError};
+use door::{Job, Reading};
+pub use member::Meter;
+use opener::Opener;
+pub use port::Port;
+use schedule::{Next, Slots};
+
+/// The wall clock is asked again at least this often, because it may be set at any time.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+/// How often an idle line is looked at: is its adapter still there?
+const LOOK: Duration = Duration::from_secs(2);
+/// Background work that has nothing to do just now is not asked again sooner.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
+/// So many jobs are done in a row while readings are due.
+const JOBS_IN_A_ROW: u32 = 4;
+
+/// Who had the line last, at which speed, and the silence that must follow.
+struct Last {
+    meter: usize,
+    speed: Speed,
+    guard: Duration,
+}
+
+/// What a meter is given the line for.
+enum Turn<'a> {
+    Reading,
+    Piece(&'a mut dyn Background),
+}
+
+/// One port with its meters.
+pub struct Bus {
+    port: Port,
+    meters: Vec<Meter>,
+    line: Opener,
+    clock: Clock,
+    health: Health,
+    background: Option<Box<dyn Background>>,
+    last: Option<Last>,
+    /// The last scheduled reading was answered.
+    after_an_answer: bool,
+    inbox: Inbox,
+}
+
+impl std::fmt::Debug for Bus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Bus").field("port", &self.port).field("meters", &self.meters).finish_non_exhaustive()
+    }
+}
+
+/// Reads the meters of one port until nobody takes its frames any more: a [`Bus`] without
+/// background work.
+pub async fn run(
+    port: Port,
+    meters: Vec<Meter>,
+    frames: mpsc::Sender<Frame>,
+    inbox: Inbox,
+    clock: Clock,
+    health: Health,
+) {
+    Bus::new(port, meters, inbox, clock, health).run(frames).await;
+}
+
+/// Opens the port and reads one meter, for `weir read`.
+///
+/// # Errors
+/// What the line or the meter said.
+pub async fn read_once(port: &Port, meter: &mut Meter) -> Result<Vec<Value>, MeterError> {
+    let mut line = port.open().await?;
+    line.set_echo(meter.echo(port.echo));
+    line.set_speed(meter.speed(port.speed))?;
+    meter.session.read(&mut line).await
+}
+
+impl Bus {
+    /// Makes the owner of a port; nothing is opened yet.
+    pub fn new(port: Port, mut meters: Vec<Meter>, inbox: Inbox, clock: Clock, health: Health) -> Self {
+        let start = clock.now();
+        for (phase, meter) in (0u32..).zip(&mut meters) {
+            meter.slots.begin(start, phase);
+        }
+        let line = Opener::new(inbox.tap.clone());
+        Self { port, meters, line, clock, health, background: None, last: None, after_an_answer: false, inbox }
+    }
+
+    /// Lets somebody use the time between readings.
+    #[must_use]
+    pub fn with_background(mut self, background: Box<dyn Background>) -> Self {
+        self.background = Some(background);
+        self
+    }
+
+    /// Reads the meters until nobody takes the frames any more.
+    ///
+    /// The port is opened again with growing pauses (1 s to 30 s) when it is missing, and at once
+    /// when its device comes. When `frames` is full the bus waits for a place. It may be dropped
+    /// at any moment.
+    pub async fn run(mut self, frames: mpsc::Sender<Frame>) {
+        let jobs = self.inbox.jobs.clone();
+        let mut jobs = jobs.lock().await;
+        let mut jobs_open = true;
+        let mut in_a_row = 0;
+        loop {
+            self.line.open_when_due(&self.port).await;
+            let next = self.next();
+            let due = !matches!(next, Next::Idle(_));
+            if (!due || in_a_row < JOBS_IN_A_ROW)
+                && let Ok(job) = jobs.try_recv()
+            {
+                in_a_row += 1;
+                self.serve(job, &frames).await;
+                continue;
+            }
+            in_a_row = 0;
+            let idle = match next {
+                Next::Idle(idle) => idle,
+                Next::Nulls(_) | Next::Read(_) => {
+                    let Some(frame) = self.scheduled(next).await else { continue };
+                    if frames.send(frame).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            if self.fill_time().await {
+                continue;
+            }
+            let background = self.background.as_ref().filter(|_| self.line.line.is_some());
+            let rest = background.map_or(LONGEST_SLEEP, |b| b.idle().max(SHORTEST_REST));
+            tokio::select! {
+                job = jobs.recv(), if jobs_open => match job {
+                    Some(job) => self.serve(job, &frames).await,
+                    None => jobs_open = false,
+                },
+                () = frames.closed() => return,
+                () = sleep(idle.min(rest).min(LONGEST_SLEEP)) => {}
+                () = self.line.wait(), if self.line.line.is_none() => {}
+                () = sleep(LOOK), if self.line.line.as_ref().is_some_and(|line| !line.is_tcp()) => {
+                    self.line.close_if_gone(&self.port);
+                }
+            }
+        }
+    }
+
+    /// What the schedule wants now.
+    fn next(&mut self) -> Next {
+        let now = self.clock.now();
+        for meter in &mut self.meters {
+            meter.slots.follow(now);
+        }
+        schedule::next(&self.slots(), now, self.after_an_answer)
+    }
+
+    fn slots(&self) -> Vec<Slots> {
+        self.meters.iter().map(|m| m.slots.clone()).collect()
+    }
+
+    async fn serve(&mut self, job: Job, frames: &mpsc::Sender<Frame>) {
+        let Reading { meter, reply } = match job {
+            Job::Lend(lease) => return self.lend(lease, frames).await,
+            Job::Read(reading) => reading,
+        };
+        let Some(index) = self.meters.iter().position(|m| m.name == meter) else {
+            let names = self.meters.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+            let _ = reply.send(Err(format!("no meter \"{meter}\" on port {}; known: {names}", self.port.name)));
+            return;
+        };
+        let result = self.read(index).await.unwrap_or(Err(MeterError::Line(LineError::Gone)));
+        // Nobody waits any more: the person gave up, which is no fault.
+        let _ = reply.send(result.map_err(|e| e.to_string()));
+    }
+
+    /// Does what the schedule wants; always gives a frame, with nulls when there is no answer.
+    async fn scheduled(&mut self, next: Next) -> Option<Frame> {
+        let (index, frame) = match next {
+            Next::Idle(_) => return None,
+            Next::Nulls(index) => {
+                let meter = self.meters.get(index)?;
+                self.health.not_asked(&meter.name);
+                (index, meter.nulls(self.clock.stamp()))
+            }
+            Next::Read(index) => {
+                let result = self.read(index).await?;
+                self.after_an_answer = result.is_ok();
+                let meter = self.meters.get(index)?;
+                let values = result.unwrap_or_else(|error| meter.session.absent(error.quality()));
+                (index, meter.frame(self.clock.stamp(), values))
+            }
+        };
+        self.meters.get_mut(index)?.slots.pass(frame.time.wall);
+        Some(frame)
+    }
+
+    /// Lets the background do one piece; tells whether it did.
+    async fn fill_time(&mut self) -> bool {
+        let time_left = schedule::time_left(&self.slots(), self.clock.now());
+        let Some(mut background) = self.background.take() else { return false };
+        let name = if self.line.line.is_some() { background.next(time_left) } else { None };
+        let index = name.and_then(|name| self.meters.iter().position(|m| m.name == name));
+        if let Some(index) = index {
+            let result = self.attempt(index, Turn::Piece(background.as_mut())).await;
+            if matches!(&result, Some(Err(error)) if error.must_reopen()) {
+                self.line.close_for_a_while();
+            }
+        }
+        self.background = Some(background);
+        index.is_some()
+    }
+
+    /// Reads one meter, counts and logs what came of it. A line that had gone (an idle TCP
+    /// connection is often closed by the other side) is opened again and asked once more.
+    async fn read(&mut self, index: usize) -> Option<Result<Vec<Value>, MeterError>> {
+        let start = Instant::now();
+        let mut result = self.attempt(index, Turn::Reading).await?;
+        if matches!(&result, Err(e) if e.must_reopen()) && self.line.failures == 0 {
+            debug!(port = %self.port.name, "the line had gone; it is opened again");
+            self.line.close();
+            result = self.attempt(index, Turn::Reading).await?;
+            if matches!(&result, Err(e) if e.must_reopen()) {
+                self.line.close_for_a_while();
+            }
+        }
+        self.notice_silence(index, &result, start.elapsed());
+        self.tell(index, &result);
+        Some(result)
+    }
+
+    /// Gives a meter the line, at its speed and after the silence it needs.
+    async fn attempt(&mut self, index: usize, turn: Turn<'_>) -> Option<Result<Vec<Value>, MeterError>> {
+        self.line.open_when_due(&self.port).await;
+        let identity = &self.meters.get(index)?.identity;
+        let twins = self.meters.iter().enumerate().filter(|(i, m)| *i != index && m.identity == *identity);
+        let late_until = twins.filter_map(|(_, m)| m.session.late_until()).max();
+        let meter = self.meters.get_mut(index)?;
+        let Some(line) = &mut self.line.line else {
+            let reason = self.line.last_error.clone();
+            return Some(Err(MeterError::Line(LineError::Open { endpoint: self.port.endpoint.to_string(), reason })));
+        };
+        let (speed, guard) = (meter.speed(self.port.speed), meter.session.guard().max(self.port.guard));
+        let before = self.last.replace(Last { meter: index, speed, guard });
+        let silence = before.filter(|b| b.meter != index).map_or(Duration::ZERO, |b| between(&b, speed, guard));
+        sleep_until((line.last_byte() + silence).max(late_until.unwrap_or_else(Instant::now))).await;
+        if let Err(error) = line.set_speed(speed) {
+            return Some(Err(error.into()));
+        }
+        line.set_echo(meter.echo(self.port.echo));
+        let session = meter.session.as_mut();
+        let result = match turn {
+            Turn::Reading => session.read(line).await,
+            Turn::Piece(background) => background.work(session, line).await.map(|()| Vec::new()),
+        };
+        self.health.note(&meter.name, self.clock.now(), line.take_notes());
+        if result.is_ok() {
+            self.line.works();
+        }
+        Some(result)
+    }
+
+    /// A silent meter is asked less often. A TCP connection on which every meter fell silent may
+    /// be dead without knowing it.
+    fn notice_silence(&mut self, index: usize, result: &Result<Vec<Value>, MeterError>, took: Duration) {
+        let Some(meter) = self.meters.get_mut(index) else { return };
+        let silent = matches!(result, Err(MeterError::Line(LineError::Silent(_))));
+        let before = meter.slots.factor();
+        match result {
+            Err(MeterError::Line(LineError::Silent(_))) => meter.slots.stayed_silent(took),
+            // The port's fault, not the meter's.
+            Err(MeterError::Line(_)) => {}
+            _ => meter.slots.answered(),
+        }
+        let factor = meter.slots.factor();
+        self.health.stretched(&meter.name, factor);
+        if factor > before {
+            info!(meter = %meter.name, factor, "the meter stays silent; it is asked less often until it answers");
+        } else if factor < before {
+            info!(meter = %meter.name, "the meter answers again and is asked as often as configured");
+        }
+        self.line.silent = if silent { self.line.silent + 1 } else { 0 };
+        let is_tcp = self.line.line.as_ref().is_some_and(Line::is_tcp);
+        if is_tcp && self.line.silent >= self.meters.len().max(1) {
+            debug!(port = %self.port.name, "nothing is heard on the connection; it is opened again");
+            self.line.silent = 0;
+            self.line.close();
+        }
+    }
+
+    /// Logs a failure when it begins or changes its kind, and its end; counts every one.
+    fn tell(&mut self, index: usize, result: &Result<Vec<Value>, MeterError>) {
+        let Some(meter) = self.meters.get_mut(index) else { return };
+        let outcome = Outcome::of(result);
+        let failed_before = self.health.count(&meter.name, self.clock.now(), &outcome);
+        // The port's own sentence was logged; its meters would only repeat it.
+        let port_is_missing = matches!(result, Err(MeterError::Line(LineError::Open { .. })));
+        match outcome {
+            Outcome::Good => {
+                if meter.told.take().is_some() {
+                    info!(meter = %meter.name, failed_readings = failed_before, "the meter is read again");
+                }
+            }
+            Outcome::Bad(quality, sentence) if meter.told != Some(quality) && !port_is_missing => {
+                meter.told = Some(quality);
+                warn!(meter = %meter.name, port = %self.port.name, error = %sentence, "the meter was not read completely");
+            }
+            Outcome::Bad(_, sentence) => {
+                debug!(meter = %meter.name, error = %sentence, failed_readings = failed_before + 1, "the meter is still not read completely");
+            }
+        }
+    }
+}
+
+/// The silence between one meter and another: what either needs, and four characters of the
+/// slower speed when the speed changes, so that nobody takes the end of one for the start of the
+/// other.
+fn between(before: &Last, speed: Speed, guard: Duration) -> Duration {
+    let change = if before.speed == speed { Duration::ZERO } else { before.speed.time_of(4).max(speed.time_of(4)) };
+    before.guard.max(guard).max(change)
+}
+
+/// The time until the next slot of any meter.
+fn until_slot(meters: &[Meter], now: Timestamp) -> Duration {
+    meters.iter().map(|m| m.slots.until(now)).min().unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)
+}
+
+/// Gives the nulls of every slot that is due, while nobody can be asked; what finds no place in
+/// the channel is left out, as a missed slot is.
+fn give_nulls(meters: &mut [Meter], clock: &Clock, health: &Health, frames: &mpsc::Sender<Frame>) {
+    let time = clock.stamp();
+    for meter in meters {
+        meter.slots.follow(time.wall);
+        if meter.slots.until(time.wall).is_zero() {
+            health.not_asked(&meter.name);
+            let _ = frames.try_send(meter.nulls(time));
+            meter.slots.pass(time.wall);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
