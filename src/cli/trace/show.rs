@@ -154,7 +154,7 @@ mod tests {
         let expected = "     \
      0.0000 -- the port is opened at 9600 8N1
      0.0010 -> sent 8 bytes
-      01 03 00 64 00 02 85 d4                          ...d....
+      01 03 00 64 00 02 85 d4                          ...d...T
       Modbus unit 1: read holding registers, 2 from 100 on; CRC right
      0.0220 <- received 7 bytes  +20.0 ms
       01 03 04 43 66 80 00                             ...Cf..

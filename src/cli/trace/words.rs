@@ -238,7 +238,7 @@ mod tests {
         let told = words.explain(Way::Sent, b"\x06050\r\n");
         assert_eq!(told, ["IEC 62056-21: option select, protocol 0, baud 5, mode 0"]);
         let told = words.explain(Way::Received, b"\x021.8.0(001234.567*kWh)\x03[");
-        assert_eq!(told, ["IEC 62056-21: data, 22 bytes; block check right"]);
+        assert_eq!(told, ["IEC 62056-21: data, 21 bytes; block check right"]);
     }
 
     proptest! {
