@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::iec62056::{
+    BlockCheck, IecAccess, IecPassword, IecProfileRead, IecRead, ProfileStamp, RequestTime, SummerTime,
+};
 use crate::model::Decimal;
 use crate::os::line::{Echo, Framing, Turnaround};
-use crate::setting::{At, Count, Node, Printed, Problems, Setting, Shape};
+use crate::setting::{At, Count, Node, Printed, Problems, SecretFile, Setting, Shape};
 use crate::{choices, settings};
 
 settings! {
@@ -154,6 +157,28 @@ settings! {
         pub max_baud: Count<300, 19_200> = 19200,
         /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
         pub baud_change_delay: Duration = "0ms",
+        /// IEC 62056-21: the rate to ask for whatever the meter announces (300, 600, 1200 ... 19200).
+        pub force_baud: Option<At<Count<300, 19_200>>>,
+        /// IEC 62056-21: sign-on texts to try in turn, such as "/?12345678!" or "/1Bla0!"; empty
+        /// sends "/?", the address and "!".
+        pub sign_on: Vec<String> = [],
+        /// IEC 62056-21: wake a battery meter with NUL characters before each sign-on.
+        pub wake_up: bool = false,
+        /// IEC 62056-21: whether a readout must end with ETX and a block check.
+        pub block_check: BlockCheck = "required",
+        /// IEC 62056-21: a text that the readout must show as the value of one of its ids, such as
+        /// the serial number of C.1.0; a readout without it is another meter's. Leading zeros don't count.
+        pub serial: Option<String>,
+        /// IEC 62056-21: how values are read.
+        pub access: IecAccess = "readout",
+        /// IEC 62056-21: the command that reads a value in programming mode.
+        pub read_command: IecRead = "R1",
+        /// IEC 62056-21: the file with the password of programming mode. Unset: none is sent.
+        pub password_file: Option<At<SecretFile>>,
+        /// IEC 62056-21: how the password is sent.
+        pub password_command: IecPassword = "P1",
+        /// IEC 62056-21: the time without traffic after which the meter ends programming mode by itself.
+        pub session_timeout: Duration = "30s",
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",
@@ -175,6 +200,16 @@ settings! {
         pub history: Duration = "40d",
         /// The most time on the bus that reading back may take in an hour.
         pub budget: Duration = "6m",
+        /// IEC 62056-21: the command that reads it.
+        pub command: IecProfileRead = "R5",
+        /// IEC 62056-21: with R6, the rows that the meter shall put into each block.
+        pub records: Option<Count<1, 999>>,
+        /// IEC 62056-21: which end of its interval a time stamp of the meter tells.
+        pub stamp: ProfileStamp = "end",
+        /// IEC 62056-21: how the times of a request are written.
+        pub request_time: RequestTime = "season",
+        /// IEC 62056-21: who knows whether the meter's clock is on summer time.
+        pub summer_time: SummerTime = "meter",
     }
 }
 

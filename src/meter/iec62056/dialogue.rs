@@ -2,35 +2,48 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
-use super::REACTION;
+use super::ladder::{Ladder, character};
+use super::link::{Link, SLOWEST, Trouble, speed};
+use super::{BlockCheck, REACTION};
 use crate::meter::{MeterError, MeterSettings};
-use crate::os::line::{Framing, Line, LineError, Speed};
+use crate::os::line::LineError;
 use crate::wire::iec62056::{
-    BLOCK_LIMIT, Damage, Decoder, Event, Identification, LINE_LIMIT, Message, Mode, OptionSelect, Parity, SIGN_ON_BAUD,
-    encode,
+    BLOCK_LIMIT, Damage, Identification, LINE_LIMIT, Message, Mode, OptionSelect, Parity, SIGN_ON_BAUD, data,
 };
 
 /// After a readout the meter waits 1.5 s for a repeat request; a new sign-on must wait longer.
 pub(super) const REPEAT_WINDOW: Duration = Duration::from_secs(2);
 
-/// The longest time until a meter answers, and between two of its characters (clause 6.4.1).
-const SLOWEST: Duration = Duration::from_millis(1500);
 /// What the kernel and a USB adapter may add.
 const LATENCY: Duration = Duration::from_millis(100);
 /// The shortest reaction of a meter with a lower-case third letter.
 const FAST_REACTION: Duration = Duration::from_millis(20);
 /// A readout never takes longer, whatever its size.
-const LONGEST_READOUT: Duration = Duration::from_mins(10);
+pub(super) const LONGEST_READOUT: Duration = Duration::from_mins(10);
+/// NULs that wake a battery meter: 2.2 s at 300 Bd (clause 5; 2.1 s to 2.3 s).
+const WAKE_UP_CHARACTERS: usize = 66;
+/// The pause between them and the sign-on (1.5 s to 1.7 s).
+const WAKE_UP_PAUSE: Duration = Duration::from_millis(1600);
 
-/// Why a dialogue gave no block.
+/// Why a dialogue gave nothing.
 #[derive(Debug)]
 pub(super) enum Failure {
     /// A new sign-on may help.
     Again(MeterError),
-    /// It would not.
+    /// What came at this rate could not be read: a lower one may help.
+    Garbled(u32, MeterError),
+    /// Nothing would help.
     Final(MeterError),
+}
+
+impl Failure {
+    pub(super) fn error(self) -> MeterError {
+        match self {
+            Self::Again(error) | Self::Garbled(_, error) | Self::Final(error) => error,
+        }
+    }
 }
 
 impl From<LineError> for Failure {
@@ -39,40 +52,37 @@ impl From<LineError> for Failure {
     }
 }
 
-/// What came instead of the message waited for.
-enum Trouble {
-    /// Nothing that began as a message; so many bytes of noise.
-    Nothing(usize),
-    Damaged(Damage),
-    Line(LineError),
-}
-
-/// When a message must begin and end.
-struct Deadline {
-    begin: Instant,
-    end: Instant,
+/// A meter that identified itself.
+#[derive(Debug, Clone)]
+pub(super) struct Meter {
+    pub(super) identification: Identification,
+    pub(super) parity: Parity,
 }
 
 /// What the dialogue needs to know of the settings.
 pub(super) struct Dialogue {
-    name: String,
-    address: String,
-    answer_limit: Duration,
+    pub(super) name: String,
+    sign_on: Vec<String>,
+    wake_up: bool,
+    block_check: BlockCheck,
+    pub(super) answer_limit: Duration,
     pause: Duration,
     retries: u32,
     max_baud: u32,
     change_delay: Duration,
 }
 
-const fn speed(baud: u32) -> Speed {
-    Speed { baud, framing: Framing::EIGHT_N_ONE }
-}
-
 impl Dialogue {
-    pub(super) fn new(settings: &MeterSettings, address: String) -> Self {
+    pub(super) fn new(settings: &MeterSettings) -> Self {
+        let mut sign_on = settings.sign_on.clone();
+        if sign_on.is_empty() {
+            sign_on.push(format!("/?{}!", super::address(settings)));
+        }
         Self {
             name: settings.name.to_string(),
-            address,
+            sign_on,
+            wake_up: settings.wake_up,
+            block_check: settings.block_check,
             answer_limit: settings.timeout.max(SLOWEST) + LATENCY,
             pause: settings.pause,
             retries: settings.retries.value(),
@@ -81,30 +91,40 @@ impl Dialogue {
         }
     }
 
-    /// Signs on with characters sent as `sending` and reads a block; at 300 Bd when `slow`. Sets
-    /// `heard` to the meter's parity once it identified itself.
-    pub(super) async fn once(
-        &self,
-        line: &mut Line,
-        sending: Parity,
-        slow: bool,
-        heard: &mut Option<Parity>,
-    ) -> Result<Vec<u8>, Failure> {
-        line.set_speed(speed(SIGN_ON_BAUD))?;
-        tokio::time::sleep_until(line.last_byte() + self.pause).await;
-        line.discard_waiting().await?;
-        let mut decoder = Decoder::new();
-        self.send(line, &Message::Request { address: self.address.clone() }, sending).await?;
-        let begin = Instant::now() + self.answer_limit;
-        let deadline = Deadline { begin, end: begin + 2 * speed(SIGN_ON_BAUD).time_of(LINE_LIMIT) };
-        let wanted = |message| if let Message::Identification(ident) = message { Some(ident) } else { None };
-        let answer = listen(line, &mut decoder, &deadline, false, wanted).await;
-        let (ident, parity) = answer.map_err(|trouble| self.no_identification(trouble))?;
-        tracing::debug!(meter = self.name, ?ident, ?parity, "meter identified itself");
-        *heard = Some(parity);
-        decoder.expect(parity);
-        let baud = self.agree(line, &ident, parity, slow).await?;
-        self.block(line, &mut decoder, baud, parity).await
+    /// How many sign-on texts there are.
+    pub(super) fn texts(&self) -> usize {
+        self.sign_on.len()
+    }
+
+    /// How often a failed request is repeated.
+    pub(super) fn retries(&self) -> u32 {
+        self.retries
+    }
+
+    /// Signs on with the text of number `text` and returns who answered. The link's parity is the
+    /// meter's from then on.
+    pub(super) async fn sign_on(&self, link: &mut Link<'_>, text: usize) -> Result<Meter, Failure> {
+        link.slow_down()?;
+        let rested = link.line().last_byte() + self.pause;
+        tokio::time::sleep_until(rested).await;
+        if self.wake_up {
+            link.send_characters(vec![0; WAKE_UP_CHARACTERS], false).await?;
+            sleep(WAKE_UP_PAUSE).await;
+        }
+        link.clear().await?;
+        let text = self.sign_on.get(text % self.sign_on.len().max(1)).map_or("/?!", String::as_str);
+        link.send_characters(format!("{text}\r\n").into_bytes(), false).await?;
+        let deadline = link.deadline(self.answer_limit, LINE_LIMIT, LONGEST_READOUT);
+        let own = text.trim_start_matches('/');
+        let wanted = |message| match message {
+            Message::Identification(ident) if ident.line() != own => Some(ident),
+            _ => None,
+        };
+        let answer = link.listen(deadline, false, wanted).await;
+        let (identification, parity) = answer.map_err(|trouble| self.no_identification(trouble))?;
+        tracing::debug!(meter = self.name, ?identification, ?parity, "meter identified itself");
+        link.agree_on(parity);
+        Ok(Meter { identification, parity })
     }
 
     fn no_identification(&self, trouble: Trouble) -> Failure {
@@ -116,141 +136,128 @@ impl Dialogue {
         })
     }
 
-    /// Acknowledges in mode C, sets the line to the rate of the data and returns it.
-    async fn agree(&self, line: &mut Line, ident: &Identification, parity: Parity, slow: bool) -> Result<u32, Failure> {
-        let baud = match ident.mode() {
+    /// Waits as long as the meter has to be left alone before it is spoken to.
+    pub(super) async fn react(&self, link: &mut Link<'_>, ident: &Identification) {
+        // The reaction time holds for the host too, and the LF may still be on its way.
+        let fast = FAST_REACTION + link.line().speed().time_of(2);
+        sleep(if ident.reacts_fast() { fast } else { REACTION }).await;
+    }
+
+    /// Chooses a mode (`0` readout, `1` programming) as far as the meter lets it be chosen, sets
+    /// the line to the rate of what follows and returns it.
+    pub(super) async fn choose(
+        &self,
+        link: &mut Link<'_>,
+        ident: &Identification,
+        mode: char,
+        ladder: &mut Ladder,
+    ) -> Result<u32, Failure> {
+        let offered = match ident.mode() {
+            Mode::A | Mode::B(_) if mode != '0' => {
+                let text = "it announces mode A or B, which has no programming mode here; use access = \"readout\"";
+                return Err(Failure::Final(MeterError::Refused(text.to_owned())));
+            }
             Mode::A => return Ok(SIGN_ON_BAUD),
             Mode::B(baud) if baud > self.max_baud => {
                 let text = format!("it sends at {baud} Bd by itself (mode B), but max_baud is {}", self.max_baud);
                 return Err(Failure::Final(MeterError::Refused(text)));
             }
-            Mode::B(baud) => baud,
-            mode => {
-                // The host may only take the meter's rate or stay at 300 Bd. A raw serial server
-                // can't change its rate at all.
-                let offered = if let Mode::C(baud) = mode { baud } else { SIGN_ON_BAUD };
-                let take = offered <= self.max_baud && !slow && !line.is_tcp();
-                let baud = if take { offered } else { SIGN_ON_BAUD };
-                let z = if baud == SIGN_ON_BAUD { '0' } else { ident.baud };
-                // The reaction time holds for the host too, and the LF may still be on its way.
-                let fast = FAST_REACTION + line.speed().time_of(2);
-                sleep(if ident.reacts_fast() { fast } else { REACTION }).await;
-                let option = OptionSelect { protocol: '0', baud: z, mode: '0' };
-                self.send(line, &Message::OptionSelect(option), parity).await?;
-                sleep(self.change_delay).await;
-                baud
+            Mode::B(baud) => {
+                link.set_baud(baud)?;
+                return Ok(baud);
             }
+            Mode::C(baud) => baud,
+            Mode::Reserved => SIGN_ON_BAUD,
         };
-        line.set_speed(speed(baud))?;
-        Ok(baud)
+        let rate = ladder.rate(offered, tokio::time::Instant::now());
+        // A raw serial server can't change its rate at all.
+        let rate = if link.line().is_tcp() { SIGN_ON_BAUD } else { rate };
+        let option = OptionSelect { protocol: '0', baud: character(rate).unwrap_or('0'), mode };
+        self.select(link, ident, option).await?;
+        link.set_baud(rate)?;
+        Ok(rate)
     }
 
-    /// Reads the block, asking for it again while it is damaged.
-    async fn block(
+    /// Sends an option select and waits until the rate may be changed. What came between the
+    /// identification and it was no answer to it.
+    pub(super) async fn select(
         &self,
-        line: &mut Line,
-        decoder: &mut Decoder,
-        rate: u32,
-        parity: Parity,
-    ) -> Result<Vec<u8>, Failure> {
-        let mut baud = rate;
+        link: &mut Link<'_>,
+        ident: &Identification,
+        option: OptionSelect,
+    ) -> Result<(), LineError> {
+        self.react(link, ident).await;
+        link.clear().await?;
+        link.send(&Message::OptionSelect(option)).await?;
+        sleep(self.change_delay).await;
+        Ok(())
+    }
+
+    /// Reads the block of a readout, asking for it again while it is damaged.
+    pub(super) async fn block(&self, link: &mut Link<'_>, rate: u32) -> Result<Vec<u8>, Failure> {
         let mut repeats = 0;
+        let mut malformed = Vec::new();
+        link.decoder().expect_no_checks(self.block_check == BlockCheck::Optional);
         loop {
-            let begin = Instant::now() + self.answer_limit;
-            let longest = (2 * speed(baud).time_of(BLOCK_LIMIT)).min(LONGEST_READOUT);
-            let deadline = Deadline { begin, end: begin + longest };
+            let longest = (2 * speed(link.baud()).time_of(BLOCK_LIMIT)).min(LONGEST_READOUT);
+            let deadline = link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
             let wanted = |message| if let Message::Block(body) = message { Some(body) } else { None };
-            let trouble = match listen(line, decoder, &deadline, true, wanted).await {
-                Ok((body, _)) => return Ok(body),
+            let trouble = match link.listen(deadline, true, wanted).await {
+                Ok((body, _)) => {
+                    let lines = data::malformed(&body);
+                    // A line that comes twice in the same way is how the meter writes it.
+                    if lines.is_empty() || lines == malformed {
+                        return Ok(body);
+                    }
+                    malformed = lines;
+                    Trouble::Damaged(Damage::Syntax)
+                }
                 Err(trouble) => trouble,
             };
             let silence = match trouble {
                 Trouble::Line(error) => return Err(error.into()),
                 Trouble::Damaged(damage) if repeats > self.retries => {
-                    let text = format!("{damage}, also after {repeats} repeat requests");
-                    return Err(Failure::Final(MeterError::Damaged(text)));
+                    return Err(self.stays_damaged(damage, rate, repeats));
+                }
+                // A meter that promised a rate and kept to 300 Bd looks like this.
+                Trouble::Damaged(Damage::Parity | Damage::Truncated) if repeats == 1 && link.baud() != SIGN_ON_BAUD => {
+                    link.slow_down()?;
+                    REACTION
                 }
                 Trouble::Damaged(damage) => {
                     tracing::debug!(meter = self.name, %damage, repeats, "damaged block, asking for it again");
                     REACTION
                 }
                 // A meter that understood no acknowledgement sends at 300 Bd (clause 6.4.3).
-                Trouble::Nothing(bytes) if baud != SIGN_ON_BAUD && repeats == 0 => {
-                    tracing::debug!(meter = self.name, baud, bytes, "no data at this rate, trying 300 Bd");
-                    baud = SIGN_ON_BAUD;
-                    line.set_speed(speed(baud))?;
-                    let more = line.wait_for_silence(SLOWEST / 3, LONGEST_READOUT).await?;
+                Trouble::Nothing(bytes) if link.baud() != SIGN_ON_BAUD && repeats == 0 => {
+                    tracing::debug!(meter = self.name, rate, bytes, "no data at this rate, trying 300 Bd");
+                    link.slow_down()?;
+                    let more = link.line().wait_for_silence(SLOWEST / 3, LONGEST_READOUT).await?;
                     if bytes + more == 0 {
                         return Err(Failure::Again(LineError::Silent(self.answer_limit).into()));
                     }
                     Duration::ZERO
                 }
-                Trouble::Nothing(_) => return Err(Failure::Again(self.no_data(rate))),
+                Trouble::Nothing(_) => return Err(Failure::Garbled(rate, no_data(rate))),
             };
-            line.wait_for_silence(silence, longest).await?;
-            decoder.clear();
-            self.send(line, &Message::Repeat, parity).await?;
+            link.line().wait_for_silence(silence, longest).await?;
+            link.clear().await?;
+            link.send(&Message::Repeat).await?;
             repeats += 1;
         }
     }
 
-    fn no_data(&self, rate: u32) -> MeterError {
-        MeterError::Damaged(format!(
-            "it identified itself, but no whole block came at {rate} Bd; try baud_change_delay or max_baud = 300"
-        ))
-    }
-
-    async fn send(&self, line: &mut Line, message: &Message, parity: Parity) -> Result<(), LineError> {
-        let mut bytes = Vec::new();
-        encode(message, &mut bytes);
-        parity.apply(&mut bytes);
-        tracing::trace!(meter = self.name, ?bytes, "sent");
-        line.send(&bytes).await
+    fn stays_damaged(&self, damage: Damage, rate: u32, repeats: u32) -> Failure {
+        let error = MeterError::Damaged(format!("{damage}, also after {repeats} repeat requests"));
+        match damage {
+            Damage::Parity | Damage::Truncated => Failure::Garbled(rate, error),
+            Damage::Checksum | Damage::TooLong | Damage::Syntax => Failure::Final(error),
+        }
     }
 }
 
-/// Waits for a message that `wanted` accepts. Others are left aside: what only a host says is the
-/// echo of the optical head. Damage ends the wait when `strict`, else only if nothing better comes.
-async fn listen<T>(
-    line: &mut Line,
-    decoder: &mut Decoder,
-    deadline: &Deadline,
-    strict: bool,
-    wanted: impl Fn(Message) -> Option<T>,
-) -> Result<(T, Parity), Trouble> {
-    let mut noise = 0;
-    let mut damaged = None;
-    let mut ended = false;
-    let mut buffer = [0; 512];
-    loop {
-        while let Some(event) = decoder.next() {
-            match event {
-                Event::Message(message, parity) => {
-                    if let Some(found) = wanted(message) {
-                        return Ok((found, parity));
-                    }
-                }
-                Event::Damaged { reason, .. } if strict => return Err(Trouble::Damaged(reason)),
-                Event::Damaged { reason, .. } => damaged = Some(reason),
-                Event::Skipped { bytes } => noise += bytes,
-            }
-        }
-        if ended {
-            return Err(damaged.map_or(Trouble::Nothing(noise), Trouble::Damaged));
-        }
-        let limit = if decoder.in_message() { deadline.end } else { deadline.begin };
-        let until = if decoder.in_message() { limit.min(line.last_byte() + SLOWEST) } else { limit };
-        match line.receive(&mut buffer, until).await {
-            Ok(count) if Instant::now() < limit => {
-                let bytes = buffer.get(..count).unwrap_or_default();
-                tracing::trace!(?bytes, "received");
-                decoder.push(bytes);
-            }
-            Ok(_) | Err(LineError::Silent(_)) => {
-                decoder.silence();
-                ended = true;
-            }
-            Err(error) => return Err(Trouble::Line(error)),
-        }
-    }
+fn no_data(rate: u32) -> MeterError {
+    MeterError::Damaged(format!(
+        "it identified itself, but no whole block came at {rate} Bd; try baud_change_delay, max_baud or force_baud"
+    ))
 }

@@ -53,9 +53,32 @@ pub(super) fn wanted(all: &[Value], ids: &[String]) -> Vec<Value> {
     kept
 }
 
+/// The values of one answer of programming mode, named `id`, `id#2` ...; those of other ids are not
+/// what was asked for. `None` when there is none.
+pub(super) fn answered(lines: &[Line], id: &str) -> Option<Vec<Value>> {
+    let sets = lines.iter().flatten().filter(|set| set.id.is_empty() || same_id(id, &set.id));
+    let values: Vec<Value> = (1..)
+        .zip(sets.flat_map(|set| &set.values))
+        .map(|(number, value)| Value {
+            name: if number == 1 { id.to_owned() } else { format!("{id}#{number}") },
+            value: Some(value.text.clone()),
+            unit: value.unit.clone(),
+            quality: Quality::Good,
+        })
+        .collect();
+    (!values.is_empty()).then_some(values)
+}
+
+/// Whether a readout shows `serial` as the value of one of its ids; leading zeros don't count.
+pub(super) fn shows(lines: &[Line], serial: &str) -> bool {
+    let significant = |text: &str| text.trim().trim_start_matches('0').to_owned();
+    let wanted = significant(serial);
+    lines.iter().flatten().flat_map(|set| &set.values).any(|value| significant(&value.text) == wanted)
+}
+
 /// Compares by exact text; what the meter puts around a reduced id (`1-0:` and `*255`, "not
 /// used") does not count when `wanted` has none of it.
-fn same_id(wanted: &str, theirs: &str) -> bool {
+pub(super) fn same_id(wanted: &str, theirs: &str) -> bool {
     let medium = if wanted.contains(':') { None } else { theirs.split_once(':').map(|(_, reduced)| reduced) };
     let reduced = medium.unwrap_or(theirs);
     theirs == wanted || reduced == wanted || reduced.strip_suffix("*255") == Some(wanted)

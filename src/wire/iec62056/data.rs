@@ -63,6 +63,39 @@ fn decode_line(line: &str) -> Line {
     sets
 }
 
+/// The lines up to `!` that are no data sets as the standard has them: characters that can't be
+/// printed, parentheses that don't match, text behind the last one. In a damaged block whose
+/// check is right by chance such lines are often there.
+pub fn malformed(body: &[u8]) -> Vec<String> {
+    let text: String = body.iter().map(|b| char::from(b & 0x7F)).collect();
+    let lines = text.split(['\r', '\n']).map(str::trim).take_while(|line| !line.starts_with('!'));
+    lines.filter(|line| !is_well_formed(line)).map(str::to_owned).collect()
+}
+
+fn is_well_formed(line: &str) -> bool {
+    let mut open = false;
+    let mut seen = false;
+    let mut behind = false;
+    for c in line.chars() {
+        match c {
+            '(' if !open => (open, seen, behind) = (true, true, false),
+            ')' if open => open = false,
+            '(' | ')' => return false,
+            c if c.is_control() => return false,
+            ' ' => {}
+            _ => behind = seen && !open,
+        }
+    }
+    !open && !behind
+}
+
+/// As [`decode`], without the [`malformed`] lines.
+pub fn decode_sound(body: &[u8]) -> Vec<Line> {
+    let text: String = body.iter().map(|b| char::from(b & 0x7F)).collect();
+    let lines = text.split(['\r', '\n']).map(str::trim).take_while(|line| !line.starts_with('!'));
+    lines.filter(|line| !line.is_empty() && is_well_formed(line)).map(decode_line).collect()
+}
+
 /// Writes lines of data sets and the closing `!`.
 pub fn encode(lines: &[Line], to: &mut Vec<u8>) {
     for line in lines {
@@ -111,6 +144,14 @@ mod tests {
             decode(b"HELLO\r\n1.8.0(12\r\n)(")[..2],
             [vec![DataSet { id: "HELLO".into(), values: vec![] }], vec![DataSet::new("1.8.0", "12", "")],]
         );
+    }
+
+    #[test]
+    fn a_line_out_of_shape_is_named_and_left_out() {
+        let body = b"1.8.0(1*kWh)2.8.0(2)\r\n1.8.1h2)\r\n1.8.2((3)\r\n0.0.0(4\x11)\r\n(5)(6) \r\nC.1(7)x\r\nHELLO\r\n!";
+        assert_eq!(malformed(body), ["1.8.1h2)", "1.8.2((3)", "0.0.0(4\x11)", "C.1(7)x"]);
+        let kept: Vec<_> = decode_sound(body).into_iter().flatten().map(|set| set.id).collect();
+        assert_eq!(kept, ["1.8.0", "2.8.0", "", "HELLO"]);
     }
 
     proptest! {

@@ -1,6 +1,8 @@
 //! Finds messages in a stream of bytes, whatever else is in it.
 
-use super::{ACK, CR, ETX, Identification, LF, Message, NAK, OptionSelect, Parity, SEVEN_BITS, STX, checksum};
+use super::{
+    ACK, CR, Command, EOT, ETX, Identification, LF, Message, NAK, OptionSelect, Parity, SEVEN_BITS, SOH, STX, checksum,
+};
 
 /// The longest line from `/` to its end that is still taken for a message.
 pub const LINE_LIMIT: usize = 128;
@@ -39,6 +41,9 @@ pub enum Damage {
     /// The line fell silent, or another message began, before the end.
     #[error("the message breaks off before its end")]
     Truncated,
+    /// The check was right, but a line is no data set: two errors hid each other.
+    #[error("a line is no data set although the block check is right")]
+    Syntax,
     /// No end came within [`BLOCK_LIMIT`].
     #[error("the block is longer than 64 KiB")]
     TooLong,
@@ -63,6 +68,8 @@ pub struct Decoder {
     line_ended: bool,
     silent: bool,
     parity: Option<Parity>,
+    no_options: bool,
+    no_checks: bool,
 }
 
 impl Decoder {
@@ -77,6 +84,18 @@ impl Decoder {
         self.parity = Some(parity);
     }
 
+    /// Says that no option select can come: every ACK is a bare one, and need not wait for what
+    /// follows it.
+    pub fn expect_no_options(&mut self, yes: bool) {
+        self.no_options = yes;
+    }
+
+    /// Takes a block without ETX or block check too, when it ends with the line `!` and the line
+    /// then fell silent: for meters that send none.
+    pub fn expect_no_checks(&mut self, yes: bool) {
+        self.no_checks = yes;
+    }
+
     /// Takes the next bytes of the stream.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -87,9 +106,10 @@ impl Decoder {
         self.silent = true;
     }
 
-    /// Forgets what it holds, not the parity.
+    /// Forgets what it holds, not what it was told to expect.
     pub fn clear(&mut self) {
-        *self = Self { parity: self.parity, ..Self::default() };
+        let Self { parity, no_options, no_checks, .. } = *self;
+        *self = Self { parity, no_options, no_checks, ..Self::default() };
     }
 
     /// Tells whether a message has begun and is not complete.
@@ -130,7 +150,11 @@ impl Decoder {
                     let Some(parity) = parity else {
                         return Some(Event::Damaged { reason: Damage::Parity, bytes: count });
                     };
-                    self.line_ended = ended_with_cr && !matches!(message, Message::Block(_));
+                    self.line_ended = ended_with_cr
+                        && matches!(
+                            message,
+                            Message::Request { .. } | Message::Identification(_) | Message::OptionSelect(_)
+                        );
                     return Some(Event::Message(message, parity));
                 }
                 Step::Give(count, reason) => {
@@ -177,10 +201,12 @@ impl Decoder {
             None => Step::More,
             Some(b'/') => self.line(),
             Some(STX) => self.block(),
+            Some(SOH) => self.command(),
+            Some(ACK) if self.no_options => Step::Take(1, Message::Acknowledge),
             Some(ACK) => self.acknowledge(),
             Some(NAK) => Step::Take(1, Message::Repeat),
             Some(_) => {
-                let begins = |b: &u8| matches!(b & SEVEN_BITS, b'/' | STX | ACK | NAK);
+                let begins = |b: &u8| matches!(b & SEVEN_BITS, b'/' | SOH | STX | ACK | NAK);
                 Step::Skip(self.buffer.iter().position(begins).unwrap_or(self.buffer.len()))
             }
         }
@@ -195,8 +221,19 @@ impl Decoder {
                 if self.silent { Step::Skip(0) } else { Step::More }
             }
             Some(ACK) => Step::Take(1, Message::Acknowledge),
+            Some(STX) if self.no_checks => self.unchecked(),
             Some(_) => Step::Give(self.buffer.len(), Damage::Truncated),
         }
+    }
+
+    /// A block without ETX or check: whole when its last line is `!`.
+    fn unchecked(&self) -> Step {
+        let body: Vec<u8> = self.buffer.iter().skip(1).map(|b| b & SEVEN_BITS).collect();
+        let text = body.strip_suffix(&[ETX]).unwrap_or(&body);
+        if text.trim_ascii_end().ends_with(b"\n!") || text.trim_ascii_end().ends_with(b"\r!") {
+            return Step::Take(self.buffer.len(), Message::Block(text.to_vec()));
+        }
+        Step::Give(self.buffer.len(), Damage::Truncated)
     }
 
     fn line(&self) -> Step {
@@ -216,29 +253,63 @@ impl Decoder {
     }
 
     fn block(&mut self) -> Step {
-        for end in self.scanned.max(1)..BLOCK_LIMIT {
+        let end = match self.end_of_text(1) {
+            Ok(end) => end,
+            Err(step) => return step,
+        };
+        let Some(check) = self.at(end + 1) else { return Step::More };
+        let counted = self.buffer.get(1..=end).unwrap_or_default();
+        if checksum(counted) != check {
+            // Not the check character itself: a new message may begin with it.
+            return Step::Give(end + 1, Damage::Checksum);
+        }
+        let body = counted.iter().take(end - 1).map(|b| b & SEVEN_BITS).collect();
+        let last = self.at(end) == Some(ETX);
+        Step::Take(end + 2, if last { Message::Block(body) } else { Message::Part(body) })
+    }
+
+    /// Where the ETX or EOT is, looking from `from` on; else what to do.
+    fn end_of_text(&mut self, from: usize) -> Result<usize, Step> {
+        for end in self.scanned.max(from)..BLOCK_LIMIT {
+            self.scanned = end;
             match self.at(end) {
-                None => {
-                    self.scanned = end;
-                    return Step::More;
-                }
+                None => return Err(Step::More),
                 // The character before was lost, or this one is wrong; the block may begin here.
-                Some(STX) => return Step::Give(end, Damage::Truncated),
-                Some(ETX) => {
-                    self.scanned = end;
-                    let Some(check) = self.at(end + 1) else { return Step::More };
-                    let counted = self.buffer.get(1..=end).unwrap_or_default();
-                    if checksum(counted) != check {
-                        // Not the check character itself: a new message may begin with it.
-                        return Step::Give(end + 1, Damage::Checksum);
-                    }
-                    let body = counted.iter().take(end - 1).map(|b| b & SEVEN_BITS).collect();
-                    return Step::Take(end + 2, Message::Block(body));
-                }
+                Some(STX) => return Err(Step::Give(end, Damage::Truncated)),
+                Some(ETX | EOT) => return Ok(end),
                 Some(_) => {}
             }
         }
-        Step::Give(BLOCK_LIMIT, Damage::TooLong)
+        Err(Step::Give(BLOCK_LIMIT, Damage::TooLong))
+    }
+
+    fn command(&mut self) -> Step {
+        const HEAD: usize = 3;
+        for (at, allowed) in [(1, b"PWREB".as_slice()), (2, b"0123456789"), (HEAD, &[STX, ETX])] {
+            match self.at(at) {
+                None => return Step::More,
+                Some(c) if allowed.contains(&c) => {}
+                Some(_) => return Step::Skip(at),
+            }
+        }
+        let has_data = self.at(HEAD) == Some(STX);
+        let end = match if has_data { self.end_of_text(HEAD + 1) } else { Ok(HEAD) } {
+            Ok(end) => end,
+            Err(step) => return step,
+        };
+        let Some(check) = self.at(end + 1) else { return Step::More };
+        let counted = self.buffer.get(1..=end).unwrap_or_default();
+        if checksum(counted) != check {
+            // Noise before a block may look like the head of a command.
+            let inner = counted.get(HEAD..).filter(|inner| has_data && checksum(*inner) == check);
+            return Step::Give(if inner.is_some() { HEAD } else { end + 1 }, Damage::Checksum);
+        }
+        let text: Vec<u8> = counted.iter().map(|b| b & SEVEN_BITS).collect();
+        let [letter, number, ..] = text.as_slice() else { return Step::Skip(1) };
+        let data = text.get(HEAD..text.len() - 1).filter(|_| has_data).map(<[u8]>::to_vec);
+        let more = text.last() == Some(&EOT);
+        let command = Command { letter: (*letter).into(), number: (*number).into(), data, more };
+        Step::Take(end + 2, Message::Command(command))
     }
 
     fn acknowledge(&self) -> Step {
@@ -272,165 +343,4 @@ fn read_line(text: &str) -> Option<Message> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::super::encode;
-    use super::*;
-
-    fn all(decoder: &mut Decoder) -> Vec<Event> {
-        std::iter::from_fn(|| decoder.next()).collect()
-    }
-
-    fn decode(bytes: &[u8]) -> Vec<Event> {
-        let mut decoder = Decoder::new();
-        decoder.push(bytes);
-        decoder.silence();
-        all(&mut decoder)
-    }
-
-    fn messages(bytes: &[u8]) -> Vec<Message> {
-        let message = |event| if let Event::Message(message, _) = event { Some(message) } else { None };
-        decode(bytes).into_iter().filter_map(message).collect()
-    }
-
-    fn written(message: &Message) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        encode(message, &mut bytes);
-        bytes
-    }
-
-    #[test]
-    fn garbage_before_the_slash_is_counted_and_skipped() {
-        let events = decode(b"\x00\xff\x7f/TST5SIM\r\n");
-        assert_eq!(events[0], Event::Skipped { bytes: 3 });
-        assert!(matches!(&events[1], Event::Message(Message::Identification(i), Parity::Absent) if i.model == "SIM"));
-        assert_eq!(events.len(), 2);
-    }
-
-    #[test]
-    fn a_line_may_end_with_cr_or_lf_alone() {
-        for end in ["\r\n", "\r", "\n"] {
-            let events = decode(format!("/TST5SIM {end}\x06050{end}").as_bytes());
-            assert_eq!(events.len(), 2, "{end:?}: {events:?}");
-        }
-    }
-
-    #[test]
-    fn a_bare_acknowledge_before_the_block_is_no_hindrance() {
-        let block = Message::Block(b"F.F(00)\r\n!\r\n".into());
-        let stream = [b"\x06\r\n".as_slice(), &written(&block)].concat();
-        assert_eq!(messages(&stream), [Message::Acknowledge, block]);
-    }
-
-    #[test]
-    fn every_kind_of_damage_has_its_name() {
-        let good = written(&Message::Block(b"1.8.0(1*kWh)".into()));
-        let reasons = |bytes: &[u8]| {
-            let reason = |event| if let Event::Damaged { reason, .. } = event { Some(reason) } else { None };
-            decode(bytes).into_iter().filter_map(reason).collect::<Vec<_>>()
-        };
-        let changed = |at: usize, bit: u8| {
-            let mut bytes = good.clone();
-            bytes[at] ^= bit;
-            bytes
-        };
-        assert_eq!(reasons(&changed(3, 1)), [Damage::Checksum]);
-        assert_eq!(reasons(&changed(3, 0x80)), [Damage::Parity]);
-        assert_eq!(reasons(&good[..good.len() - 2]), [Damage::Truncated], "neither ETX nor BCC");
-        assert_eq!(reasons(&good[..good.len() - 1]), [Damage::Truncated], "no BCC");
-        assert_eq!(reasons(&[good.clone(), vec![b'x'; 5]].concat()), []);
-        let endless = [vec![STX], vec![b'x'; BLOCK_LIMIT + 10]].concat();
-        assert_eq!(reasons(&endless), [Damage::TooLong]);
-    }
-
-    #[test]
-    fn parity_is_enforced_once_it_is_known() {
-        let mut decoder = Decoder::new();
-        let plain = written(&Message::Block(b"F.F(00)".into()));
-        let mut even = plain.clone();
-        Parity::Even.apply(&mut even);
-        decoder.push(&plain);
-        decoder.push(&even);
-        assert!(all(&mut decoder).iter().all(|e| matches!(e, Event::Message(..))));
-        decoder.expect(Parity::Even);
-        decoder.push(&even);
-        assert!(matches!(decoder.next(), Some(Event::Message(Message::Block(_), Parity::Even))));
-        decoder.push(&plain);
-        assert!(matches!(decoder.next(), Some(Event::Damaged { reason: Damage::Parity, .. })));
-    }
-
-    fn message() -> impl Strategy<Value = Message> {
-        let ident = ("[A-Z]{2}[A-Za-z]", "[0-9A-I]", "[0-9@]{0,2}", "([!-.0-Z][ -.0-Z]{0,14}[!-.0-Z])?");
-        prop_oneof![
-            "[0-9A-Za-z ]{0,32}".prop_map(|address| Message::Request { address }),
-            ident.prop_map(|(manufacturer, baud, enhanced, model)| Message::Identification(Identification {
-                manufacturer,
-                baud: baud.chars().next().unwrap(),
-                enhanced: enhanced.chars().collect(),
-                model,
-            })),
-            "[0-9A-Z]{3}".prop_map(|c| {
-                let mut c = c.chars();
-                let mut next = || c.next().unwrap();
-                Message::OptionSelect(OptionSelect { protocol: next(), baud: next(), mode: next() })
-            }),
-            Just(Message::Repeat),
-            "[ -~\r\n]{0,200}".prop_map(|body| Message::Block(body.into_bytes())),
-        ]
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_encoded_is_decoded_with_and_without_parity(list in prop::collection::vec(message(), 0..6), even: bool) {
-            let mut bytes = list.iter().flat_map(written).collect::<Vec<_>>();
-            if even {
-                Parity::Even.apply(&mut bytes);
-            }
-            prop_assert_eq!(messages(&bytes), list);
-        }
-
-        #[test]
-        fn any_bytes_in_any_chunks_give_the_same_events(
-            bytes in prop::collection::vec(prop_oneof![any::<u8>(), prop::sample::select(b"/\x02\x03\x06\x15\r\n?!0A".to_vec())], 0..400),
-            sizes in prop::collection::vec(1usize..40, 1..400),
-        ) {
-            let mut decoder = Decoder::new();
-            let (mut events, mut rest) = (Vec::new(), bytes.as_slice());
-            for size in sizes.iter().cycle() {
-                let (chunk, after) = rest.split_at((*size).min(rest.len()));
-                decoder.push(chunk);
-                events.extend(all(&mut decoder));
-                rest = after;
-                if rest.is_empty() {
-                    break;
-                }
-            }
-            decoder.silence();
-            events.extend(all(&mut decoder));
-            prop_assert_eq!(&events, &decode(&bytes));
-            prop_assert!(!decoder.in_message());
-        }
-
-        #[test]
-        fn after_noise_the_next_good_block_is_found(mut noise in prop::collection::vec(any::<u8>(), 0..300), body in "[ -~\r\n]{0,80}") {
-            // An ETX at its very end could make the true STX the check of a block of noise.
-            noise.extend(b"??");
-            let block = Message::Block(body.into_bytes());
-            noise.extend(written(&block));
-            prop_assert_eq!(messages(&noise).pop(), Some(block));
-        }
-
-        #[test]
-        fn the_memory_held_has_a_bound(start in prop::sample::select(b"/\x02\x06x".to_vec()), fill in any::<u8>()) {
-            let mut decoder = Decoder::new();
-            decoder.push(&[start]);
-            for _ in 0..70 {
-                decoder.push(&[fill; 2048]);
-                let _ = all(&mut decoder);
-                prop_assert!(decoder.buffer.len() <= BLOCK_LIMIT + 1);
-            }
-            prop_assert!(decoder.buffer.capacity() <= 4 * BLOCK_LIMIT);
-        }
-    }
-}
+mod tests;

@@ -3,16 +3,19 @@
 //! Characters have seven data bits and even parity; the line carries them as eight bits without
 //! parity and this room does the parity ([`Parity`]), because that also works over serial servers
 //! and pseudo-terminals. Both directions are spoken here, so a reader recognises the echo of its
-//! own words and a simulator uses the same code. Programming mode, partial blocks and mode D are
-//! not here yet. Start with [`Message`], [`Decoder`] and [`data`].
+//! own words and a simulator uses the same code. Start with [`Message`], [`Decoder`] and [`data`];
+//! [`profile`] reads the load profiles and event logs of programming mode.
 
 pub mod data;
 mod decoder;
+pub mod profile;
 
 pub use decoder::{BLOCK_LIMIT, Damage, Decoder, Event, LINE_LIMIT};
 
+const SOH: u8 = 0x01;
 pub(crate) const STX: u8 = 0x02;
 pub(crate) const ETX: u8 = 0x03;
+const EOT: u8 = 0x04;
 const ACK: u8 = 0x06;
 const LF: u8 = 0x0A;
 const CR: u8 = 0x0D;
@@ -40,6 +43,33 @@ pub enum Message {
     Repeat,
     /// What stood between STX and ETX, seven bits each; the block check was right.
     Block(Vec<u8>),
+    /// What stood between STX and EOT: more blocks follow once it is acknowledged (clause 6.3.13).
+    Part(Vec<u8>),
+    /// A command of programming mode, or the meter's `P0`.
+    Command(Command),
+}
+
+/// A command message: `SOH C D STX data ETX` (clause 6.3.12, 6.4.4).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// C: `P` password, `W` write, `R` read, `E` execute, `B` break.
+    pub letter: char,
+    /// D: which variant, a digit.
+    pub number: char,
+    /// What stood after STX; `None` for a command without data, such as the break.
+    pub data: Option<Vec<u8>>,
+    /// It ended with EOT: more of its data follow once it is acknowledged.
+    pub more: bool,
+}
+
+impl Command {
+    /// The break `B0` that ends a session.
+    pub const BREAK: Self = Self { letter: 'B', number: '0', data: None, more: false };
+
+    /// Makes a command with data.
+    pub fn new(letter: char, number: char, data: impl Into<Vec<u8>>) -> Self {
+        Self { letter, number, data: Some(data.into()), more: false }
+    }
 }
 
 /// Who a meter says it is (clause 6.3.2).
@@ -95,10 +125,16 @@ impl Identification {
         self.manufacturer.chars().nth(2).is_some_and(|c| c.is_ascii_lowercase())
     }
 
+    /// The line as the meter sends it, without `/` and the end of the line.
+    pub fn line(&self) -> String {
+        let enhanced: String = self.enhanced.iter().flat_map(|&w| ['\\', w]).collect();
+        format!("{}{}{enhanced}{}", self.manufacturer, self.baud, self.model)
+    }
+
     /// Reads what stands between `/` and the end of the line; blanks at the end don't count.
     fn from_line(text: &str) -> Option<Self> {
         let text = text.trim_end();
-        let manufacturer = text.get(..3).filter(|m| !m.contains(' '))?;
+        let manufacturer = text.get(..3).filter(|m| m.chars().all(|c| c.is_ascii_alphabetic()))?;
         let baud = text.get(3..)?.chars().next()?;
         let mut model = text.get(4..)?;
         let mut enhanced = Vec::new();
@@ -116,8 +152,7 @@ pub fn encode(message: &Message, to: &mut Vec<u8>) {
     match message {
         Message::Request { address } => to.extend(format!("/?{address}!\r\n").bytes()),
         Message::Identification(ident) => {
-            let enhanced: String = ident.enhanced.iter().flat_map(|&w| ['\\', w]).collect();
-            to.extend(format!("/{}{}{enhanced}{}\r\n", ident.manufacturer, ident.baud, ident.model).bytes());
+            to.extend(format!("/{}\r\n", ident.line()).bytes());
         }
         Message::OptionSelect(OptionSelect { protocol, baud, mode }) => {
             to.push(ACK);
@@ -125,13 +160,28 @@ pub fn encode(message: &Message, to: &mut Vec<u8>) {
         }
         Message::Acknowledge => to.push(ACK),
         Message::Repeat => to.push(NAK),
-        Message::Block(body) => {
-            to.push(STX);
-            to.extend_from_slice(body);
-            to.push(ETX);
-            to.push(checksum(body.iter().chain(&[ETX])));
+        Message::Block(body) => block(body, ETX, to),
+        Message::Part(body) => block(body, EOT, to),
+        Message::Command(command) => {
+            let end = if command.more { EOT } else { ETX };
+            let mut counted = format!("{}{}", command.letter, command.number).into_bytes();
+            if let Some(data) = &command.data {
+                counted.push(STX);
+                counted.extend_from_slice(data);
+            }
+            counted.push(end);
+            to.push(SOH);
+            to.extend_from_slice(&counted);
+            to.push(checksum(&counted));
         }
     }
+}
+
+fn block(body: &[u8], end: u8, to: &mut Vec<u8>) {
+    to.push(STX);
+    to.extend_from_slice(body);
+    to.push(end);
+    to.push(checksum(body.iter().chain(&[end])));
 }
 
 /// The block check character: all characters after the first SOH or STX up to and including ETX
@@ -211,6 +261,11 @@ mod tests {
         assert_eq!(written(Message::OptionSelect(option)), [6, b'0', b'5', b'0', 13, 10]);
         assert_eq!(written(Message::Block(b"1.8.0(001234.567*kWh)".into())), b"\x021.8.0(001234.567*kWh)\x03[");
         assert_eq!(written(Message::Repeat), [0x15]);
+        assert_eq!(written(Message::Part(b"(1)".into())), [2, b'(', b'1', b')', 4, b'(' ^ b'1' ^ b')' ^ 4]);
+        let command = |letter, data: &str| Message::Command(Command::new(letter, '1', data));
+        assert_eq!(written(command('P', "(00000000)")), b"\x01P1\x02(00000000)\x03a");
+        assert_eq!(written(command('R', "1.8.0()")), b"\x01R1\x021.8.0()\x03Z");
+        assert_eq!(written(Message::Command(Command::BREAK)), b"\x01B0\x03q");
     }
 
     #[test]

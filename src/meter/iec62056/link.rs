@@ -1,0 +1,206 @@
+//! Messages over a line: sending, waiting with an end, and the echo of an optical head.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::os::line::{Framing, Line, LineError, Speed};
+use crate::wire::iec62056::{Damage, Decoder, Event, Message, Parity, SIGN_ON_BAUD, encode};
+
+/// The longest time until a meter answers, and between two of its characters (clause 6.4.1).
+pub(super) const SLOWEST: Duration = Duration::from_millis(1500);
+
+/// Eight bits without parity at this rate: the parity is done here.
+pub(super) const fn speed(baud: u32) -> Speed {
+    Speed { baud, framing: Framing::EIGHT_N_ONE }
+}
+
+/// What came instead of the message waited for.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// Nothing that began as a message; so many bytes of noise.
+    Nothing(usize),
+    Damaged(Damage),
+    Line(LineError),
+}
+
+impl From<LineError> for Trouble {
+    fn from(error: LineError) -> Self {
+        Self::Line(error)
+    }
+}
+
+/// When a message must begin and end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline {
+    pub(super) begin: Instant,
+    pub(super) end: Instant,
+}
+
+/// A line on which messages are exchanged.
+pub(super) struct Link<'a> {
+    line: &'a mut Line,
+    decoder: Decoder,
+    /// How what is sent carries parity.
+    parity: Parity,
+    /// What was sent and may come back, seven bits each.
+    sent: Vec<u8>,
+    /// What came back of it so far.
+    returned: Vec<u8>,
+    /// The head gives back what is sent: seen on this dialogue's sign-on.
+    echoes: bool,
+    /// Whether what was just sent may teach that there is an echo: not a single character.
+    tells_echo: bool,
+}
+
+impl<'a> Link<'a> {
+    pub(super) fn new(line: &'a mut Line, parity: Parity) -> Self {
+        let decoder = Decoder::new();
+        Self { line, decoder, parity, sent: Vec::new(), returned: Vec::new(), echoes: false, tells_echo: false }
+    }
+
+    pub(super) fn line(&mut self) -> &mut Line {
+        self.line
+    }
+
+    pub(super) fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
+    }
+
+    pub(super) fn baud(&self) -> u32 {
+        self.line.speed().baud
+    }
+
+    /// Bytes with the parity that the meter showed are expected and sent from now on.
+    pub(super) fn agree_on(&mut self, parity: Parity) {
+        self.parity = parity;
+        self.decoder.expect(parity);
+    }
+
+    pub(super) fn set_baud(&mut self, baud: u32) -> Result<(), LineError> {
+        self.line.set_speed(speed(baud))
+    }
+
+    /// Forgets all that came so far: it can't be the answer to what is sent next.
+    pub(super) async fn clear(&mut self) -> Result<(), LineError> {
+        self.decoder.clear();
+        self.line.discard_waiting().await.map(|_| ())
+    }
+
+    pub(super) async fn send(&mut self, message: &Message) -> Result<(), LineError> {
+        let mut bytes = Vec::new();
+        encode(message, &mut bytes);
+        // A trace of the line must not show the password.
+        let secret = matches!(message, Message::Command(command) if command.letter == 'P');
+        self.send_characters(bytes, secret).await
+    }
+
+    /// Sends characters of seven bits with the link's parity.
+    pub(super) async fn send_characters(&mut self, mut bytes: Vec<u8>, secret: bool) -> Result<(), LineError> {
+        self.sent.clone_from(&bytes);
+        self.returned.clear();
+        self.tells_echo = bytes.len() > 2;
+        self.parity.apply(&mut bytes);
+        if secret {
+            tracing::trace!(count = bytes.len(), "sent a secret");
+        } else {
+            tracing::trace!(?bytes, "sent");
+        }
+        self.line.send(&bytes).await
+    }
+
+    /// Waits for a message that `wanted` accepts. Others are left aside. Damage ends the wait when
+    /// `strict`, else only if nothing better comes.
+    pub(super) async fn listen<T>(
+        &mut self,
+        deadline: Deadline,
+        strict: bool,
+        wanted: impl Fn(Message) -> Option<T>,
+    ) -> Result<(T, Parity), Trouble> {
+        let mut noise = 0;
+        let mut damaged = None;
+        let mut ended = false;
+        let mut buffer = [0; 512];
+        loop {
+            while let Some(event) = self.decoder.next() {
+                match event {
+                    Event::Message(message, parity) => {
+                        if let Some(found) = wanted(message) {
+                            return Ok((found, parity));
+                        }
+                    }
+                    Event::Damaged { reason, .. } if strict => return Err(Trouble::Damaged(reason)),
+                    Event::Damaged { reason, .. } => damaged = Some(reason),
+                    Event::Skipped { bytes } => noise += bytes,
+                }
+            }
+            if ended {
+                return Err(damaged.map_or(Trouble::Nothing(noise), Trouble::Damaged));
+            }
+            let begun = self.decoder.in_message();
+            let limit = if begun { deadline.end } else { deadline.begin };
+            let until = if begun { limit.min(self.line.last_byte() + SLOWEST) } else { limit };
+            match self.line.receive(&mut buffer, until).await {
+                Ok(count) if Instant::now() < limit => {
+                    let bytes = buffer.get(..count).unwrap_or_default();
+                    tracing::trace!(?bytes, "received");
+                    self.take(bytes);
+                }
+                Ok(_) | Err(LineError::Silent(_)) => {
+                    self.give_back();
+                    self.decoder.silence();
+                    ended = true;
+                }
+                Err(error) => return Err(Trouble::Line(error)),
+            }
+        }
+    }
+
+    /// Gives bytes to the decoder, without the echo of what was sent last.
+    fn take(&mut self, bytes: &[u8]) {
+        let mut rest = bytes;
+        while let (Some(expected), Some((first, after))) = (self.sent.get(self.returned.len()), rest.split_first()) {
+            if !(self.echoes || self.tells_echo) || first & 0x7F != *expected {
+                break;
+            }
+            self.returned.push(*first);
+            rest = after;
+        }
+        if self.returned.len() == self.sent.len() && !self.sent.is_empty() {
+            self.echoes = true;
+            self.sent.clear();
+            self.returned.clear();
+        } else if !rest.is_empty() {
+            // Not the echo, or not all of it: what was held back belongs to the answer.
+            self.give_back();
+        }
+        self.decoder.push(rest);
+    }
+
+    fn give_back(&mut self) {
+        self.sent.clear();
+        self.decoder.push(&std::mem::take(&mut self.returned));
+    }
+
+    /// As [`listen`](Self::listen) for an answer that may be the same as what was sent: only a head
+    /// that has shown its echo before gives it back.
+    pub(super) async fn listen_behind_echo<T>(
+        &mut self,
+        deadline: Deadline,
+        wanted: impl Fn(Message) -> Option<T>,
+    ) -> Result<(T, Parity), Trouble> {
+        self.tells_echo = false;
+        self.listen(deadline, false, wanted).await
+    }
+
+    /// A deadline for a message of `size` characters that begins within `limit`.
+    pub(super) fn deadline(&self, limit: Duration, size: usize, longest: Duration) -> Deadline {
+        let begin = Instant::now() + limit;
+        Deadline { begin, end: begin + (2 * self.line.speed().time_of(size)).min(longest) }
+    }
+
+    /// Sets the line to the rate of a sign-on.
+    pub(super) fn slow_down(&mut self) -> Result<(), LineError> {
+        self.set_baud(SIGN_ON_BAUD)
+    }
+}
