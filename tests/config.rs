@@ -191,6 +191,27 @@ fn a_data_budget_that_makes_no_sense_is_refused_with_its_place() {
 }
 
 #[test]
+fn what_a_line_or_a_meter_on_it_can_not_do_is_refused() {
+    let found = |port: &str, meter: &str| {
+        let port = format!("[[port]]\nname = \"p\"\ndevice = \"/dev/ttyS1\"\n{port}\n");
+        let meter = format!("[[meter]]\nname = \"m\"\nport = \"p\"\n{meter}\n");
+        complaints(&format!("{MINIMAL}{port}{meter}")).join("\n")
+    };
+    let rtu = "protocol = \"modbus-rtu\"\nprofile = \"eastron-sdm630\"\nbaud = 2400\nframing = \"8E1\"\nstretch = 4";
+    let kernel = "echo = \"yes\"\nguard = \"50ms\"\nrs485 = { direction = \"kernel\", rts_on_send = \"low\", delay_after_send = \"2ms\" }";
+    assert_eq!(found(kernel, rtu), "");
+    for (port, expected) in [
+        ("rs485 = { direction = \"kernel\", delay_before_send = \"200ms\" }", "at most \"100ms\""),
+        ("rs485 = { direction = \"auto\", rts_on_send = \"low\" }", "direction = \"kernel\""),
+        ("echo = \"maybe\"", "one of \"auto\", \"yes\", \"no\""),
+    ] {
+        assert!(found(port, rtu).contains(expected), "{}", found(port, rtu));
+    }
+    let iec = found("", "protocol = \"iec62056-21\"\nbaud = 9600");
+    assert!(iec.contains("error: baud and framing are not for iec62056-21, which has a speed of its own"), "{iec}");
+}
+
+#[test]
 fn the_configuration_page_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/config.md");
     let made = config::markdown();

@@ -14,6 +14,9 @@ use crate::model::{ClockState, Stamp, Timestamp};
 use crate::store::{Status, Store};
 use crate::uplink::{Account, Amount};
 
+/// So many bytes of a meter's last exchange are shown each way, so that many meters fit.
+const SHOWN: usize = 64;
+
 /// More often would cost more than it tells.
 const SHORTEST: Duration = Duration::from_secs(1);
 
@@ -108,48 +111,51 @@ fn broker(health: &crate::uplink::Health) -> Value {
 }
 
 pub(super) fn meters(evidence: &Evidence) -> Value {
-    let profile = |health: &ProfileHealth| {
-        json!({
-            "delivered": health.delivered,
-            "absent": health.absent,
-            "newest": time(health.newest),
-            "failing": health.failing,
-            "last_error": health.last_error.as_ref().map(|(_, error)| error),
-            "last_error_at": time(health.last_error.as_ref().map(|(at, _)| *at)),
-        })
-    };
-    let meters = evidence.meters.meters().into_iter().map(|(name, health)| {
-        let line = on_the_line(&health);
-        let (error_at, error) = health.last_error.unzip();
-        let told = json!({
-            "answers": health.answers,
-            "timeouts": health.timeouts,
-            "damaged": health.damaged,
-            "refused": health.refused,
-            "failing": health.failing,
-            "last_answer": time(health.last_answer),
-            "last_error": error,
-            "last_error_at": time(error_at),
-            "stretch": health.stretch,
-            "not_asked": health.not_asked,
-            "line": line,
-            "profile": health.profile.as_ref().map(profile),
-        });
-        (name, told)
-    });
-    Value::Object(meters.collect::<Map<_, _>>())
+    evidence.meters.meters().into_iter().map(|(name, health)| (name, meter(&health))).collect::<Map<_, _>>().into()
+}
+
+fn meter(health: &MeterHealth) -> Value {
+    let (error_at, error) = health.last_error.clone().unzip();
+    json!({
+        "answers": health.answers,
+        "timeouts": health.timeouts,
+        "damaged": health.damaged,
+        "refused": health.refused,
+        "failing": health.failing,
+        "last_answer": time(health.last_answer),
+        "last_error": error,
+        "last_error_at": time(error_at),
+        "stretch": health.stretch,
+        "not_asked": health.not_asked,
+        "line": on_the_line(health),
+        "profile": health.profile.as_ref().map(profile),
+    })
+}
+
+/// How far its load profile was read.
+fn profile(health: &ProfileHealth) -> Value {
+    let (error_at, error) = health.last_error.clone().unzip();
+    json!({
+        "delivered": health.delivered,
+        "absent": health.absent,
+        "newest": time(health.newest),
+        "failing": health.failing,
+        "last_error": error,
+        "last_error_at": time(error_at),
+    })
 }
 
 /// What settles whether it is the meter, the cable or the gateway.
 fn on_the_line(health: &MeterHealth) -> Value {
     let millis = |delay: Option<Duration>| delay.map(|d| d.as_micros().div_ceil(1000));
+    let hex = |bytes: &[u8]| HEXLOWER.encode(bytes.get(..SHOWN).unwrap_or(bytes));
     let delays = &health.delays;
     let exchange = health.exchange.as_ref().map(|(at, exchange)| {
         json!({
             "at": time(Some(*at)),
-            "sent": HEXLOWER.encode(&exchange.sent),
+            "sent": hex(&exchange.sent),
             "sent_bytes": exchange.sent_bytes,
-            "received": HEXLOWER.encode(&exchange.received),
+            "received": hex(&exchange.received),
             "received_bytes": exchange.received_bytes,
         })
     });
@@ -185,6 +191,7 @@ fn receivers(evidence: &Evidence) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::os::line::Exchange;
 
     /// The names of a document's members, all levels.
     fn members(value: &Value, path: &str, out: &mut Vec<String>) {
@@ -203,10 +210,17 @@ mod tests {
         let mut made = always(&Status::default(), &Stamp::synced(Timestamp::default()), "KAM1", Duration::ZERO);
         made.insert("uplink".into(), json!([broker(&crate::uplink::Health::default())]));
         made.insert("traffic".into(), traffic(&Account::default()));
+        let (_, block) = page.split_once("```json meter\n").unwrap();
+        let of_meter: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
+        let exchange = Some((Timestamp::default(), Exchange::default()));
+        let profile = Some(ProfileHealth::default());
+        let made_of_meter = meter(&MeterHealth { exchange, profile, ..MeterHealth::default() });
         let made = Value::Object(made);
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         members(&shown, "", &mut theirs);
         members(&shown["uplink"][0], "uplink", &mut theirs);
+        members(&of_meter, "meter", &mut theirs);
+        members(&made_of_meter, "meter", &mut ours);
         members(&made, "", &mut ours);
         members(&made["uplink"][0], "uplink", &mut ours);
         theirs.sort();

@@ -86,7 +86,8 @@ impl Rs485Settings {
 
     /// What of it the kernel would not do as it is written.
     pub fn fault(&self) -> Option<&'static str> {
-        let bad = |delay: Duration| delay.subsec_nanos() % 1_000_000 != 0 || delay > Duration::from_millis(100);
+        let bad =
+            |delay: Duration| !delay.subsec_nanos().is_multiple_of(1_000_000) || delay > Duration::from_millis(100);
         if bad(self.delay_before_send) || bad(self.delay_after_send) {
             return Some("delay_before_send and delay_after_send must be whole milliseconds, at most \"100ms\"");
         }

@@ -88,13 +88,10 @@ impl Course {
         let (plan, pace) = (&self.plan, &self.pace);
         // More than the window: the status message and document.
         let queue = pace.messages.saturating_add(2);
-        let mut link = Link::open(
-            plan.options(&self.clock, self.gate.quiet())?,
-            &plan.url,
-            queue,
-            PACKET_IDS.max(queue),
-            &self.tally,
-        );
+        let quiet = self.gate.quiet();
+        let mut link =
+            Link::open(plan.options(&self.clock, quiet)?, &plan.url, queue, PACKET_IDS.max(queue), &self.tally);
+        link.quiet = quiet;
         let failure = match timeout(pace.connect, link.event()).await {
             Ok(LinkEvent::Connected) => return Ok(link),
             Ok(LinkEvent::Lost(Some(error))) => Failure::explain(&error, &plan.url, &plan.files, false),

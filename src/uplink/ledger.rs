@@ -102,6 +102,11 @@ impl Ledger {
         required.map(|a| of(&a.lanes, lane).highest()).min().unwrap_or(0)
     }
 
+    /// What [`Ledger::progress`] gave out was not kept and is to be given again.
+    pub(super) const fn not_kept(&mut self) {
+        self.changed = true;
+    }
+
     /// What is worth keeping on disk, if anything changed since the last time; nothing above
     /// `limit`.
     pub(super) fn progress(&mut self, limit: Sequence) -> Option<Vec<(u64, Lanes)>> {
@@ -339,6 +344,8 @@ mod tests {
         assert_eq!(ledger.acknowledge(1, Lane::Ordinary, &span, vec![3, 9]), [3, 9]);
         let progress = ledger.progress(5).unwrap();
         assert!(ledger.progress(5).is_none(), "nothing new to write");
+        ledger.not_kept();
+        assert_eq!(ledger.progress(5).unwrap(), progress, "what could not be written is given again");
         let ledger = Ledger::new([(2, true), (7, true)], &progress);
         assert!(ledger.has(0, Lane::Ordinary, 5) && !ledger.has(0, Lane::Ordinary, 6), "nothing beyond the limit");
         assert!(!ledger.has(0, Lane::Priority, 5) && !ledger.has(1, Lane::Ordinary, 1));

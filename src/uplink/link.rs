@@ -41,6 +41,8 @@ pub(super) struct Link {
     /// Filled by the event loop's task with at most two events, drained by the session.
     events: mpsc::Receiver<LinkEvent>,
     task: JoinHandle<()>,
+    /// The keep-alive that the data budget asked for when the link was opened.
+    pub(super) quiet: Option<u16>,
 }
 
 impl Link {
@@ -66,7 +68,7 @@ impl Link {
         event_loop.set_network_options(network);
         let (tell, events) = mpsc::channel(2);
         let task = tokio::spawn(keep_polling(event_loop, tell));
-        Self { client, events, task }
+        Self { client, events, task, quiet: None }
     }
 
     /// Waits for the next event.

@@ -121,6 +121,9 @@ impl Mirror {
         let Some(record) = lock(&self.ledger).progress(durable) else { return };
         // A card may take its time, and nothing else must wait for it.
         let written = spawn_blocking(move || progress::write(&path, &record)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            lock(&self.ledger).not_kept();
+        }
         match written {
             Ok(Ok(())) if std::mem::take(&mut self.failing) => info!("the brokers' progress can be written again"),
             Ok(Ok(())) => debug!("the brokers' progress is written"),

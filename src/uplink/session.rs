@@ -108,8 +108,8 @@ impl<'a> Session<'a> {
     pub(super) fn new(desk: Desk<'a>, link: Link) -> Self {
         let Desk { plan, pace, source, .. } = &desk;
         Self {
+            quiet: link.quiet,
             link,
-            quiet: desk.gate.quiet(),
             renew: false,
             status: source.status(),
             priority: Queue::new(Lane::Priority, source),

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt;
+use tokio::time::Instant;
 use weir::os::random;
 
 use super::rig::{Gateway, stderr};

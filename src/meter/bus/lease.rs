@@ -19,6 +19,7 @@ impl Bus {
     /// Lends the line, gives the nulls of slots that pass by meanwhile, and sets the line right.
     pub(super) async fn lend(&mut self, lease: Lease, frames: &mpsc::Sender<Frame>) {
         let Lease { limit, work, mut ended } = lease;
+        self.line.close_if_gone(&self.port);
         self.line.open_when_due(&self.port).await;
         let Some(line) = &mut self.line.line else {
             let _ = ended.send(LeaseError::NoLine(self.line.sentence(&self.port)));

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 
 use super::MeterError;
 use super::health::{Health, Outcome};
-use crate::model::{Frame, Quality, Timestamp, Value};
+use crate::model::{Frame, Timestamp, Value};
 use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError, Speed};
 
@@ -34,7 +34,7 @@ use door::{Job, Reading};
 pub use member::Meter;
 use opener::Opener;
 pub use port::Port;
-use schedule::{Next, Slots};
+use schedule::Next;
 
 /// The wall clock is asked again at least this often, because it may be set at any time.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60);
@@ -178,11 +178,7 @@ impl Bus {
         for meter in &mut self.meters {
             meter.slots.follow(now);
         }
-        schedule::next(&self.slots(), now, self.after_an_answer)
-    }
-
-    fn slots(&self) -> Vec<Slots> {
-        self.meters.iter().map(|m| m.slots.clone()).collect()
+        schedule::next(self.meters.iter().map(|m| &m.slots), now, self.after_an_answer)
     }
 
     async fn serve(&mut self, job: Job, frames: &mpsc::Sender<Frame>) {
@@ -190,6 +186,9 @@ impl Bus {
             Job::Lend(lease) => return self.lend(lease, frames).await,
             Job::Read(reading) => reading,
         };
+        if reply.is_closed() {
+            return;
+        }
         let Some(index) = self.meters.iter().position(|m| m.name == meter) else {
             let names = self.meters.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
             let _ = reply.send(Err(format!("no meter \"{meter}\" on port {}; known: {names}", self.port.name)));
@@ -202,29 +201,31 @@ impl Bus {
 
     /// Does what the schedule wants; always gives a frame, with nulls when there is no answer.
     async fn scheduled(&mut self, next: Next) -> Option<Frame> {
-        let (index, frame) = match next {
-            Next::Idle(_) => return None,
+        match next {
+            Next::Idle(_) => None,
             Next::Nulls(index) => {
-                let meter = self.meters.get(index)?;
+                let meter = self.meters.get_mut(index)?;
                 self.health.not_asked(&meter.name);
-                (index, meter.nulls(self.clock.stamp()))
+                let frame = meter.nulls(self.clock.stamp());
+                meter.slots.pass_unasked(frame.time.wall);
+                Some(frame)
             }
             Next::Read(index) => {
                 let result = self.read(index).await?;
                 self.after_an_answer = result.is_ok();
-                let meter = self.meters.get(index)?;
+                let meter = self.meters.get_mut(index)?;
                 let values = result.unwrap_or_else(|error| meter.session.absent(error.quality()));
-                (index, meter.frame(self.clock.stamp(), values))
+                let frame = meter.frame(self.clock.stamp(), values);
+                meter.slots.pass(frame.time.wall);
+                Some(frame)
             }
-        };
-        self.meters.get_mut(index)?.slots.pass(frame.time.wall);
-        Some(frame)
+        }
     }
 
     /// Lets the background do one piece; tells whether it did.
     async fn fill_time(&mut self) -> bool {
-        let time_left = schedule::time_left(&self.slots(), self.clock.now());
         let Some(mut background) = self.background.take() else { return false };
+        let time_left = schedule::time_left(self.meters.iter().map(|m| &m.slots), self.clock.now());
         let name = if self.line.line.is_some() { background.next(time_left) } else { None };
         let index = name.and_then(|name| self.meters.iter().position(|m| m.name == name));
         if let Some(index) = index {
@@ -279,7 +280,11 @@ impl Bus {
             Turn::Reading => session.read(line).await,
             Turn::Piece(background) => background.work(session, line).await.map(|()| Vec::new()),
         };
-        self.health.note(&meter.name, self.clock.now(), line.take_notes());
+        let mut notes = line.take_notes();
+        if matches!(result, Err(MeterError::Damaged(_) | MeterError::OutOfStep(_))) {
+            notes.damaged = notes.damaged.max(1);
+        }
+        self.health.note(&meter.name, self.clock.now(), notes);
         if result.is_ok() {
             self.line.works();
         }

@@ -110,15 +110,16 @@ impl Opener {
     /// Closes a line that failed again as soon as it was opened.
     pub(super) fn close_for_a_while(&mut self) {
         self.line = None;
+        "the line went away as soon as it was used; it is opened again in a moment".clone_into(&mut self.last_error);
         self.wait_a_pause();
     }
 
     /// Closes a line whose adapter was unplugged while nobody asked; keeping it open would keep
-    /// its name from the adapter that is plugged in next.
+    /// its name from the adapter that is plugged in next. It may be opened again at once.
     pub(super) fn close_if_gone(&mut self, port: &Port) {
         if self.line.as_ref().is_some_and(Line::is_gone) {
             debug!(port = %port.name, "the adapter was unplugged");
-            self.close_for_a_while();
+            self.close();
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Slots {
     factor: u32,
     /// Silent readings in a row.
     silent: u32,
+    /// Since when it waits for a reading of which the nulls were given already.
+    owed: Option<Timestamp>,
     /// Spreads the readings of stretched meters over the slots.
     phase: u32,
     /// How long its last silent reading held the line.
@@ -32,7 +34,16 @@ impl Slots {
         let fits = (LONGEST.as_millis() / every.as_millis().max(1)).min(u128::from(stretch.max(1)));
         let fits = u32::try_from(fits).unwrap_or(1).max(1);
         let most = if fits.is_power_of_two() { fits } else { fits.next_power_of_two() / 2 };
-        Self { every, due: Timestamp::default(), most, factor: 1, silent: 0, phase: 0, cost: Duration::ZERO }
+        Self {
+            every,
+            due: Timestamp::default(),
+            most,
+            factor: 1,
+            silent: 0,
+            owed: None,
+            phase: 0,
+            cost: Duration::ZERO,
+        }
     }
 
     /// Begins with the first slot after `now`.
@@ -49,6 +60,24 @@ impl Slots {
     /// The slot is done with: the next one is that after `now`.
     pub(super) fn pass(&mut self, now: Timestamp) {
         self.due = now.next_aligned(self.every);
+        self.owed = None;
+    }
+
+    /// Only the nulls of the slot were given; a meter that should have been asked still waits.
+    pub(super) fn pass_unasked(&mut self, now: Timestamp) {
+        if self.asks() {
+            self.owed = self.owed.or(Some(self.due));
+            while self.is_overtaken(now) {
+                self.due = self.due.plus(self.every);
+            }
+        } else {
+            self.pass(now);
+        }
+    }
+
+    /// A later slot has begun.
+    fn is_overtaken(&self, now: Timestamp) -> bool {
+        now.since(self.due) >= self.every
     }
 
     /// The time until its next slot.
@@ -78,7 +107,7 @@ impl Slots {
 
     /// Whether the meter is asked in its next slot, or only its nulls are given.
     fn asks(&self) -> bool {
-        self.slots_to_wait() == 0
+        self.owed.is_some() || self.slots_to_wait() == 0
     }
 
     /// Slots from the next one to that in which it is asked.
@@ -98,7 +127,11 @@ impl Slots {
 
     /// It has waited so long that it goes before one that answers.
     fn has_waited(&self, now: Timestamp) -> bool {
-        now.since(self.due) >= self.every.saturating_mul(self.factor)
+        now.since(self.waits_since()) >= self.every.saturating_mul(self.factor)
+    }
+
+    fn waits_since(&self) -> Timestamp {
+        self.owed.unwrap_or(self.due)
     }
 }
 
@@ -113,44 +146,46 @@ pub(super) enum Next {
     Read(usize),
 }
 
-/// Chooses: nulls at once; then the meter that answers and has been due for longest; then a silent
-/// one, when it can't make one that answers late. After one that answers, a silent one that has
-/// waited for a whole interval goes first, so that a full line does not forget it.
-pub(super) fn next(slots: &[Slots], now: Timestamp, after_an_answer: bool) -> Next {
-    let due = || slots.iter().enumerate().filter(|(_, s)| s.due <= now);
-    if let Some((index, _)) = due().find(|(_, s)| !s.asks()) {
+/// Chooses: nulls at once, also those of a silent meter that waits while its next slot comes; then
+/// the meter that answers and has been due for longest; then a silent one, when it can't make one
+/// that answers late. After one that answers, a silent one that has waited for a whole interval goes
+/// first, so that a full line does not forget it.
+pub(super) fn next<'a>(slots: impl Iterator<Item = &'a Slots> + Clone, now: Timestamp, after_an_answer: bool) -> Next {
+    let due = || slots.clone().enumerate().filter(|(_, s)| s.due <= now);
+    if let Some((index, _)) = due().find(|(_, s)| !s.asks() || (!s.answers() && s.is_overtaken(now))) {
         return Next::Nulls(index);
     }
-    let oldest = |answers: bool| due().filter(move |(_, s)| s.answers() == answers).min_by_key(|(_, s)| s.due);
+    let oldest =
+        |answers: bool| due().filter(move |(_, s)| s.answers() == answers).min_by_key(|(_, s)| s.waits_since());
     let (well, silent) = (oldest(true), oldest(false));
     if let Some((index, slot)) = silent
         && slot.has_waited(now)
-        && (after_an_answer || well.is_none())
+        && after_an_answer
     {
         return Next::Read(index);
     }
     if let Some((index, _)) = well {
         return Next::Read(index);
     }
-    let room = room(slots, now);
+    let room = room(slots.clone(), now);
     match silent {
         Some((index, slot)) if room.is_none_or(|room| slot.cost <= room) => Next::Read(index),
         _ => {
-            let later = slots.iter().filter(|s| s.due > now).map(|s| s.due.since(now));
-            let waited = due().map(|(_, s)| s.due.plus(s.every.saturating_mul(s.factor)).since(now));
-            Next::Idle(later.chain(waited).min().unwrap_or(Duration::MAX))
+            let later = slots.clone().filter(|s| s.due > now).map(|s| s.due.since(now));
+            let overtaken = due().map(|(_, s)| s.due.plus(s.every).since(now));
+            Next::Idle(later.chain(overtaken).min().unwrap_or(Duration::MAX))
         }
     }
 }
 
 /// The time until a meter that answers is due; `None` when there is none.
-fn room(slots: &[Slots], now: Timestamp) -> Option<Duration> {
-    slots.iter().filter(|s| s.answers()).map(|s| s.due.since(now)).min()
+fn room<'a>(slots: impl Iterator<Item = &'a Slots>, now: Timestamp) -> Option<Duration> {
+    slots.filter(|s| s.answers()).map(|s| s.due.since(now)).min()
 }
 
 /// The time until any meter is to be asked, nulls aside.
-pub(super) fn time_left(slots: &[Slots], now: Timestamp) -> Duration {
-    slots.iter().filter(|s| s.due > now).map(|s| s.next_asked().since(now)).min().unwrap_or(Duration::MAX)
+pub(super) fn time_left<'a>(slots: impl Iterator<Item = &'a Slots>, now: Timestamp) -> Duration {
+    slots.filter(|s| s.due > now).map(|s| s.next_asked().since(now)).min().unwrap_or(Duration::MAX)
 }
 
 #[cfg(test)]
@@ -173,7 +208,7 @@ mod tests {
         let mut asked = Vec::new();
         for minute in 1..=50 {
             slot.follow(at(minute * 60));
-            match next(std::slice::from_ref(&slot), at(minute * 60), false) {
+            match next([&slot].into_iter(), at(minute * 60), false) {
                 Next::Read(0) => {
                     asked.push(minute);
                     slot.stayed_silent(Duration::from_secs(2));
@@ -187,7 +222,7 @@ mod tests {
         assert!(pauses.is_sorted() || pauses.iter().all(|p| *p <= 8), "{pauses:?}");
         assert_eq!(pauses.iter().rev().take(3).collect::<Vec<_>>(), [&8, &8, &8], "{pauses:?}");
         slot.answered();
-        assert_eq!(next(std::slice::from_ref(&slot), at(51 * 60), false), Next::Read(0));
+        assert_eq!(next([&slot].into_iter(), at(51 * 60), false), Next::Read(0));
     }
 
     #[test]
@@ -197,14 +232,42 @@ mod tests {
         dead.begin(at(0), 1);
         dead.stayed_silent(Duration::from_secs(4));
         well.due = at(63);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(60), false), Next::Idle(Duration::from_secs(3)));
+        assert_eq!(next([&well, &dead].into_iter(), at(60), false), Next::Idle(Duration::from_secs(3)));
         well.due = at(64);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(60), false), Next::Read(1));
+        assert_eq!(next([&well, &dead].into_iter(), at(60), false), Next::Read(1));
         well.due = at(60);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(60), false), Next::Read(0));
+        assert_eq!(next([&well, &dead].into_iter(), at(60), false), Next::Read(0));
         well.due = at(119);
-        assert_eq!(next(&[well.clone(), dead.clone()], at(120), true), Next::Read(1), "it waited a whole interval");
-        assert_eq!(next(&[well.clone(), dead], at(120), false), Next::Read(0), "but one after the other");
-        assert_eq!(time_left(&[well], at(100)), Duration::from_secs(19));
+        assert_eq!(next([&well, &dead].into_iter(), at(120), true), Next::Nulls(1), "of the slot that passed");
+        dead.pass_unasked(at(120));
+        assert_eq!(next([&well, &dead].into_iter(), at(120), true), Next::Read(1), "it waited a whole interval");
+        assert_eq!(next([&well, &dead].into_iter(), at(120), false), Next::Read(0), "but one after the other");
+        assert_eq!(time_left([&well].into_iter(), at(100)), Duration::from_secs(19));
+    }
+
+    #[test]
+    fn a_silent_meter_that_waits_for_its_turn_gives_nulls_in_every_slot_and_keeps_its_turn() {
+        let (mut well, mut dead) = (Slots::new(Duration::from_secs(10), 1), Slots::new(MINUTE, 1));
+        well.begin(at(0), 0);
+        dead.begin(at(0), 1);
+        dead.stayed_silent(Duration::from_secs(20));
+        let mut nulls = 0;
+        for second in 60..=200 {
+            well.follow(at(second));
+            dead.follow(at(second));
+            match next([&well, &dead].into_iter(), at(second), false) {
+                Next::Read(0) => well.pass(at(second)),
+                Next::Nulls(1) => {
+                    nulls += 1;
+                    dead.pass_unasked(at(second));
+                }
+                Next::Idle(idle) => assert!(!idle.is_zero() && idle <= Duration::from_secs(10), "{idle:?}"),
+                other => panic!("{other:?} at {second}"),
+            }
+        }
+        assert_eq!(nulls, 2, "for the slots of 60 and 120 s");
+        assert_eq!(next([&well, &dead].into_iter(), at(201), true), Next::Read(1), "it has waited since 60 s");
+        dead.pass(at(221));
+        assert!(!dead.has_waited(at(240)));
     }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::meter::{Reply, Session};
-use crate::model::{Body, BootId};
+use crate::model::{Body, BootId, Quality};
 use crate::os::clock::{BUILT, Dial};
 use crate::os::line::{Endpoint, Framing};
 
@@ -141,4 +141,16 @@ async fn a_missing_port_gives_frames_with_nulls_and_answers_jobs_with_a_sentence
         () = turn => {}
     }
     assert!(health.meters()["m"].timeouts >= 2);
+}
+
+#[test]
+fn between_two_meters_the_line_is_silent_as_either_needs_and_longer_when_the_speed_changes() {
+    let at = |baud| Speed { baud, framing: Framing::EIGHT_N_ONE };
+    let millis = Duration::from_millis;
+    let last = |guard| Last { meter: 0, speed: at(9600), guard: millis(guard) };
+    assert_eq!(between(&last(0), at(9600), millis(0)), millis(0));
+    assert_eq!(between(&last(20), at(9600), millis(5)), millis(20));
+    assert_eq!(between(&last(5), at(9600), millis(20)), millis(20));
+    assert_eq!(between(&last(5), at(400), millis(20)), millis(100), "four characters of the slower speed");
+    assert_eq!(between(&last(0), at(115_200), millis(0)), Duration::from_micros(4166));
 }

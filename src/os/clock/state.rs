@@ -71,6 +71,7 @@ pub(super) struct State {
     seen: Option<Reading>,
     jumps: u64,
     told: Option<u64>,
+    turn_told: Option<u64>,
     saved_good: Option<Timestamp>,
     /// The book knows what its file does not.
     pub(super) unsaved: bool,
@@ -90,6 +91,7 @@ impl State {
             seen: None,
             jumps: 0,
             told: None,
+            turn_told: None,
             unsaved: false,
         }
     }
@@ -119,6 +121,15 @@ impl State {
             self.told = Some(now.uptime);
         }
         Some(Jump { by, tell })
+    }
+
+    /// Whether a change of the trust is worth a line in the log: a clock that flaps gets one a minute.
+    pub(super) fn tells_turn(&mut self, now: Reading) -> bool {
+        let tell = self.turn_told.is_none_or(|at| now.uptime.saturating_sub(at) >= TELL_AGAIN);
+        if tell {
+            self.turn_told = Some(now.uptime);
+        }
+        tell
     }
 
     /// Decides whether the wall clock is believed, and keeps the book; true when that changed.
@@ -194,5 +205,18 @@ impl State {
     pub(super) fn health(&self, now: Reading) -> Health {
         let (time, basis) = self.reckoned(now);
         Health { time, basis, jumps: self.jumps }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_flaps_is_told_of_once_a_minute() {
+        let mut state = State::new(BootId::UNKNOWN, 0, Duration::ZERO, Book::default());
+        let at = |uptime| Reading { wall: BUILT, uptime };
+        let told = (0..180).filter(|second| state.tells_turn(at(second * 1000))).count();
+        assert_eq!(told, 3);
     }
 }

@@ -40,6 +40,10 @@ impl Worker {
         }
         self.count_damage();
         self.save()?;
+        // The manifest's own number first: one that is written is also sent.
+        if self.next > self.reserved {
+            self.reserve(RESERVE)?;
+        }
         let manifest = self.manifest(closing);
         if let Err(error) = manifest.check() {
             error!(%error, "the books do not add up; the manifest says so to whoever checks it");
