@@ -10,12 +10,26 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "iec/answers.rs"]
+mod answers;
+#[path = "iec/deviations.rs"]
+mod deviations;
+#[path = "iec/independent.rs"]
+mod independent;
+#[path = "iec/mode_e.rs"]
+mod mode_e;
 #[path = "iec/plumbing.rs"]
 mod plumbing;
+#[path = "iec/programming.rs"]
+mod programming;
+#[path = "iec/rates.rs"]
+mod rates;
+#[path = "iec/scripted.rs"]
+mod scripted;
 
 use std::time::Duration;
 
-use plumbing::{PythonMeter, Reader, python, script, settings, text};
+use plumbing::{Reader, settings, text};
 use tokio::time::Instant;
 use weir::meter::{Address, MeterError};
 use weir::model::Quality;
@@ -194,51 +208,4 @@ async fn a_change_of_rate_that_comes_too_late_ends_in_a_reading_all_the_same() {
     let mut reader = Reader::open(&path, &weir::meter::MeterSettings { baud_change_delay, ..settings() }).await;
     assert_eq!(reader.read().await.unwrap().len(), 13);
     assert!(control.state().wrong_rates > 0, "the first block was lost");
-}
-
-/// Reads tests/peers/iec_meter.py started with `arguments`.
-async fn read_python(arguments: &[&str]) {
-    let meter = PythonMeter::start(arguments);
-    let values = Reader::open(&meter.device, &settings()).await.read().await;
-    let values = values.unwrap_or_else(|error| panic!("{arguments:?}: {error}"));
-    assert_eq!(text(&values, "1.8.0"), "001234.567", "{arguments:?}");
-    assert_eq!((values.len(), text(&values, "1.6.1#2")), (13, "2601121545"), "{arguments:?}");
-}
-
-#[tokio::test]
-async fn an_independent_meter_is_read_whatever_is_wrong_with_it() {
-    tokio::join!(
-        read_python(&["--parity"]),
-        read_python(&[]),
-        read_python(&["--parity", "--tr", "200"]),
-        read_python(&["--parity", "--tr", "1400"]),
-        read_python(&["--parity", "--real-time", "--ident", "6"]),
-        read_python(&["--parity", "--fault", "bcc=1"]),
-        read_python(&["--parity", "--fault", "echo", "--fault", "junk"]),
-        read_python(&["--parity", "--mode", "B", "--ident", "E"]),
-        read_python(&["--parity", "--mode", "A", "--ident", "Z"]),
-    );
-}
-
-#[tokio::test]
-async fn an_independent_reader_reads_our_meter() {
-    let options = Options {
-        parity: Parity::Absent,
-        reaction: Duration::from_millis(400),
-        identification: Identification { enhanced: vec![], model: "SIM1".into(), ..identification('5') },
-        ..Options::default()
-    };
-    let (path, control) = meter(options);
-    let mut client = tokio::process::Command::new(python());
-    let output = client.arg(script("iec_client.py")).arg(&path).kill_on_drop(true).output();
-    let output = tokio::time::timeout(Duration::from_secs(60), output).await.unwrap().unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{printed}{}", String::from_utf8_lossy(&output.stderr));
-    // It takes the first character of the model for a part of the baud character.
-    assert!(printed.contains("ident\tWEI\tIM1\t9600"), "{printed}");
-    for line in ["0.0.0\t12345678\tNone", "2.8.0\t000000.000\tkWh", "1.6.1\t04.211\tkW"] {
-        assert!(printed.lines().any(|l| l == line), "{line} is not in:\n{printed}");
-    }
-    let state = control.state();
-    assert_eq!((state.blocks, state.wrong_rates), (1, 0));
 }

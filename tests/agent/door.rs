@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
@@ -32,7 +31,6 @@ register = [{ name = \"level\", register = \"holding:3\" }]
 
 struct Site {
     home: Home,
-    ours: PathBuf,
     _line: Peer,
     _bus: Peer,
 }
@@ -45,7 +43,7 @@ fn site() -> Site {
         "url = \"tcp://127.0.0.1:1\"",
         &format!("[[port]]\nname = \"bus\"\ndevice = \"{}\"\n{METERS}", ours.display()),
     );
-    Site { home, ours, _line: line, _bus: bus }
+    Site { home, _line: line, _bus: bus }
 }
 
 fn meters(home: &Home) -> Value {

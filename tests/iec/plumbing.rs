@@ -5,12 +5,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use weir::meter::{MeterError, MeterSettings, Session, protocol};
-use weir::model::{Quality, Value};
+use weir::model::{Interval, Quality, Timestamp, Value};
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
+use weir::sim::iec_meter::{Control, State};
 
 /// Settings of a meter, to be changed by the test.
 pub(crate) fn settings() -> MeterSettings {
     MeterSettings::parse("name = \"meter\"\nport = \"port\"\nprotocol = \"iec62056-21\"\n").unwrap()
+}
+
+/// Settings with more lines.
+pub(crate) fn configured(more: &str) -> MeterSettings {
+    MeterSettings::parse(&format!("name = \"meter\"\nport = \"port\"\nprotocol = \"iec62056-21\"\n{more}")).unwrap()
+}
+
+/// A file with a password, and the directory that holds it.
+pub(crate) fn password_file(password: &str) -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("password");
+    std::fs::write(&path, format!("{password}\n")).unwrap();
+    let path = path.to_str().unwrap().to_owned();
+    (directory, path)
 }
 
 /// A session on an open line.
@@ -27,8 +42,26 @@ impl Reader {
         Self { session, line }
     }
 
+    pub(crate) async fn profile(&mut self, after: Timestamp, until: Timestamp) -> Result<Vec<Interval>, MeterError> {
+        let profile = self.session.profile().expect("load_profile is set");
+        profile.read(&mut self.line, after, until).await
+    }
+
     pub(crate) async fn read(&mut self) -> Result<Vec<Value>, MeterError> {
         self.session.read(&mut self.line).await
+    }
+}
+
+/// Waits until the meter has heard every break: nothing answers it.
+pub(crate) async fn ended(control: &Control) -> State {
+    let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        let state = control.state().clone();
+        if state.breaks + state.timeouts == state.sessions {
+            return state;
+        }
+        assert!(tokio::time::Instant::now() < limit, "a session is still open: {state:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
 }
 

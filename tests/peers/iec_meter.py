@@ -4,6 +4,9 @@ host set on the slave) or a loopback TCP port.
   iec_meter.py --link /run/iec0 --mode C --ident 5 [--strict-baud] [--parity] [--real-time] [--addr 12345678]
   iec_meter.py --tcp 8000 --mode C ...            modes: A B C D
   --fault bcc=1  corrupt the first BCC ; --fault echo  optical head echoes ; --fault junk  noise before ident
+  --fault lost=1 the first answer of programming mode is not sent ; --fault twice=1 it is sent twice
+Its load profile P.01 has a row for each quarter of January 2026 (times are ends, normal time), a header with another
+status at noon; R5 gives it in one block, R6 in parts. P.98 has an event for each midnight.
 Without --link it prints the pty's own name: "meter on PATH". With --strict-baud what the host sends counts as received
 only after its time on the wire (a pty delivers at once), and the host must not have changed its rate before.
 """
@@ -22,7 +25,7 @@ def bcc(d):
 def log(*a): print("%.3f" % time.monotonic(), *a, flush=True)
 class Bye(Exception): pass
 class Meter:
-    def __init__(s, a, fd): s.a, s.fd, s.baud, s.faults = a, fd, 300, dict((f.split("=") + ["1"])[:2] for f in a.fault); s.buf = b""
+    def __init__(s, a, fd): s.a, s.fd, s.baud, s.faults = a, fd, 300, dict((f.split("=") + ["1"])[:2] for f in a.fault); s.buf = b""; s.programming = False; s.body = (b"", STX, ETX)
     def hostbaud(s):
         if s.a.tcp: return s.baud
         return struct.unpack_from("I", fcntl.ioctl(s.fd, 0x802C542A, bytes(44)), 40)[0]  # TCGETS2: also rates set as numbers (BOTHER)
@@ -59,14 +62,33 @@ class Meter:
             c = s.byte(t)
             if c is None: return None
             t = 1.5
+            if c == NAK and not d: log("RX NAK -> repeat"); time.sleep(s.a.tr / 1000); s.block(*s.body); continue
             if c in (SOH, STX) and not d: d = c; continue
             if d: d += c
             if c in (ETX, EOT) and d:
                 k = s.byte(1.5); log("RX", d, k); return d[1:] if k == bcc(d[1:]) else NAK
     def block(s, body, head=STX, end=ETX):
-        d = body + end; k = bcc(d)
+        s.body = (body, head, end); d = body + end; k = bcc(d)
         if int(s.faults.get("bcc", 0)) > 0: s.faults["bcc"] = int(s.faults["bcc"]) - 1; k = bytes([k[0] ^ 1])
-        s.send(head + d + k)
+        s.answer(head + d + k)
+    def answer(s, d):
+        for name, times in (("lost", 0), ("twice", 2)):
+            if s.programming and int(s.faults.get(name, 0)) > 0 and not d.startswith(SOH):
+                s.faults[name] = int(s.faults[name]) - 1
+                for _ in range(times): s.send(d)
+                return
+        s.send(d)
+    def rows(s, val):                                           # [(minutes since 2026-01-01, line)] that a request covers
+        ends = [t[-10:] for t in val.strip("()").split(";")[:2] if t]
+        stamp = lambda m: "2601%02d%02d%02d" % (1 + m // 1440, m // 60 % 24, m % 60)
+        return [m for m in range(15, 31 * 1440, 15) if (not ends or stamp(m) >= ends[0]) and (len(ends) < 2 or stamp(m) <= ends[1])], stamp
+    def profile(s, val):
+        found, stamp = s.rows(val); lines = []; head = None
+        for m in found:
+            status = "%02X" % (0x40 if m // 720 % 2 else 0)
+            if status != head: lines.append("P.01(0%s00)(%s)(15)(2)(1.5)(kW)(5.5)(kvar)" % (stamp(m), status)); head = status
+            lines.append("(%06.3f)(%05.2f)" % (m / 1000, m / 15 % 100))
+        return lines
     def readout(s):
         while True:
             s.block("".join(x + "\r\n" for x in READOUT).encode() + b"!\r\n")
@@ -92,7 +114,10 @@ class Meter:
         s.baud = C[zz] if zz == z else 300
         log("option", d, "after %.0f ms; baud now" % ((time.monotonic() - t0) * 1000), s.baud, "host", s.hostbaud())
         if y == "0": return s.readout()
-        if y == "1": return s.prog()
+        if y == "1":
+            s.programming = True
+            try: return s.prog()
+            finally: s.programming = False
     def prog(s):
         s.block(b"P0" + STX + b"(" + s.a.seed.encode() + b")", head=SOH); ok = False; bad = 0
         while True:
@@ -113,19 +138,18 @@ class Meter:
             if c == "R" and n in "12":
                 hit = [x for x in READOUT if x.startswith(adr + "(")]
                 s.block((hit[0] if hit else "(ER01)").encode())
+            elif c == "R" and n in "56" and adr == "P.98":
+                s.block("".join("P.98(0%s00)(0000%04X)()()\r\n" % (s.rows(val)[1](m), m // 1440) for m in s.rows(val)[0] if m % 1440 == 0).encode())
             elif c == "R" and n in "56" and adr.startswith("P.0"):
-                rows = ["(%s)" % ("%08.4f" % (0.25 * i)) for i in range(8)]
-                first = adr + "(0260115000000)(00)(15)(1)(1.5)(kW)\r\n"
-                if n == "5": s.block((first + "\r\n".join(rows) + "\r\n").encode())
-                else:
-                    parts = [first + "\r\n".join(rows[:4]) + "\r\n", "\r\n".join(rows[4:]) + "\r\n"]
-                    for i, p in enumerate(parts):
-                        while True:
-                            s.block(p.encode(), end=ETX if i == len(parts) - 1 else EOT)
-                            if i == len(parts) - 1: break
-                            r = s.byte(5)
-                            if r == ACK: break
-                            if r != NAK: return
+                lines = s.profile(val); each = int((val.strip("()").split(";") + ["4"])[2:3][0]) if n == "6" else max(len(lines), 1)
+                parts = ["".join(x + "\r\n" for x in lines[i:i + each]) for i in range(0, max(len(lines), 1), each)]
+                for i, p in enumerate(parts):
+                    while True:
+                        s.block(p.encode(), end=ETX if i == len(parts) - 1 else EOT)
+                        if i == len(parts) - 1: break
+                        r = s.byte(5)
+                        if r == ACK: time.sleep(s.a.tr / 1000); break
+                        if r != NAK: return
             elif c == "W": s.send(ACK if ok else NAK)
             else: s.block(b"(ER02)")
     def push(s):

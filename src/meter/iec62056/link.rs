@@ -10,6 +10,9 @@ use crate::wire::iec62056::{Damage, Decoder, Event, Message, Parity, SIGN_ON_BAU
 /// The longest time until a meter answers, and between two of its characters (clause 6.4.1).
 pub(super) const SLOWEST: Duration = Duration::from_millis(1500);
 
+/// From so many bytes on that are no message, they are taken for one at another rate.
+const NOISE: usize = 8;
+
 /// Eight bits without parity at this rate: the parity is done here.
 pub(super) const fn speed(baud: u32) -> Speed {
     Speed { baud, framing: Framing::EIGHT_N_ONE }
@@ -120,9 +123,11 @@ impl<'a> Link<'a> {
         let mut noise = 0;
         let mut damaged = None;
         let mut ended = false;
+        let mut unexplained = 0;
         let mut buffer = [0; 512];
         loop {
             while let Some(event) = self.decoder.next() {
+                unexplained = 0;
                 match event {
                     Event::Message(message, parity) => {
                         if let Some(found) = wanted(message) {
@@ -139,11 +144,17 @@ impl<'a> Link<'a> {
             }
             let begun = self.decoder.in_message();
             let limit = if begun { deadline.end } else { deadline.begin };
-            let until = if begun { limit.min(self.line.last_byte() + SLOWEST) } else { limit };
+            // At the wrong rate a message is only noise; a meter waits not long for what it is asked then.
+            let until = match begun {
+                true => limit.min(self.line.last_byte() + SLOWEST),
+                false if strict && unexplained >= NOISE => limit.min(self.line.last_byte() + SLOWEST / 3),
+                false => limit,
+            };
             match self.line.receive(&mut buffer, until).await {
                 Ok(count) if Instant::now() < limit => {
                     let bytes = buffer.get(..count).unwrap_or_default();
                     tracing::trace!(?bytes, "received");
+                    unexplained += count;
                     self.take(bytes);
                 }
                 Ok(_) | Err(LineError::Silent(_)) => {

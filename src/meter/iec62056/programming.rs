@@ -135,33 +135,45 @@ impl<'a> Programming<'a> {
 
     /// Waits for the meter's `P0` and gives the password.
     pub(super) async fn enter(&mut self, access: &Access) -> Result<(), Failure> {
-        let rate = self.link.baud();
-        let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
-        let wanted = |message| match message {
-            Message::Command(Command { letter: 'P', .. }) => Some(Ok(())),
-            Message::Command(Command { letter: 'B', .. }) => Some(Err("it ended the session at once")),
-            Message::Block(_) | Message::Part(_) => {
-                Some(Err("it sends its readout instead of opening programming mode"))
-            }
-            Message::Repeat => Some(Err("it does not understand the choice of programming mode")),
-            _ => None,
-        };
-        match self.link.listen(deadline, false, wanted).await {
-            Ok((Ok(()), _)) => {}
-            Ok((Err(refusal), _)) => return Err(Failure::Final(MeterError::Refused(refusal.to_owned()))),
-            Err(Trouble::Line(error)) => return Err(error.into()),
-            Err(Trouble::Nothing(0)) => return Err(Failure::Again(LineError::Silent(self.answer_limit).into())),
-            Err(Trouble::Nothing(_) | Trouble::Damaged(_)) => {
-                let text = format!("no P0 could be read at {rate} Bd; try baud_change_delay, max_baud or force_baud");
-                return Err(Failure::Garbled(rate, MeterError::Damaged(text)));
-            }
-        }
+        self.challenge().await?;
         let Some(Password(password)) = &access.password else { return Ok(()) };
         let number = if access.command == IecPassword::P1 { '1' } else { '2' };
         let command = Command::new('P', number, format!("({password})"));
         match self.exchange(&command, "", &|_| true).await? {
             Answer::Done | Answer::Data(_) => Ok(()),
             Answer::Refused(text) => Err(Failure::Final(MeterError::Refused(format!("the password: {text}")))),
+        }
+    }
+
+    /// Waits for the `P0` that opens programming mode; its operand is for secure algorithms only.
+    async fn challenge(&mut self) -> Result<(), Failure> {
+        let rate = self.link.baud();
+        let mut repeats = 0;
+        loop {
+            let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
+            let wanted = |message| match message {
+                Message::Command(Command { letter: 'P', .. }) => Some(Ok(())),
+                Message::Command(Command { letter: 'B', .. }) => Some(Err("it ended the session at once")),
+                Message::Block(_) | Message::Part(_) => {
+                    Some(Err("it sends its readout instead of opening programming mode"))
+                }
+                Message::Repeat => Some(Err("it does not understand the choice of programming mode")),
+                _ => None,
+            };
+            match self.link.listen(deadline, true, wanted).await {
+                Ok((Ok(()), _)) => return Ok(()),
+                Ok((Err(refusal), _)) => return Err(Failure::Final(MeterError::Refused(refusal.to_owned()))),
+                Err(Trouble::Line(error)) => return Err(error.into()),
+                Err(Trouble::Nothing(0)) => return Err(Failure::Again(LineError::Silent(self.answer_limit).into())),
+                Err(Trouble::Damaged(damage)) if repeats <= self.retries => {
+                    self.repeat(&mut repeats, &damage.to_string()).await?;
+                }
+                Err(Trouble::Nothing(_) | Trouble::Damaged(_)) => {
+                    let text =
+                        format!("no P0 could be read at {rate} Bd; try baud_change_delay, max_baud or force_baud");
+                    return Err(Failure::Garbled(rate, MeterError::Damaged(text)));
+                }
+            }
         }
     }
 
@@ -245,7 +257,9 @@ impl<'a> Programming<'a> {
 
     /// Sends the break at 300 Bd too, for a meter that did not change its rate.
     pub(super) async fn break_off_at_sign_on_rate(&mut self) {
-        if self.link.baud() != SIGN_ON_BAUD && self.link.slow_down().is_ok() {
+        // The rate must not change while the last character is on its way.
+        let silence = self.link.line().wait_for_silence(REACTION, self.answer_limit).await;
+        if silence.is_ok() && self.link.baud() != SIGN_ON_BAUD && self.link.slow_down().is_ok() {
             self.break_off().await;
         }
     }

@@ -1,4 +1,5 @@
-//! A simulated IEC 62056-21 meter (modes A, B, C) on a pseudo-terminal.
+//! A simulated IEC 62056-21 meter (modes A, B, C with programming mode, the opening of mode E) on a
+//! pseudo-terminal.
 //!
 //! It behaves as a real UART does where a pseudo-terminal does not: what the reader sends counts
 //! as received only after its time on the wire, and at the wrong rate both sides get garbage.
@@ -13,10 +14,16 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::pty::Pty;
 use crate::os::clock;
-use crate::wire::iec62056::data::{self, DataSet, DataValue, Line};
+use crate::wire::iec62056::data;
 use crate::wire::iec62056::{
     Decoder, Event, Identification, Message, Mode, OptionSelect, Parity, SIGN_ON_BAUD, encode,
 };
+
+mod programming;
+mod recorded;
+mod registers;
+
+pub use registers::Registers;
 
 /// How long the meter waits for an acknowledgement and for a repeat request.
 const WINDOW: Duration = Duration::from_millis(1500);
@@ -35,6 +42,14 @@ pub struct Options {
     pub reaction: Duration,
     /// Whether its bytes come at the pace of the line.
     pub real_time: bool,
+    /// What opens its programming mode.
+    pub password: String,
+    /// Whether it reads nothing without the password.
+    pub guarded: bool,
+    /// How long it waits for a command before it ends programming mode.
+    pub session_timeout: Duration,
+    /// Whether it takes the choice of mode E.
+    pub mode_e: bool,
 }
 
 impl Default for Options {
@@ -48,6 +63,10 @@ impl Default for Options {
             parity: Parity::Even,
             reaction: Duration::from_millis(200),
             real_time: false,
+            password: "00000000".into(),
+            guarded: false,
+            session_timeout: Duration::from_secs(30),
+            mode_e: false,
         }
     }
 }
@@ -69,74 +88,18 @@ pub struct Faults {
     pub junk: bool,
     /// No answer at all.
     pub silent: bool,
-}
-
-/// The energy registers and what moves them.
-#[derive(Debug, Clone)]
-pub struct Registers {
-    /// Energy drawn in tariff 1 and 2, milliwatt-hours.
-    pub energy: [u64; 2],
-    /// Power drawn now, watts.
-    pub power: u32,
-    /// Mains voltage, tenths of a volt.
-    pub voltage: u32,
-    noise: u32,
-}
-
-impl Default for Registers {
-    fn default() -> Self {
-        Self { energy: [834_100_000, 400_467_000], power: 640, voltage: 2304, noise: 0x2F6E_2B1D }
-    }
-}
-
-impl Registers {
-    /// Lets `elapsed` pass: energy grows by the power drawn, then power and voltage wander.
-    pub fn advance(&mut self, elapsed: Duration) {
-        let drawn = u128::from(self.power) * elapsed.as_millis() / 3600;
-        if let Some(energy) = self.energy.first_mut() {
-            *energy = energy.saturating_add(u64::try_from(drawn).unwrap_or(u64::MAX));
-        }
-        self.power = (self.power + self.random(120)).saturating_sub(60).clamp(180, 4200);
-        self.voltage = (self.voltage + self.random(7)).saturating_sub(3).clamp(2250, 2360);
-    }
-
-    /// Registers and voltage as the meter's table shows them.
-    fn lines(&self, address: &str, now: &str) -> Vec<Line> {
-        let digits = |range: std::ops::Range<usize>| {
-            now.get(range).unwrap_or_default().chars().filter(char::is_ascii_digit).collect::<String>()
-        };
-        let energy = |milliwatt_hours: u64| {
-            let wh = milliwatt_hours / 1000;
-            format!("{:06}.{:03}", wh / 1000, wh % 1000)
-        };
-        let kilowatts = format!("{:02}.{:03}", self.power / 1000, self.power % 1000);
-        let mut maximum = DataSet::new("1.6.1", "04.211", "kW");
-        maximum.values.push(DataValue { text: "2601121545".into(), unit: String::new() });
-        let [first, second] = self.energy;
-        let sets = [
-            DataSet::new("F.F", "00000000", ""),
-            DataSet::new("0.0.0", address, ""),
-            DataSet::new("0.9.1", digits(11..19), ""),
-            DataSet::new("0.9.2", digits(2..10), ""),
-            DataSet::new("1.8.0", energy(first.saturating_add(second)), "kWh"),
-            DataSet::new("1.8.1", energy(first), "kWh"),
-            DataSet::new("1.8.2", energy(second), "kWh"),
-            DataSet::new("2.8.0", "000000.000", "kWh"),
-            maximum,
-            DataSet::new("1.8.0*01", "001100.000", "kWh"),
-            DataSet::new("1.7.0", kilowatts, "kW"),
-            DataSet::new("32.7.0", format!("{}.{}", self.voltage / 10, self.voltage % 10), "V"),
-        ];
-        sets.into_iter().map(|set| vec![set]).collect()
-    }
-
-    /// A number below `limit`; always the same row, so that a demo repeats itself.
-    fn random(&mut self, limit: u32) -> u32 {
-        self.noise ^= self.noise << 13;
-        self.noise ^= self.noise >> 17;
-        self.noise ^= self.noise << 5;
-        self.noise % limit
-    }
+    /// It keeps to 300 Bd whatever it announced and was told.
+    pub stays_at_300: bool,
+    /// Above this rate all that it sends is noise.
+    pub clean_up_to: Option<u32>,
+    /// Answers of programming mode that are sent twice.
+    pub doubled_answers: u32,
+    /// Answers of programming mode that are not sent.
+    pub lost_answers: u32,
+    /// It sends a bare acknowledgement before each block.
+    pub bare_acknowledgement: bool,
+    /// Its readouts have neither ETX nor check.
+    pub no_checks: bool,
 }
 
 /// What a [`Control`] shows and changes.
@@ -154,6 +117,18 @@ pub struct State {
     pub repeats: u32,
     /// Transmissions that met a reader at another rate.
     pub wrong_rates: u32,
+    /// Sessions of programming mode that were opened.
+    pub sessions: u32,
+    /// Breaks that ended one.
+    pub breaks: u32,
+    /// Sessions that the meter ended because no command came.
+    pub timeouts: u32,
+    /// Passwords that were tried, right or wrong.
+    pub passwords: u32,
+    /// Commands understood, passwords and breaks not counted.
+    pub commands: u32,
+    /// What was written, as `id(value)`.
+    pub written: Vec<String>,
 }
 
 /// A handle to a running meter; clones share it.
@@ -176,6 +151,10 @@ pub struct IecMeter {
     baud: u32,
     decoder: Decoder,
     advanced: Instant,
+    /// What was sent last in programming mode, for a repeat request.
+    last: Option<Message>,
+    /// A break came amid the parts of an answer.
+    ended: bool,
 }
 
 impl IecMeter {
@@ -189,7 +168,16 @@ impl IecMeter {
             decoder.expect(Parity::Even);
         }
         let advanced = Instant::now();
-        Ok(Self { pty: Pty::open()?, options, control: Control::default(), baud: SIGN_ON_BAUD, decoder, advanced })
+        Ok(Self {
+            pty: Pty::open()?,
+            options,
+            control: Control::default(),
+            baud: SIGN_ON_BAUD,
+            decoder,
+            advanced,
+            last: None,
+            ended: false,
+        })
     }
 
     /// The device file that a reader opens.
@@ -210,6 +198,7 @@ impl IecMeter {
         loop {
             self.baud = SIGN_ON_BAUD;
             self.decoder.clear();
+            self.decoder.expect_no_options(false);
             if let Message::Request { address } = self.message().await?
                 && self.is_mine(&address)
             {
@@ -246,18 +235,52 @@ impl IecMeter {
             Mode::C(_) | Mode::Reserved => {
                 let Ok(answer) = timeout(WINDOW, self.option_select()).await else { return self.readout().await };
                 let option = answer?;
-                if let Mode::C(baud) = mode
-                    && option.baud == ident.baud
-                {
-                    self.baud = baud;
+                if option.protocol == '2' && option.mode == '2' && self.options.mode_e {
+                    return self.mode_e(option).await;
                 }
-                if option.mode != '0' {
-                    return Ok(());
+                let stays = self.control.state().faults.stays_at_300;
+                if !stays && option.protocol == '0' {
+                    self.baud = self.chosen(mode, option.baud);
+                }
+                match (option.protocol, option.mode) {
+                    ('0', '1') => return self.programming().await,
+                    ('0', '0') => {}
+                    // A choice that it does not know counts as none (clause 6.4.3).
+                    _ => self.baud = SIGN_ON_BAUD,
                 }
             }
         }
         sleep(self.options.reaction).await;
         self.readout().await
+    }
+
+    /// The rate that a host chose: a lower one than announced is taken too, as many meters do.
+    fn chosen(&self, mode: Mode, character: char) -> u32 {
+        let chosen = Identification { baud: character, ..self.options.identification.clone() }.mode();
+        match (mode, chosen) {
+            (Mode::C(offered), Mode::C(chosen)) if chosen <= offered => chosen,
+            _ => SIGN_ON_BAUD,
+        }
+    }
+
+    /// Agrees to mode E and answers the first HDLC frame (SNRM) as a recorded meter did.
+    async fn mode_e(&mut self, option: OptionSelect) -> io::Result<()> {
+        const SNRM: &[u8] = &[0x7E, 0xA0, 0x07, 0x03, 0x21, 0x93, 0x0F, 0x01, 0x7E];
+        const UA: &[u8] = &[
+            0x7E, 0xA0, 0x1E, 0x21, 0x03, 0x73, 0xC3, 0x7A, 0x81, 0x80, 0x12, 0x05, 0x01, 0x80, 0x06, 0x01, 0x80, 0x07,
+            0x04, 0x00, 0x00, 0x00, 0x01, 0x08, 0x04, 0x00, 0x00, 0x00, 0x01, 0x53, 0x3B, 0x7E,
+        ];
+        sleep(self.options.reaction).await;
+        self.send(&Message::OptionSelect(option)).await?;
+        self.baud = self.chosen(self.options.identification.mode(), option.baud);
+        let (mut heard, mut buffer) = (Vec::new(), [0; 64]);
+        while let Ok(count) = timeout(WINDOW, self.pty.receive(&mut buffer)).await {
+            heard.extend_from_slice(buffer.get(..count?).unwrap_or_default());
+            if heard == SNRM && self.pty.baud()? == self.baud {
+                self.send_raw(UA.to_vec()).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn option_select(&mut self) -> io::Result<OptionSelect> {
@@ -308,6 +331,12 @@ impl IecMeter {
         if faults.truncated_blocks > 0 {
             bytes.truncate(bytes.len() / 2);
         }
+        if faults.no_checks {
+            bytes.truncate(bytes.len().saturating_sub(2));
+        }
+        if faults.bare_acknowledgement {
+            bytes.splice(..0, *b"\x06\r\n");
+        }
         self.options.parity.apply(&mut bytes);
         if faults.parity_errors > 0
             && let Some(character) = bytes.get_mut(10)
@@ -328,10 +357,11 @@ impl IecMeter {
         if self.pty.baud()? != self.baud {
             self.control.state().wrong_rates += 1;
         }
+        let clean = self.control.state().faults.clean_up_to.is_none_or(|limit| self.baud <= limit);
         let size = if self.options.real_time { 1 } else { bytes.len().max(1) };
         let mut due = Instant::now();
         for chunk in bytes.chunks_mut(size) {
-            if self.pty.baud()? != self.baud {
+            if self.pty.baud()? != self.baud || !clean {
                 // What a receiver at another rate makes of the bits: noise, never a clean character.
                 chunk.iter_mut().for_each(|b| *b = b.rotate_left(3) | 0x61);
             }
@@ -376,29 +406,5 @@ impl IecMeter {
                 self.control.state().wrong_rates += 1;
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn energy_grows_by_the_power_drawn_and_the_total_is_the_sum() {
-        let mut registers = Registers { power: 3600, ..Registers::default() };
-        registers.advance(Duration::from_secs(10));
-        assert_eq!(registers.energy, [834_110_000, 400_467_000]);
-        for _ in 0..1000 {
-            registers.advance(Duration::from_secs(1));
-            assert!((180..=4200).contains(&registers.power) && (2250..=2360).contains(&registers.voltage));
-        }
-        let lines = registers.lines("00012345", "2026-11-21T22:32:18Z");
-        let text = |id: &str| lines.iter().flatten().find(|s| s.id == id).unwrap().values[0].text.clone();
-        let number = |id: &str| text(id).replace('.', "").parse::<u64>().unwrap();
-        assert!(number("1.8.0").abs_diff(number("1.8.1") + number("1.8.2")) <= 1);
-        assert_eq!(
-            (text("0.9.1"), text("0.9.2"), text("0.0.0")),
-            ("223218".into(), "261121".into(), "00012345".into())
-        );
     }
 }

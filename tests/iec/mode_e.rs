@@ -1,0 +1,66 @@
+//! The opening of mode E, and meters that answer it with something else.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir::meter::iec62056::{Opening, open_mode_e};
+use weir::os::line::Framing;
+use weir::sim::iec_meter::{Faults, Options};
+
+use crate::plumbing::{PythonMeter, Reader, settings};
+use crate::{identification, meter};
+
+/// SNRM and UA as a recorded meter exchanged them.
+const SNRM: &[u8] = &[0x7E, 0xA0, 0x07, 0x03, 0x21, 0x93, 0x0F, 0x01, 0x7E];
+
+#[tokio::test]
+async fn after_the_opening_the_line_is_ready_for_hdlc() {
+    for (baud, echo, announced) in [('5', false, true), ('3', true, true), ('5', false, false)] {
+        let mut identification = identification(baud);
+        if !announced {
+            identification.enhanced.clear();
+        }
+        let (path, control) = meter(Options { identification, mode_e: true, ..Options::default() });
+        control.state().faults = Faults { echo, ..Faults::default() };
+        let mut line = Reader::open(&path, &settings()).await.line;
+        let opening = open_mode_e(&mut line, &settings()).await.unwrap();
+        let expected = if baud == '5' { 9600 } else { 2400 };
+        assert!(matches!(&opening, Opening::Hdlc { baud, .. } if *baud == expected), "{opening:?}");
+        assert_eq!((line.speed().baud, line.speed().framing), (expected, Framing::EIGHT_N_ONE));
+        line.send(SNRM).await.unwrap();
+        let (mut heard, mut buffer) = (Vec::new(), [0; 64]);
+        while heard.len() < 32 {
+            let count = line.receive(&mut buffer, Instant::now() + Duration::from_secs(5)).await.unwrap();
+            heard.extend_from_slice(&buffer[..count]);
+        }
+        assert_eq!((heard[0], heard[5], heard.len(), control.state().wrong_rates), (0x7E, 0x73, 32, 0), "UA");
+    }
+}
+
+#[tokio::test]
+async fn a_meter_that_sends_its_readout_instead_is_noticed() {
+    let (path, _control) = meter(Options { identification: identification('5'), ..Options::default() });
+    let mut line = Reader::open(&path, &settings()).await.line;
+    let opening = open_mode_e(&mut line, &settings()).await.unwrap();
+    assert!(
+        matches!(&opening, Opening::Readout { identification, .. } if identification.manufacturer == "WEI"),
+        "{opening:?}"
+    );
+    // An independent meter takes any V and sends its readout at the rate that was chosen.
+    let python = PythonMeter::start(&["--parity", "--mode", "E", "--real-time"]);
+    let mut line = Reader::open(&python.device, &settings()).await.line;
+    let opened = open_mode_e(&mut line, &settings()).await;
+    assert!(matches!(&opened, Ok(Opening::Readout { .. }) | Err(_)), "{opened:?}");
+}
+
+#[tokio::test]
+async fn a_meter_that_falls_silent_or_has_no_choice_gives_no_opening() {
+    let (path, control) = meter(Options::default());
+    control.state().faults.silent = true;
+    let mut line = Reader::open(&path, &settings()).await.line;
+    assert!(open_mode_e(&mut line, &settings()).await.is_err());
+    let (path, _control) = meter(Options { identification: identification('E'), ..Options::default() });
+    let mut line = Reader::open(&path, &settings()).await.line;
+    let error = open_mode_e(&mut line, &settings()).await.unwrap_err();
+    assert!(error.to_string().contains("no mode E"), "{error}");
+}

@@ -1,0 +1,166 @@
+//! Programming mode with our simulated meter and its faults.
+
+use std::time::Duration;
+
+use weir::meter::MeterSettings;
+use weir::meter::iec62056::programming::{Answer, Programming};
+use weir::model::{Quality, Timestamp};
+use weir::sim::iec_meter::{Faults, Options};
+use weir::wire::iec62056::Parity;
+
+use crate::plumbing::{Reader, configured, ended, password_file, text};
+use crate::{meter, with};
+
+fn single(more: &str) -> MeterSettings {
+    configured(&format!("access = \"programming\"\nvalues = [\"0.0.0\", \"9.9.9\", \"2.8.0\", \"1.6.1\"]\n{more}"))
+}
+
+#[tokio::test]
+async fn values_are_read_one_by_one_and_the_session_ends_with_a_break() {
+    for parity in [Parity::Even, Parity::Absent] {
+        let (path, control) = meter(Options { parity, guarded: true, real_time: true, ..Options::default() });
+        let (_directory, file) = password_file("00000000");
+        let values = Reader::open(&path, &single(&format!("password_file = \"{file}\""))).await.read().await.unwrap();
+        let names: Vec<_> = values.iter().map(|v| v.name.as_str()).collect();
+        assert_eq!(names, ["0.0.0", "9.9.9", "2.8.0", "1.6.1", "1.6.1#2"]);
+        assert_eq!((text(&values, "0.0.0"), text(&values, "2.8.0")), ("12345678", "000000.000"));
+        assert_eq!((values[1].quality, values[2].unit.as_str()), (Quality::Refused, "kWh"));
+        let state = ended(&control).await;
+        assert_eq!((state.sessions, state.breaks, state.commands, state.wrong_rates), (1, 1, 4, 0));
+        assert!(state.written.is_empty());
+    }
+}
+
+#[tokio::test]
+async fn without_the_password_a_guarded_meter_refuses_every_value() {
+    let (path, control) = meter(Options { guarded: true, ..Options::default() });
+    let values = Reader::open(&path, &single("")).await.read().await.unwrap();
+    assert!(values.len() == 4 && values.iter().all(|v| v.quality == Quality::Refused && v.value.is_none()));
+    let now = ended(&control).await;
+    assert_eq!((now.passwords, now.breaks), (0, 1));
+}
+
+#[tokio::test]
+async fn a_refused_password_is_sent_once_until_its_file_changes() {
+    let (path, control) = meter(Options::default());
+    let (directory, file) = password_file("11111111");
+    let mut reader = Reader::open(&path, &single(&format!("password_file = \"{file}\""))).await;
+    for _ in 0..3 {
+        let error = reader.read().await.unwrap_err();
+        assert_eq!(error.quality(), Quality::Refused);
+        assert!(!error.to_string().contains("11111111"), "{error}");
+    }
+    let now = ended(&control).await;
+    assert_eq!((now.passwords, now.breaks), (1, 1), "three would lock a meter");
+    std::fs::write(directory.path().join("password"), "00000000").unwrap();
+    assert_eq!(reader.read().await.unwrap().len(), 5);
+}
+
+#[tokio::test]
+async fn damaged_answers_are_repeated_doubled_ones_left_aside_lost_ones_asked_for_anew() {
+    for faults in [
+        Faults { bad_checksums: 2, ..Faults::default() },
+        Faults { doubled_answers: 3, ..Faults::default() },
+        Faults { lost_answers: 1, ..Faults::default() },
+        Faults { echo: true, junk: true, bad_checksums: 1, ..Faults::default() },
+    ] {
+        let (path, control) = with(faults.clone());
+        let values = Reader::open(&path, &single("")).await.read().await.unwrap();
+        assert_eq!((text(&values, "0.0.0"), text(&values, "1.6.1#2")), ("12345678", "2601121545"), "{faults:?}");
+        let state = ended(&control).await;
+        assert_eq!(state.sessions, state.breaks, "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_was_dropped_is_ended_before_the_next_sign_on() {
+    let (path, control) = meter(Options::default());
+    let mut reader = Reader::open(&path, &single("")).await;
+    let part = tokio::time::timeout(Duration::from_millis(2200), reader.read()).await;
+    assert!(part.is_err() && control.state().sessions == 1, "it was amid a session");
+    assert_eq!(reader.read().await.unwrap().len(), 5);
+    let state = ended(&control).await;
+    assert_eq!((state.sessions, state.breaks, state.timeouts), (2, 2, 0));
+}
+
+#[tokio::test]
+async fn what_was_written_arrives_whole_and_only_with_the_password() {
+    let (path, control) = meter(Options::default());
+    let (_directory, file) = password_file("00000000");
+    let settings = configured(&format!("password_file = \"{file}\""));
+    let mut line = Reader::open(&path, &settings).await.line;
+    let mut session = Programming::open(&mut line, &settings).await.unwrap();
+    assert_eq!(session.identification().manufacturer, "WEI");
+    assert_eq!(session.write('1', "0.9.1", "120000").await.unwrap(), Answer::Done);
+    assert_eq!(session.write_parts('3', "C.2", "0123456789", 4).await.unwrap(), Answer::Done);
+    assert_eq!(session.execute("5", "").await.unwrap(), Answer::Done);
+    assert_eq!(session.read('1', "0.0.0", "").await.unwrap(), Answer::Data(b"0.0.0(12345678)".to_vec()));
+    assert_eq!(session.read('1', "7.7.7", "").await.unwrap(), Answer::Refused("ER01".to_owned()));
+    session.end().await;
+    let state = ended(&control).await;
+    assert_eq!(state.written, ["0.9.1(120000)", "C.2(0123456789)", "5()"]);
+    assert_eq!((state.breaks, state.timeouts), (1, 0));
+}
+
+#[tokio::test]
+async fn a_command_after_the_meter_s_own_timeout_is_not_sent() {
+    let (path, control) = meter(Options { session_timeout: Duration::from_millis(800), ..Options::default() });
+    let settings = configured("session_timeout = \"600ms\"");
+    let mut line = Reader::open(&path, &settings).await.line;
+    let mut session = Programming::open(&mut line, &settings).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert!(session.read('1', "0.0.0", "").await.is_err());
+    let now = ended(&control).await;
+    assert_eq!((now.commands, now.timeouts), (0, 1));
+}
+
+#[tokio::test]
+async fn a_load_profile_is_the_same_in_one_block_and_in_parts_whatever_happens_on_the_way() {
+    let now = weir::os::clock::now();
+    let quarter = 900_000;
+    let until = Timestamp::from_millis(now.as_millis() / quarter * quarter - quarter * 8);
+    let after = Timestamp::from_millis(until.as_millis() - quarter * 110);
+    let read = |faults: Faults, more: &'static str| async move {
+        let (path, control) = with(faults);
+        let settings = configured(&format!("load_profile = {{ id = \"P.01\"{more} }}"));
+        let intervals = Reader::open(&path, &settings).await.profile(after, until).await.unwrap();
+        let now = ended(&control).await;
+        assert_eq!(now.sessions, now.breaks);
+        intervals
+    };
+    let whole = read(Faults::default(), "").await;
+    assert_eq!(whole.len(), 110);
+    for (number, interval) in (1..).zip(&whole) {
+        let end = after.as_millis() + quarter * number;
+        assert_eq!(interval.end.as_millis(), end);
+        let count = end / quarter;
+        let expected = [format!("{:02}.{:03}", count % 60, count % 1000), format!("0.{:02}", count % 100)];
+        let values: Vec<_> = interval.values.iter().map(|v| v.value.clone().unwrap()).collect();
+        assert_eq!(values, expected);
+        let status = if (12..16).contains(&(end / quarter % 96)) { "08" } else { "00" };
+        assert_eq!((interval.status.as_str(), interval.profile.as_str()), (status, "P.01"));
+    }
+    let six = ", command = \"R6\", records = 30";
+    let (a, b, c, d) = tokio::join!(
+        read(Faults::default(), six),
+        read(Faults { bad_checksums: 2, ..Faults::default() }, six),
+        read(Faults { doubled_answers: 9, ..Faults::default() }, six),
+        read(Faults { lost_answers: 1, echo: true, ..Faults::default() }, six),
+    );
+    for parts in [a, b, c, d] {
+        assert_eq!(parts, whole);
+    }
+}
+
+#[tokio::test]
+async fn an_event_log_gives_an_event_for_each_entry() {
+    let (path, _control) = meter(Options::default());
+    let settings = configured("load_profile = { id = \"P.98\", period = \"0s\" }");
+    let day = 86_400_000;
+    let until = Timestamp::from_millis(weir::os::clock::now().as_millis() / day * day);
+    let after = Timestamp::from_millis(until.as_millis() - 3 * day);
+    let events = Reader::open(&path, &settings).await.profile(after, until).await.unwrap();
+    let ends: Vec<_> = events.iter().map(|e| (e.end.as_millis() - after.as_millis()) / day).collect();
+    assert_eq!(ends, [1, 2, 3]);
+    assert!(events.iter().all(|e| e.period == 0 && e.status == "00002000" && e.values.is_empty()));
+}
