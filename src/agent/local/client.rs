@@ -55,14 +55,14 @@ impl Client {
     /// [`ClientError`].
     pub fn ask(&mut self, question: &Json) -> Result<Json, ClientError> {
         self.stream.get_mut().write_all(format!("{question}\n").as_bytes())?;
-        self.next()?.ok_or_else(|| ClientError::Broken(io::ErrorKind::UnexpectedEof.into()))
+        self.answer()?.ok_or_else(|| ClientError::Broken(io::ErrorKind::UnexpectedEof.into()))
     }
 
     /// Waits for the next answer of a stream; `None` when it has ended.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub fn next(&mut self) -> Result<Option<Json>, ClientError> {
+    pub fn answer(&mut self) -> Result<Option<Json>, ClientError> {
         let mut line = Vec::new();
         io::Read::take(&mut self.stream, LONGEST).read_until(b'\n', &mut line)?;
         if line.is_empty() {

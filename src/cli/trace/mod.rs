@@ -75,7 +75,7 @@ impl Trace {
                 agent.ask(&json!({ "ask": "trace", "port": self.port })).map_err(|e| Failure::other(e.to_string()))?;
                 eprint(&format!("listening beside the running agent on port {}; Ctrl-C ends it", self.port));
                 tokio::task::spawn_blocking(move || {
-                    while let Some(event) = agent.next().map_err(|e| Failure::other(e.to_string())).transpose() {
+                    while let Some(event) = agent.answer().map_err(|e| Failure::other(e.to_string())).transpose() {
                         let failed = event.is_err();
                         if give.blocking_send(event).is_err() || failed {
                             return;
