@@ -22,7 +22,7 @@ fn intervals(consumer: &Consumer) -> BTreeMap<Timestamp, Vec<String>> {
     let mut found = BTreeMap::<_, Vec<_>>::new();
     for frame in consumer.frames.values().filter(|f| f.json["frametype"] == "Interval") {
         assert_eq!(frame.json["meter"], "billing", "{}", frame.json);
-        let end = Timestamp::parse(frame.json["end"].as_str().unwrap()).unwrap();
+        let end = Timestamp::parse(frame.json["timestamp"].as_str().unwrap()).unwrap();
         found.entry(end).or_default().push(frame.json["values"].to_string());
     }
     found
