@@ -3,8 +3,9 @@
 use tokio::sync::mpsc;
 use tracing::{debug, error};
 
+use crate::meter::gaps::Marker;
 use crate::model::Frame;
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// Frames that may wait between the inputs and the store. Inputs fill it, [`run`] drains it; when
 /// it is full the inputs wait, and serial lines and pipes buffer in the kernel.
@@ -20,34 +21,83 @@ pub(super) async fn let_in(frames: &mpsc::Sender<Frame>) {
 /// Frames that wait together go into the store together, so many at most.
 const TOGETHER: usize = 64;
 
-/// Appends every frame to the store until all inputs are gone. A refusal of one kind is logged
-/// once, then counted.
-pub(super) async fn run(mut frames: mpsc::Receiver<Frame>, store: Store) {
-    let mut waiting = Vec::with_capacity(TOGETHER);
-    let mut lost = 0u64;
-    let mut told = None;
-    while frames.recv_many(&mut waiting, TOGETHER).await > 0 {
-        let outcomes = store.append_all(waiting.drain(..)).await;
+/// Markers that may wait; the profiles' keeper fills it with one at a time.
+pub(super) const MARKERS_WAITING: usize = 1;
+
+/// Appends every frame to the store until all inputs are gone, and answers a marker when every
+/// frame that was handed over before it is durable. A refusal of one kind is logged once, then
+/// counted.
+pub(super) async fn run(mut frames: mpsc::Receiver<Frame>, mut markers: mpsc::Receiver<Marker>, store: Store) {
+    let mut intake = Intake { store, waiting: Vec::with_capacity(TOGETHER), lost: 0, told: None };
+    let (mut frames_open, mut markers_open) = (true, true);
+    while frames_open || markers_open {
+        tokio::select! {
+            count = frames.recv_many(&mut intake.waiting, TOGETHER), if frames_open => {
+                frames_open = count > 0;
+                intake.append().await;
+            }
+            marker = markers.recv(), if markers_open => match marker {
+                None => markers_open = false,
+                Some(marker) => intake.answer(marker, &mut frames).await,
+            },
+        }
+    }
+    if intake.lost > 0 {
+        error!(lost = intake.lost, "so many frames could not be stored since the start");
+    }
+}
+
+struct Intake {
+    store: Store,
+    waiting: Vec<Frame>,
+    lost: u64,
+    told: Option<std::mem::Discriminant<StoreError>>,
+}
+
+impl Intake {
+    async fn append(&mut self) {
+        let outcomes = self.store.append_all(self.waiting.drain(..)).await;
         for error in outcomes.into_iter().filter_map(Result::err) {
-            lost += 1;
-            let kind = Some(std::mem::discriminant(&error));
-            if told == kind {
+            self.lost += 1;
+            let (lost, kind) = (self.lost, Some(std::mem::discriminant(&error)));
+            if self.told == kind {
                 debug!(%error, lost, "a frame could not be stored and is lost, again");
             } else {
-                told = kind;
+                self.told = kind;
                 error!(%error, lost, "a frame could not be stored and is lost");
             }
         }
     }
-    if lost > 0 {
-        error!(lost, "so many frames could not be stored since the start");
+
+    /// What was handed over before the marker stands in the channel now: no more than it holds.
+    async fn answer(&mut self, marker: Marker, frames: &mut mpsc::Receiver<Frame>) {
+        let mut before = frames.len();
+        while before > 0 {
+            let next = std::iter::from_fn(|| frames.try_recv().ok()).take(before.min(TOGETHER));
+            self.waiting.extend(next);
+            before = if self.waiting.is_empty() { 0 } else { before.saturating_sub(self.waiting.len()) };
+            self.append().await;
+        }
+        let (store, lost) = (self.store.clone(), self.lost);
+        // The disk may take its time; the inputs do not wait for it.
+        tokio::spawn(async move {
+            let durable = store.sync().await.is_ok();
+            // Nobody waits for it any more: no fault.
+            let _ = marker.send(durable.then_some(lost));
+        });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::model::{Body, Lane, Reading, Stamp, Timestamp};
+    use crate::setting::Size;
+    use crate::store::{StoreSettings, SyncPolicy};
 
     fn frame(number: i64) -> Frame {
         let body = Body::Reading(Reading { meter: "m".into(), values: vec![] });
@@ -72,5 +122,33 @@ mod tests {
         blocked.abort();
         drop(frames);
         assert_eq!(taken.await.unwrap(), [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_marker_is_answered_when_the_frames_before_it_are_durable() {
+        let home = tempfile::tempdir().unwrap();
+        let settings = StoreSettings {
+            path: home.path().to_owned(),
+            max_size: Size::from_bytes(64 << 20),
+            sync: SyncPolicy::Every(Duration::from_hours(1)),
+        };
+        let store = Store::open(&settings).unwrap();
+        let (frames, waiting) = mpsc::channel(FRAMES_WAITING);
+        let (markers, asked) = mpsc::channel(MARKERS_WAITING);
+        let intake = tokio::spawn(run(waiting, asked, store.clone()));
+        for number in 1..=200 {
+            frames.send(frame(number)).await.unwrap();
+        }
+        let (marker, answer) = oneshot::channel();
+        markers.send(marker).await.unwrap();
+        assert_eq!(answer.await.unwrap(), Some(0));
+        assert!(store.status().borrow().durable >= 200, "{:?}", store.status().borrow());
+        drop(frames);
+        // A marker that comes after the last input is answered too.
+        let (marker, answer) = oneshot::channel();
+        markers.send(marker).await.unwrap();
+        assert_eq!(answer.await.unwrap(), Some(0));
+        drop(markers);
+        intake.await.unwrap();
     }
 }

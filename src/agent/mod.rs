@@ -11,13 +11,16 @@ use tokio::time::timeout;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Settings;
+use crate::meter::gaps::Keeper;
 use crate::model::Frame;
 use crate::os::notify;
 use crate::store::{Store, StoreError};
 
+pub mod ask;
 mod books;
 mod identity;
 mod intake;
+pub mod local;
 mod statement;
 mod supervisor;
 mod wiring;
@@ -79,6 +82,8 @@ pub struct Agent {
     frames: mpsc::Sender<Frame>,
     inputs: supervisor::Rooms,
     intake: tokio::task::JoinHandle<()>,
+    /// What was delivered of the meters' profiles; it ends before the intake does.
+    keeper: (Keeper, tokio::task::JoinHandle<()>),
     uplink: supervisor::Rooms,
     stop_uplink: watch::Sender<bool>,
 }
@@ -149,14 +154,15 @@ impl Agent {
     /// Stops in order: inputs, channels into the store, sync, uplink.
     pub async fn shut_down(self) {
         notify::stopping();
-        let Self { store, evidence, frames, inputs, intake, uplink, stop_uplink } = self;
+        let Self { store, evidence, frames, inputs, intake, keeper: (keeper, keeping), uplink, stop_uplink } = self;
         if timeout(LET_IN_GRACE, intake::let_in(&frames)).await.is_err() {
             warn!("the store takes no frames at shutdown; readings under way are lost");
         }
         inputs.stop().await;
         evidence.clock.close().await;
         drop(frames);
-        if timeout(DRAIN_GRACE, intake).await.is_err() {
+        keeper.close();
+        if timeout(DRAIN_GRACE, async { tokio::join!(intake, keeping) }).await.is_err() {
             warn!(room = "intake", "still running at shutdown");
         }
         match timeout(SYNC_GRACE, store.sync()).await {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::Evidence;
-use crate::meter::MeterHealth;
+use crate::meter::{MeterHealth, ProfileHealth};
 use crate::model::{ClockState, Stamp, Timestamp};
 use crate::store::{Status, Store};
 use crate::uplink::{Account, Amount};
@@ -110,7 +110,7 @@ fn broker(health: &crate::uplink::Health) -> Value {
     })
 }
 
-fn meters(evidence: &Evidence) -> Value {
+pub(super) fn meters(evidence: &Evidence) -> Value {
     evidence.meters.meters().into_iter().map(|(name, health)| (name, meter(&health))).collect::<Map<_, _>>().into()
 }
 
@@ -128,6 +128,20 @@ fn meter(health: &MeterHealth) -> Value {
         "stretch": health.stretch,
         "not_asked": health.not_asked,
         "line": on_the_line(health),
+        "profile": health.profile.as_ref().map(profile),
+    })
+}
+
+/// How far its load profile was read.
+fn profile(health: &ProfileHealth) -> Value {
+    let (error_at, error) = health.last_error.clone().unzip();
+    json!({
+        "delivered": health.delivered,
+        "absent": health.absent,
+        "newest": time(health.newest),
+        "failing": health.failing,
+        "last_error": error,
+        "last_error_at": time(error_at),
     })
 }
 
@@ -199,7 +213,8 @@ mod tests {
         let (_, block) = page.split_once("```json meter\n").unwrap();
         let of_meter: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
         let exchange = Some((Timestamp::default(), Exchange::default()));
-        let made_of_meter = meter(&MeterHealth { exchange, ..MeterHealth::default() });
+        let profile = Some(ProfileHealth::default());
+        let made_of_meter = meter(&MeterHealth { exchange, profile, ..MeterHealth::default() });
         let made = Value::Object(made);
         let (mut theirs, mut ours) = (Vec::new(), Vec::new());
         members(&shown, "", &mut theirs);

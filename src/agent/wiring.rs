@@ -3,7 +3,8 @@
 //! ```text
 //! meter::bus ────┐
 //! meter::listen ─┼─▶ frames ─▶ intake ─▶ store ◀─ peek, commit ─▶ uplink ─▶ broker
-//! radio ─────────┘
+//! radio ─────────┘              ▲ markers
+//! meter::gaps ──── states ─▶ keeper ─▶ profiles/
 //! ```
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,10 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, books, intake, statement};
+use super::{Agent, AgentError, ask, books, intake, local, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
-use crate::meter::bus::{self, Meter, Port};
+use crate::meter::bus::{self, Bus, Meter, Port};
+use crate::meter::gaps::{Keeper, ReadBack};
 use crate::meter::{self, PortSettings, Rs485Direction, listen};
 use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint};
@@ -70,11 +72,15 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         start_uplink(settings, identity, (&store, &clock, &traffic), &statement)?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
+    let (markers, asked) = mpsc::channel(intake::MARKERS_WAITING);
+    let keeper = Keeper::new(settings.store.path.join("profiles"));
+    let keeping = keeper.clone();
     let (meters, receivers) = (meter::Health::new(), Vec::new());
     let evidence =
         Evidence { clock: clock.clone(), meters, buses: Vec::new(), receivers, traffic, uplink: uplink_health };
     let mut agent = Agent {
-        intake: tokio::spawn(intake::run(waiting, store.clone())),
+        intake: tokio::spawn(intake::run(waiting, asked, store.clone())),
+        keeper: (keeper.clone(), tokio::spawn(async move { keeping.run(markers).await })),
         store,
         evidence,
         frames: frames.clone(),
@@ -93,6 +99,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
             None => start_bus(&mut agent, settings, port, &frames),
         }
     }
+    start_door(&mut agent, settings);
     for radio in &settings.radio {
         start_receiver(&mut agent, radio, &frames);
     }
@@ -163,19 +170,25 @@ fn start_books(agent: &mut Agent, gateway: String) {
 
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {
     let on_port = |m: &&meter::MeterSettings| *m.port == port.name;
-    let meters: Vec<_> = settings.meter.iter().filter(on_port).cloned().collect();
-    if meters.is_empty() {
+    let settings: Vec<_> = settings.meter.iter().filter(on_port).cloned().collect();
+    if settings.is_empty() {
         return;
     }
     let (health, frames, clock) = (agent.evidence.meters.clone(), frames.clone(), agent.evidence.clock.clone());
     let (door, jobs) = bus::Handle::new(&port.name);
     agent.evidence.buses.push(door);
+    let keeper = agent.keeper.0.clone();
     agent.inputs.start(format!("port {}", port.name), move || {
-        let meters: Result<Vec<_>, _> = meters.iter().map(Meter::new).collect();
+        let meters: Result<Vec<_>, _> = settings.iter().map(Meter::new).collect();
         let (port, frames, clock, health) = (port.clone(), frames.clone(), clock.clone(), health.clone());
         let jobs = jobs.clone();
+        let profiles = ReadBack::new(&settings, &keeper, frames.clone(), (clock.clone(), health.clone()));
         async move {
-            bus::run(port, meters?, frames, jobs, clock, health).await;
+            let mut bus = Bus::new(port, meters?, jobs, clock, health);
+            if let Some(profiles) = profiles {
+                bus = bus.with_background(Box::new(profiles));
+            }
+            bus.run(frames).await;
             Ok::<(), String>(())
         }
     });
@@ -205,6 +218,14 @@ fn start_listener(
             Ok::<(), String>(())
         }
     });
+}
+
+/// The local door: this machine asks the agent.
+fn start_door(agent: &mut Agent, settings: &Settings) {
+    let (evidence, path) = (agent.evidence.clone(), local::socket(&settings.store.path));
+    let meters = settings.meter.iter().map(|m| (m.name.to_string(), m.port.to_string())).collect();
+    let desk = ask::Desk { evidence, meters };
+    agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 
 fn start_receiver(agent: &mut Agent, settings: &RadioSettings, frames: &mpsc::Sender<crate::model::Frame>) {

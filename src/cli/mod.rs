@@ -19,12 +19,14 @@ mod decode;
 mod demo;
 mod failure;
 mod log;
+mod meters;
 mod read;
 mod report;
 mod run;
 mod scan;
 mod store;
 mod table;
+mod trace;
 mod traffic;
 
 use failure::Failure;
@@ -43,6 +45,8 @@ Start here:
   weir check                      is /etc/weir/weir.toml right?
   weir read METER                 one reading now, as a table
   weir report                     everything tried once: the sheet to hand over
+  weir meters                     how every meter has been doing
+  weir trace PORT                 the bytes on a port, and what they mean
   weir run                        run the agent (systemd does this)"
 )]
 struct Arguments {
@@ -67,6 +71,8 @@ enum Command {
     Scan(scan::Scan),
     Read(read::Read),
     Report(report::Report),
+    Meters(meters::Meters),
+    Trace(trace::Trace),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
     Decode(decode::Decode),
@@ -110,6 +116,8 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
         Command::Report(command) => command.run(config, log),
+        Command::Meters(command) => command.run(config),
+        Command::Trace(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),
         Command::Decode(command) => command.run(),

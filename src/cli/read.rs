@@ -5,14 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde_json::{Value as Json, json};
 use tracing::level_filters::LevelFilter;
 
 use super::failure::Failure;
 use super::{log, runtime, table};
+use crate::agent::ask;
+use crate::agent::local::{Client, ClientError};
 use crate::config::Settings;
 use crate::meter::bus::{self, Meter};
-use crate::meter::{self, MeterError, listen};
-use crate::model::{Quality, Timestamp, Value};
+use crate::meter::{self, MeterError, MeterSettings, listen};
+use crate::model::{Quality, Value};
 use crate::os::clock::Clock;
 use crate::os::line::LineError;
 use crate::{agent, board, config};
@@ -22,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Read one meter now and show its values.
 ///
-/// Opens the meter's port itself; while the agent holds the port it says so. Exits with 1 when
-/// the meter does not answer or a value could not be read.
+/// While the agent runs it is asked for the reading; else the meter's port is opened. Exits with 1
+/// when the meter does not answer or a value could not be read.
 #[derive(Debug, Args)]
 pub(super) struct Read {
     /// The meter's name in the configuration.
@@ -38,12 +41,18 @@ impl Read {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::WARN));
         let settings = config::load(&config)?.settings;
-        let values = runtime()?.block_on(read(&settings, &self.meter))?;
-        let bad = values.iter().filter(|v| v.quality.is_fault()).count();
-        let mut out = std::io::stdout().lock();
-        let now = || Clock::open(&settings.clock, &settings.store.path).now();
-        let text = if self.json { json(&self.meter, now(), &values) } else { shown(&values) };
-        let _ = out.write_all(text.as_bytes());
+        let object = match beside(&settings, &self.meter)? {
+            Some(object) => object,
+            None => {
+                let values = runtime()?.block_on(read(&settings, &self.meter))?;
+                let now = Clock::open(&settings.clock, &settings.store.path).now();
+                ask::reading(&self.meter, now, &values)
+            }
+        };
+        let values = object.get("values").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+        let bad = values.iter().filter(|v| is_fault(member(v, "quality"))).count();
+        let text = if self.json { format!("{object}\n") } else { shown(values) };
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
         if bad == 0 {
             Ok(())
         } else {
@@ -52,12 +61,29 @@ impl Read {
     }
 }
 
-async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
-    let Some(meter) = settings.meter.iter().find(|m| *m.name == name) else {
+/// Has the running agent read the meter; `None` when none runs.
+fn beside(settings: &Settings, name: &str) -> Result<Option<Json>, Failure> {
+    known(settings, name)?;
+    match Client::connect(&settings.store.path) {
+        Ok(mut agent) => {
+            let answer = agent.ask(&json!({ "ask": "read", "meter": name }));
+            answer.map(Some).map_err(|e| Failure::other(e.to_string()))
+        }
+        Err(ClientError::NotRunning(_)) => Ok(None),
+        Err(error) => Err(Failure::other(error.to_string())),
+    }
+}
+
+fn known<'s>(settings: &'s Settings, name: &str) -> Result<&'s MeterSettings, Failure> {
+    settings.meter.iter().find(|m| *m.name == name).ok_or_else(|| {
         let known: Vec<_> = settings.meter.iter().map(|m| m.name.as_str()).collect();
         let known = if known.is_empty() { "there is no [[meter]]".to_owned() } else { known.join(", ") };
-        return Err(Failure::usage(format!("no meter is called \"{name}\"; known: {known}")));
-    };
+        Failure::usage(format!("no meter is called \"{name}\"; known: {known}"))
+    })
+}
+
+async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
+    let meter = known(settings, name)?;
     let port = settings.port.iter().find(|p| *p.name == *meter.port);
     let port = port.ok_or_else(|| Failure::config(format!("port \"{}\" is not defined", *meter.port)))?;
     let board = board::load(&settings.gateway.board).map_err(|e| Failure::config(e.to_string()))?;
@@ -82,19 +108,20 @@ fn hint(error: &MeterError, port: &str) -> String {
     }
 }
 
-fn shown(values: &[Value]) -> String {
-    let row = |v: &Value| {
-        let quality = if v.quality == Quality::Good { String::new() } else { v.quality.word().to_owned() };
-        let value = v.value.as_deref().unwrap_or("-");
-        vec![table::printable(&v.name), table::printable(value), table::printable(&v.unit), quality]
-    };
-    table::render(&["name", "value", "unit", ""], &values.iter().map(row).collect::<Vec<_>>())
+fn member<'v>(value: &'v Json, name: &str) -> &'v str {
+    value.get(name).and_then(Json::as_str).unwrap_or_default()
 }
 
-fn json(meter: &str, time: Timestamp, values: &[Value]) -> String {
-    let value = |v: &Value| serde_json::json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() });
-    let object = serde_json::json!({
-        "meter": meter, "timestamp": time.to_string(), "values": values.iter().map(value).collect::<Vec<_>>(),
-    });
-    format!("{object}\n")
+/// Whether a quality, by its word, is a failure of the reading.
+fn is_fault(word: &str) -> bool {
+    ![Quality::Good, Quality::Unavailable].iter().any(|fine| fine.word() == word)
+}
+
+fn shown(values: &[Json]) -> String {
+    let row = |v: &Json| {
+        let quality = if member(v, "quality") == Quality::Good.word() { "" } else { member(v, "quality") };
+        let value = v.get("value").and_then(Json::as_str).unwrap_or("-");
+        [member(v, "name"), value, member(v, "unit"), quality].map(table::printable).to_vec()
+    };
+    table::render(&["name", "value", "unit", ""], &values.iter().map(row).collect::<Vec<_>>())
 }

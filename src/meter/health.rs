@@ -43,6 +43,8 @@ pub struct MeterHealth {
     pub stretch: u32,
     /// Slots in which it was not asked: it was left alone, or the line was lent.
     pub not_asked: u64,
+    /// How its load profile is read, when it is.
+    pub profile: Option<super::ProfileHealth>,
 }
 
 /// How long answers took, counted in 68 classes; a figure read from it is at most a quarter too
@@ -121,7 +123,7 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn update<T>(&self, meter: &str, change: impl FnOnce(&mut MeterHealth) -> T) -> T {
+    pub(super) fn update<T>(&self, meter: &str, change: impl FnOnce(&mut MeterHealth) -> T) -> T {
         let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !meters.contains_key(meter) {
             meters.insert(meter.to_owned(), MeterHealth { stretch: 1, ..MeterHealth::default() });

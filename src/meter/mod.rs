@@ -18,6 +18,7 @@ use crate::setting::Problems;
 
 pub mod bus;
 mod d0;
+pub mod gaps;
 mod health;
 mod heard;
 pub mod iec62056;
@@ -29,6 +30,7 @@ pub mod scan;
 mod settings;
 mod sml;
 
+pub use gaps::ProfileHealth;
 pub use health::{Delays, Health, MeterHealth};
 pub use settings::{
     Address, EchoSetting, Level, LoadProfileSettings, MeterSettings, Names, PortSettings, RegisterSettings,

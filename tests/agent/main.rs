@@ -17,11 +17,13 @@ mod clock;
 mod commands;
 mod configuration;
 mod delivery;
+mod door;
 mod kill;
 mod lines;
 mod manifest;
 #[path = "../peers/mod.rs"]
 mod peers;
+mod profile;
 mod push;
 mod refusal;
 mod rig;

@@ -1,0 +1,166 @@
+//! What a running agent can be asked, and its answers; whoever asks, by whatever way.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use tokio::time::{Instant, timeout};
+
+use super::{Evidence, statement};
+use crate::meter::bus::Handle;
+use crate::model::{Timestamp, Value};
+use crate::os::line::{Listener, Speed, Traced, What};
+
+/// A reading waits for the bus at most so long.
+const READ_LIMIT: Duration = Duration::from_mins(5);
+
+/// A question.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "ask", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Ask {
+    /// How every meter has been doing.
+    Meters,
+    /// The values of one meter, now.
+    Read {
+        /// Its name.
+        meter: String,
+    },
+    /// Every byte on a port from now on.
+    Trace {
+        /// Its name.
+        port: String,
+    },
+}
+
+impl Ask {
+    /// Reads a question such as `{"ask":"read","meter":"main"}`.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        serde_json::from_str(text).map_err(|error| {
+            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
+        })
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub enum Answer {
+    /// All of it.
+    Whole(Json),
+    /// What happens on a line, one event after the other, until nobody wants it any more.
+    Trace(Trace),
+}
+
+/// Where questions are answered; clones share what they know.
+#[derive(Debug, Clone)]
+pub(super) struct Desk {
+    pub(super) evidence: Evidence,
+    /// Every configured meter and its port.
+    pub(super) meters: Vec<(String, String)>,
+}
+
+impl Desk {
+    /// Answers a question; an error is one sentence.
+    pub(super) async fn answer(&self, ask: Ask) -> Result<Answer, String> {
+        match ask {
+            Ask::Meters => Ok(Answer::Whole(self.meters())),
+            Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
+            Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
+        }
+    }
+
+    /// Every configured meter, also one that was not asked yet, with its port.
+    fn meters(&self) -> Json {
+        let mut told = statement::meters(&self.evidence);
+        for (meter, port) in &self.meters {
+            let members = told.as_object_mut().map(|m| m.entry(meter.clone()).or_insert_with(|| json!({})));
+            if let Some(member) = members.and_then(Json::as_object_mut) {
+                member.insert("port".into(), json!(port));
+            }
+        }
+        told
+    }
+
+    async fn read(&self, meter: &str) -> Result<Json, String> {
+        let Some((_, port)) = self.meters.iter().find(|(name, _)| name == meter) else {
+            let known: Vec<_> = self.meters.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(format!("the running agent has no meter \"{meter}\"; known: {}", known.join(", ")));
+        };
+        let Some(bus) = self.bus(port) else {
+            return Err(format!("meter \"{meter}\" sends by itself and can't be asked"));
+        };
+        let values = timeout(READ_LIMIT, bus.read(meter))
+            .await
+            .map_err(|_| format!("port \"{port}\" had no time for meter \"{meter}\" within 5 minutes"))?
+            .map_err(|error| format!("meter \"{meter}\" on port \"{port}\": {error}"))?;
+        Ok(reading(meter, self.evidence.clock.now(), &values))
+    }
+
+    fn trace(&self, port: &str) -> Result<Trace, String> {
+        let Some(bus) = self.bus(port) else {
+            let known: Vec<_> = self.evidence.buses.iter().map(Handle::port).collect();
+            return Err(format!(
+                "the running agent asks no meter on a port \"{port}\"; it asks on: {}",
+                known.join(", ")
+            ));
+        };
+        Ok(Trace::new(bus.tap().listen()))
+    }
+
+    fn bus(&self, port: &str) -> Option<&Handle> {
+        self.evidence.buses.iter().find(|bus| bus.port() == port)
+    }
+}
+
+/// A reading as JSON, as `weir read --json` prints it.
+pub fn reading(meter: &str, time: Timestamp, values: &[Value]) -> Json {
+    let value = |v: &Value| json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() });
+    json!({ "meter": meter, "timestamp": time.to_string(), "values": values.iter().map(value).collect::<Vec<_>>() })
+}
+
+/// What happens on a line, as JSON: `at` counts microseconds from the first event's beginning on.
+#[derive(Debug)]
+pub struct Trace {
+    listener: Listener,
+    begun: Instant,
+}
+
+impl Trace {
+    /// Begins now.
+    pub fn new(listener: Listener) -> Self {
+        Self { listener, begun: Instant::now() }
+    }
+
+    /// Waits for the next event; `None` when the port is closed for good.
+    pub async fn next(&mut self) -> Option<Json> {
+        let Traced { at, what } = self.listener.next().await?;
+        let at = u64::try_from(at.saturating_duration_since(self.begun).as_micros()).unwrap_or(u64::MAX);
+        let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+        let speed = |speed: Speed| format!("{} {}", speed.baud, speed.framing);
+        Some(match what {
+            What::Opened(at_speed) => json!({ "at": at, "what": "opened", "speed": speed(at_speed) }),
+            What::Closed => json!({ "at": at, "what": "closed" }),
+            What::Speed(new) => json!({ "at": at, "what": "speed", "speed": speed(new) }),
+            What::Sent(bytes) => json!({ "at": at, "what": "sent", "hex": hex(&bytes) }),
+            What::Received(bytes) => json!({ "at": at, "what": "received", "hex": hex(&bytes) }),
+            What::Missed(events) => json!({ "at": at, "what": "missed", "events": events }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_are_read_strictly_and_a_mistake_says_what_can_be_asked() {
+        assert_eq!(Ask::parse("{\"ask\":\"meters\"}"), Ok(Ask::Meters));
+        assert_eq!(Ask::parse("{\"ask\":\"read\",\"meter\":\"m\"}"), Ok(Ask::Read { meter: "m".into() }));
+        assert_eq!(Ask::parse("{\"ask\":\"trace\",\"port\":\"p\"}"), Ok(Ask::Trace { port: "p".into() }));
+        for bad in ["", "{}", "[]", "{\"ask\":\"write\"}", "{\"ask\":\"read\"}", "{\"ask\":\"read\",\"meter\":1}"] {
+            assert!(Ask::parse(bad).unwrap_err().contains("{\"ask\":\"meters\"}"), "{bad}");
+        }
+    }
+}

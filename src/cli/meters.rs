@@ -1,0 +1,124 @@
+//! `weir meters`: how every meter has been doing.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use super::failure::Failure;
+use super::table;
+use crate::agent::local::Client;
+use crate::config;
+
+/// Show how every meter has been doing since the agent was started.
+///
+/// Asks the running agent. Latency is the time from the end of a request to the first byte of its
+/// answer: what half and what 95 % of the answers did not exceed, and the longest. Exits with 1 when no
+/// agent runs.
+#[derive(Debug, Args)]
+pub(super) struct Meters {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Meters {
+    pub(super) fn run(self, config: PathBuf) -> Result<(), Failure> {
+        let settings = config::load(&config)?.settings;
+        let told = Client::connect(&settings.store.path)
+            .and_then(|mut agent| agent.ask(&json!({ "ask": "meters" })))
+            .map_err(|e| Failure::other(e.to_string()))?;
+        let text = if self.json { format!("{told}\n") } else { shown(&told) };
+        let _ = std::io::stdout().write_all(text.as_bytes());
+        Ok(())
+    }
+}
+
+const HEAD: &[&str] = &[
+    "meter",
+    "port",
+    "state",
+    "last answer",
+    "answers",
+    "timeouts",
+    "damaged",
+    "refused",
+    "echo",
+    "latency ms",
+    "profile until",
+    "absent",
+    "last error",
+];
+
+fn shown(told: &Json) -> String {
+    let rows: Vec<_> = told.as_object().into_iter().flatten().map(|(name, meter)| row(name, meter)).collect();
+    if rows.is_empty() { "there is no [[meter]]\n".to_owned() } else { table::render(HEAD, &rows) }
+}
+
+fn row(name: &str, meter: &Json) -> Vec<String> {
+    let cell = |path: &str| match meter.pointer(path) {
+        None | Some(Json::Null) => "-".to_owned(),
+        Some(Json::String(text)) => table::printable(text),
+        Some(other) => other.to_string(),
+    };
+    let delay = |name: &str| cell(&format!("/line/delay_ms/{name}"));
+    let latency = format!("{}/{}/{}", delay("p50"), delay("p95"), delay("max"));
+    let error = match (cell("/last_error"), cell("/profile/last_error")) {
+        (reading, profile) if reading == "-" && profile != "-" => format!("profile: {profile}"),
+        (reading, _) => reading,
+    };
+    vec![
+        table::printable(name),
+        cell("/port"),
+        state(meter),
+        cell("/last_answer"),
+        cell("/answers"),
+        cell("/timeouts"),
+        cell("/damaged"),
+        cell("/refused"),
+        cell("/line/echoes"),
+        if latency == "-/-/-" { "-".to_owned() } else { latency },
+        cell("/profile/newest"),
+        cell("/profile/absent"),
+        error,
+    ]
+}
+
+/// One word: what an installer looks for first.
+fn state(meter: &Json) -> String {
+    let number = |path: &str| meter.pointer(path).and_then(Json::as_u64).unwrap_or(0);
+    if meter.pointer("/last_answer").is_none_or(Json::is_null) && number("/failing") == 0 {
+        return "waiting".to_owned();
+    }
+    match (number("/failing"), number("/stretch")) {
+        (0, _) => "ok".to_owned(),
+        (failing, 0 | 1) => format!("failing ({failing})"),
+        (failing, stretch) => format!("failing ({failing}), asked {stretch}x less often"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_shows_what_an_installer_needs_and_a_dash_for_what_is_not_known() {
+        let told = json!({
+            "a": { "port": "bus", "answers": 3, "timeouts": 1, "damaged": 0, "refused": 0, "failing": 0,
+                   "last_answer": "2026-11-22T10:00:00Z", "last_error": "no answer\u{1b}",
+                   "line": { "echoes": 2, "delay_ms": { "p50": 12, "p95": 30, "max": 31 } } },
+            "b": { "port": "bus" },
+            "c": { "port": "bus", "failing": 4, "stretch": 8, "profile": { "last_error": "refused", "absent": 3 } },
+        });
+        let text = shown(&told);
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines[1].contains("ok") && lines[1].contains("12/30/31") && lines[1].ends_with("no answer."), "{text}");
+        assert!(lines[2].starts_with("b      bus   waiting"), "{text}");
+        assert!(
+            lines[3].contains("failing (4), asked 8x less often") && lines[3].ends_with("profile: refused"),
+            "{text}"
+        );
+        assert_eq!(shown(&json!({})), "there is no [[meter]]\n");
+    }
+}
