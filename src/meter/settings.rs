@@ -162,7 +162,7 @@ settings! {
         /// Modbus: how many registers nobody wants are read along when that saves a request. Unset: what the
         /// register map says, or 0: a meter may refuse a request, or stay silent, for one it does not have.
         pub max_gap: Option<At<Count<0, 124>>>,
-        /// The ids to keep from a readout or message, e.g. "1.8.0" or for M-Bus "energy[1]"; empty keeps all. For Modbus
+        /// The ids to keep from a readout or message, e.g. "1.8.0" or "energy" for M-Bus; empty keeps all. For Modbus
         /// the registers say it.
         pub values: Vec<String> = [],
         /// IEC 62056-21: the highest rate to accept from the meter.

@@ -231,7 +231,7 @@ pub struct State {
 pub struct Control(Arc<Mutex<State>>);
 
 impl Control {
-    /// A handle to a line with these slaves, for one that is opened with [`MbusLine::with`].
+    /// A handle to a line with these slaves, for one that is opened with `MbusLine::with`.
     pub fn new(slaves: Vec<Slave>) -> Self {
         Self(Arc::new(Mutex::new(State { slaves, ..State::default() })))
     }

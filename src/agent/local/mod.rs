@@ -2,7 +2,7 @@
 //!
 //! Invariants: only the agent's own user (and root) gets in; one question is one line of JSON of
 //! at most [`LONGEST`] bytes, every answer line is `{"ok": ...}` or `{"error": "sentence"}`; no
-//! client holds the agent up: there are at most [`CLIENTS`], and one that does not read or write for
+//! client holds the agent up: there are at most `CLIENTS`, and one that does not read or write for
 //! a while is hung up on. The socket is replaced only by who holds the store's lock.
 
 use std::fs;

@@ -1,11 +1,11 @@
 //! Modbus meters over RTU, ASCII and TCP; RTU over TCP is RTU on a `tcp://` port.
 //!
-//! tokio-modbus is the client, but its transport is ours: [`exchange`] puts a request on the
+//! tokio-modbus is the client, but its transport is ours: `exchange` puts a request on the
 //! line and gives back nothing but an answer that was checked against it (why:
-//! docs/decisions/0002-modbus.md). Reading order: [`map`] (what to read), [`point`] (how registers
-//! become a value), [`plan`] (in which requests), [`session`] (the dialogue), [`exchange`] (the line).
-//! [`sunspec`] finds the map of a SunSpec device in the device, [`write`] changes a register,
-//! [`identify`] asks who is there.
+//! docs/decisions/0002-modbus.md). Reading order: `map` (what to read), `point` (how registers
+//! become a value), `plan` (in which requests), `session` (the dialogue), `exchange` (the line).
+//! `sunspec` finds the map of a SunSpec device in the device, `write` changes a register,
+//! `identify` asks who is there.
 
 use super::{Driver, MeterSettings, Protocol};
 use crate::setting::Problems;
