@@ -135,7 +135,7 @@ async fn simulated_modbus_meters_are_found_at_their_own_speed_only() {
     let wire = Wire::before(&path, Some(19_200)).await;
     let units = [1, 2, 7, 39, 40, 41];
     let told = scanned(&wire.endpoint(), &wish("modbus-rtu", &[9600, 19_200, 38_400], &units)).await;
-    let expected = [1, 7, 40].map(|unit| format!("modbus-rtu 19200 {unit} make unknown"));
+    let expected = [1, 7, 40].map(|unit| format!("modbus-rtu 19200 {unit} weir SIM"));
     assert_eq!(shown(&told.found), expected);
     assert!(told.warnings.is_empty(), "{:?}", told.warnings);
     assert!(told.found.iter().all(|f| f.register.as_deref() == Some("holding:0")));
@@ -178,7 +178,7 @@ async fn modbus_tcp_is_found_and_absent_units_are_not() {
     let (address, _served) = meters.serve_tcp().await.unwrap();
     let endpoint = Endpoint::Tcp(address.to_string());
     let told = scanned(&endpoint, &wish("modbus-tcp", &[], &[1, 2, 9])).await;
-    assert_eq!(shown(&told.found), [1, 9].map(|unit| format!("modbus-tcp 9600 {unit} make unknown")));
+    assert_eq!(shown(&told.found), [1, 9].map(|unit| format!("modbus-tcp 9600 {unit} weir SIM")));
     let text = accepted(&place(&endpoint), &told.found);
     assert!(text.contains(&format!("device = \"tcp://{address}\"")) && !text.contains("baud"), "{text}");
     let number = peers::free_port();

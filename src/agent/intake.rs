@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use tracing::{debug, error};
 
 use crate::meter::gaps::Marker;
-use crate::model::Frame;
+use crate::model::{Body, Frame};
 use crate::store::{Store, StoreError};
 
 /// Frames that may wait between the inputs and the store. Inputs fill it, [`run`] drains it; when
@@ -28,7 +28,7 @@ pub(super) const MARKERS_WAITING: usize = 1;
 /// frame that was handed over before it is durable. A refusal of one kind is logged once, then
 /// counted.
 pub(super) async fn run(mut frames: mpsc::Receiver<Frame>, mut markers: mpsc::Receiver<Marker>, store: Store) {
-    let mut intake = Intake { store, waiting: Vec::with_capacity(TOGETHER), lost: 0, told: None };
+    let mut intake = Intake { store, waiting: Vec::with_capacity(TOGETHER), lost: 0, lost_intervals: 0, told: None };
     let (mut frames_open, mut markers_open) = (true, true);
     while frames_open || markers_open {
         tokio::select! {
@@ -51,14 +51,19 @@ struct Intake {
     store: Store,
     waiting: Vec<Frame>,
     lost: u64,
+    /// Those of them that a marker is about.
+    lost_intervals: u64,
     told: Option<std::mem::Discriminant<StoreError>>,
 }
 
 impl Intake {
     async fn append(&mut self) {
+        let intervals: Vec<_> = self.waiting.iter().map(|f| matches!(f.body, Body::Interval(_))).collect();
         let outcomes = self.store.append_all(self.waiting.drain(..)).await;
-        for error in outcomes.into_iter().filter_map(Result::err) {
+        for (interval, outcome) in intervals.into_iter().zip(outcomes) {
+            let Err(error) = outcome else { continue };
             self.lost += 1;
+            self.lost_intervals += u64::from(interval);
             let (lost, kind) = (self.lost, Some(std::mem::discriminant(&error)));
             if self.told == kind {
                 debug!(%error, lost, "a frame could not be stored and is lost, again");
@@ -78,7 +83,7 @@ impl Intake {
             before = if self.waiting.is_empty() { 0 } else { before.saturating_sub(self.waiting.len()) };
             self.append().await;
         }
-        let (store, lost) = (self.store.clone(), self.lost);
+        let (store, lost) = (self.store.clone(), self.lost_intervals);
         // The disk may take its time; the inputs do not wait for it.
         tokio::spawn(async move {
             let durable = store.sync().await.is_ok();

@@ -20,6 +20,8 @@ use crate::model::{Body, Frame, Lane, Quality, Reading, Stamp, Timestamp, Value}
 use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError};
 
+/// An older reading is not shown as the present one.
+const FRESH: Duration = Duration::from_mins(2);
 /// The longest gap between two characters of one message (IEC 62056-21, clause 6.4.3).
 const PAUSE: Duration = Duration::from_millis(1500);
 
@@ -76,7 +78,10 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
             () = frames.closed() => return,
             heard = hear(&mut opener, &mut buffer, pause) => match heard {
                 None => {}
-                Some(Ok(count)) => post.take(buffer.get(..count).unwrap_or_default()),
+                Some(Ok(count)) => {
+                    opener.works();
+                    post.take(buffer.get(..count).unwrap_or_default());
+                }
                 Some(Err(LineError::Silent(_))) => post.silence(),
                 Some(Err(error)) => {
                     debug!(port = %post.port.name, %error, "the line had gone; it is opened again");
@@ -137,7 +142,7 @@ struct Post {
     /// The last message that could be read, and when.
     last: Option<(Stamp, Vec<Value>, Outcome)>,
     /// The newest reading, also when it was published.
-    newest: Option<Vec<Value>>,
+    newest: Option<(Instant, Vec<Value>)>,
     /// Why the last message that could not be read was not.
     damage: Option<MeterError>,
     /// When something came that was not followed by a pause yet.
@@ -187,7 +192,7 @@ impl Post {
             self.health.count(&self.meter.name, time.wall, &outcome);
             match result {
                 Ok(values) => {
-                    self.newest = Some(values.clone());
+                    self.newest = Some((Instant::now(), values.clone()));
                     self.last = Some((time, values, outcome));
                 }
                 Err(error) => {
@@ -240,7 +245,12 @@ impl Post {
                         "no meter \"{}\" on port {}; known: {}",
                         reading.meter, self.port.name, self.meter.name
                     )),
-                    Some(values) => Ok(values.clone()),
+                    Some((heard, values)) if heard.elapsed() < FRESH => Ok(values.clone()),
+                    Some((heard, _)) => Err(format!(
+                        "nothing was heard of meter \"{}\" for {} s",
+                        self.meter.name,
+                        heard.elapsed().as_secs()
+                    )),
                     None => Err(format!("nothing was heard of meter \"{}\" yet", self.meter.name)),
                 };
                 // Nobody waits any more: the person gave up, which is no fault.
@@ -275,7 +285,7 @@ impl Post {
                 self.failed = 0;
             }
             // The port's own sentence was logged; its meter would only repeat it.
-            Outcome::Bad(quality, sentence) if self.told != Some(*quality) && port_is_open => {
+            Outcome::Bad(quality, sentence) if self.told.is_none() && port_is_open => {
                 self.told = Some(*quality);
                 self.failed += 1;
                 warn!(meter = %self.meter.name, port = %self.port.name, error = %sentence, "the meter was not heard completely");

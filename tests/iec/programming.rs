@@ -5,6 +5,7 @@ use std::time::Duration;
 use weir::meter::MeterSettings;
 use weir::meter::iec62056::programming::{Answer, Programming};
 use weir::model::{Quality, Timestamp};
+use weir::os::line::{Tap, What};
 use weir::sim::iec_meter::{Faults, Options};
 use weir::wire::iec62056::Parity;
 
@@ -52,6 +53,23 @@ async fn a_refused_password_is_sent_once_until_its_file_changes() {
     }
     let now = ended(&control).await;
     assert_eq!((now.passwords, now.breaks), (1, 1), "three would lock a meter");
+    // Who traces the line sees that a password goes out, and not which.
+    let tap = Tap::new();
+    reader.line.put_tap(&tap);
+    let mut listener = tap.listen();
+    std::fs::write(directory.path().join("password"), "22222222").unwrap();
+    reader.read().await.unwrap_err();
+    drop((reader.line, tap));
+    let mut seen = Vec::new();
+    while let Some(event) = listener.next().await {
+        if let What::Sent(bytes) | What::Received(bytes) = event.what {
+            seen.extend(bytes.iter().map(|b| b & 0x7F));
+        }
+    }
+    let seen = String::from_utf8(seen).unwrap();
+    assert!(seen.contains("********") && !seen.contains("2222"), "{seen}");
+    ended(&control).await;
+    let mut reader = Reader::open(&path, &single(&format!("password_file = \"{file}\""))).await;
     std::fs::write(directory.path().join("password"), "00000000").unwrap();
     assert_eq!(reader.read().await.unwrap().len(), 5);
 }

@@ -1,6 +1,6 @@
 //! What the bytes on a line mean, as far as a codec of `wire` knows them.
 
-use crate::wire::iec62056::{self, Event, Message, OptionSelect};
+use crate::wire::iec62056::{self, Command, Event, Message, OptionSelect};
 use crate::wire::modbus::{REFUSED, rtu};
 
 /// Which way bytes went.
@@ -191,7 +191,9 @@ fn iec(event: Event) -> Option<String> {
         }
         Message::Repeat => "NAK: once more".to_owned(),
         Message::Block(body) => format!("data, {} bytes; block check right", body.len()),
-        _ => "acknowledged".to_owned(),
+        Message::Part(body) => format!("part of the data, {} bytes; block check right", body.len()),
+        Message::Command(Command { letter, number, .. }) => format!("command {letter}{number}"),
+        Message::Acknowledge => "acknowledged".to_owned(),
     };
     Some(format!("IEC 62056-21: {words}"))
 }

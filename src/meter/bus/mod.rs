@@ -216,7 +216,7 @@ impl Bus {
             }
             Next::Read(index) => {
                 let result = self.read(index).await?;
-                self.after_an_answer = result.is_ok();
+                self.after_an_answer = self.meters.get(index).is_some_and(|m| m.slots.answers());
                 let meter = self.meters.get_mut(index)?;
                 let values = result.unwrap_or_else(|error| meter.session.absent(error.quality()));
                 let frame = meter.frame(self.clock.stamp(), values);
@@ -349,7 +349,7 @@ impl Bus {
                     info!(meter = %meter.name, failed_readings = failed_before, "the meter is read again");
                 }
             }
-            Outcome::Bad(quality, sentence) if meter.told != Some(quality) && !port_is_missing => {
+            Outcome::Bad(quality, sentence) if meter.told.is_none() && !port_is_missing => {
                 meter.told = Some(quality);
                 warn!(meter = %meter.name, port = %self.port.name, error = %sentence, "the meter was not read completely");
             }

@@ -164,22 +164,19 @@ pub(super) fn next<'a>(slots: impl Iterator<Item = &'a Slots> + Clone, now: Time
     if let Some((index, _)) = due().find(|(_, s)| !s.asks() || (!s.answers() && s.is_overtaken(now))) {
         return Next::Nulls(index);
     }
-    let oldest =
-        |answers: bool| due().filter(move |(_, s)| s.answers() == answers).min_by_key(|(_, s)| s.waits_since());
-    let (well, silent) = (oldest(true), oldest(false));
-    if let Some((index, slot)) = silent
-        && slot.has_waited(now)
-        && after_an_answer
-    {
+    let oldest = |chosen: &dyn Fn(&Slots) -> bool| {
+        due().filter(|(_, s)| chosen(s)).min_by_key(|(_, s)| s.waits_since()).map(|(index, _)| index)
+    };
+    if after_an_answer && let Some(index) = oldest(&|s| !s.answers() && s.has_waited(now)) {
         return Next::Read(index);
     }
-    if let Some((index, _)) = well {
+    if let Some(index) = oldest(&|s| s.answers()) {
         return Next::Read(index);
     }
     let room = room(slots.clone(), now);
-    match silent {
-        Some((index, slot)) if room.is_none_or(|room| slot.cost <= room) => Next::Read(index),
-        _ => {
+    match oldest(&|s| !s.answers() && room.is_none_or(|room| s.cost <= room)) {
+        Some(index) => Next::Read(index),
+        None => {
             let later = slots.clone().filter(|s| s.due > now).map(|s| s.due.since(now));
             let overtaken = due().map(|(_, s)| s.due.plus(s.every).since(now));
             Next::Idle(later.chain(overtaken).min().unwrap_or(Duration::MAX))

@@ -85,7 +85,7 @@ impl Keeper {
                 self.0.news.notified().await;
                 continue;
             }
-            let notes = std::mem::take(&mut *self.waiting());
+            let mut notes = std::mem::take(&mut *self.waiting());
             let (marker, durable) = oneshot::channel();
             if markers.send(marker).await.is_err() {
                 return;
@@ -98,17 +98,24 @@ impl Keeper {
                     notes.values().for_each(|note| note.lost.store(true, Ordering::Relaxed));
                     continue;
                 }
-                Ok(Some(_)) => match self.write(&notes) {
-                    Ok(()) => true,
-                    Err(error) if refused => {
-                        debug!(%error, "what was delivered of the profiles still can't be written");
-                        false
+                Ok(Some(_)) => {
+                    // A bad card takes seconds to sync, and the lines must not wait for it.
+                    let keeper = self.clone();
+                    let work = move || (keeper.write(&notes), notes);
+                    let Ok((outcome, back)) = tokio::task::spawn_blocking(work).await else { return };
+                    notes = back;
+                    match outcome {
+                        Ok(()) => true,
+                        Err(error) if refused => {
+                            debug!(%error, "what was delivered of the profiles still can't be written");
+                            false
+                        }
+                        Err(error) => {
+                            warn!(%error, "what was delivered of the profiles can't be written; after a restart intervals are delivered again");
+                            false
+                        }
                     }
-                    Err(error) => {
-                        warn!(%error, "what was delivered of the profiles can't be written; after a restart intervals are delivered again");
-                        false
-                    }
-                },
+                }
             };
             refused = !written;
             if !written {

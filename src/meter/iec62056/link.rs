@@ -54,12 +54,23 @@ pub(super) struct Link<'a> {
     echoes: bool,
     /// Whether what was just sent may teach that there is an echo: not a single character.
     tells_echo: bool,
+    /// What was just sent is a password, and so may be what comes.
+    secret: bool,
 }
 
 impl<'a> Link<'a> {
     pub(super) fn new(line: &'a mut Line, parity: Parity) -> Self {
         let decoder = Decoder::new();
-        Self { line, decoder, parity, sent: Vec::new(), returned: Vec::new(), echoes: false, tells_echo: false }
+        Self {
+            line,
+            decoder,
+            parity,
+            sent: Vec::new(),
+            returned: Vec::new(),
+            echoes: false,
+            tells_echo: false,
+            secret: false,
+        }
     }
 
     pub(super) fn line(&mut self) -> &mut Line {
@@ -102,13 +113,14 @@ impl<'a> Link<'a> {
     pub(super) async fn send_characters(&mut self, mut bytes: Vec<u8>, secret: bool) -> Result<(), LineError> {
         self.sent.clone_from(&bytes);
         self.returned.clear();
+        self.secret = secret;
         self.tells_echo = bytes.len() > 2;
         self.parity.apply(&mut bytes);
         if secret {
             tracing::trace!(count = bytes.len(), "sent a secret");
-        } else {
-            tracing::trace!(?bytes, "sent");
+            return self.line.send_secret(&bytes).await;
         }
+        tracing::trace!(?bytes, "sent");
         self.line.send(&bytes).await
     }
 
@@ -153,7 +165,11 @@ impl<'a> Link<'a> {
             match self.line.receive(&mut buffer, until).await {
                 Ok(count) if Instant::now() < limit => {
                     let bytes = buffer.get(..count).unwrap_or_default();
-                    tracing::trace!(?bytes, "received");
+                    if self.secret {
+                        tracing::trace!(count, "received");
+                    } else {
+                        tracing::trace!(?bytes, "received");
+                    }
                     unexplained += count;
                     self.take(bytes);
                 }

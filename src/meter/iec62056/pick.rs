@@ -43,7 +43,9 @@ pub(in crate::meter) fn wanted(all: &[Value], ids: &[String]) -> Vec<Value> {
                 value.name.split_once('#').map_or((value.name.as_str(), None), |(i, n)| (i, Some(n)));
             if same_id(id, theirs) {
                 let name = number.map_or_else(|| id.clone(), |n| format!("{id}#{n}"));
-                kept.push(Value { name, ..value.clone() });
+                // Of two meters behind one reduced id the second keeps its whole name.
+                let taken = kept.get(before..).unwrap_or_default().iter().any(|v: &Value| v.name == name);
+                kept.push(if taken { value.clone() } else { Value { name, ..value.clone() } });
             }
         }
         if kept.len() == before {

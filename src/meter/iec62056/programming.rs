@@ -20,7 +20,7 @@ use crate::os::{file, line};
 use crate::wire::iec62056::{BLOCK_LIMIT, Command, Identification, Message, Parity, SIGN_ON_BAUD, data};
 
 /// The most characters of all partial blocks of one answer.
-const ANSWER_LIMIT: usize = 1024 * 1024;
+const ANSWER_LIMIT: usize = 256 * 1024;
 /// The largest password file.
 const PASSWORD_LIMIT: u64 = 128;
 
@@ -139,9 +139,15 @@ impl<'a> Programming<'a> {
         let Some(Password(password)) = &access.password else { return Ok(()) };
         let number = if access.command == IecPassword::P1 { '1' } else { '2' };
         let command = Command::new('P', number, format!("({password})"));
-        match self.exchange(&command, "", &|_| true).await? {
-            Answer::Done | Answer::Data(_) => Ok(()),
-            Answer::Refused(text) => Err(Failure::Final(MeterError::Refused(format!("the password: {text}")))),
+        match self.exchange(&command, "", &|_| true).await {
+            Ok(Answer::Done | Answer::Data(_)) => Ok(()),
+            // A break is a refusal too.
+            Ok(Answer::Refused(text)) | Err(Failure::Final(MeterError::Refused(text))) => {
+                Err(Failure::Final(MeterError::Refused(format!("the password: {text}"))))
+            }
+            // Sent again at once it could lock the meter; the next reading may try.
+            Err(Failure::Again(error)) => Err(Failure::Final(error)),
+            Err(failure) => Err(failure),
         }
     }
 
@@ -277,7 +283,11 @@ impl<'a> Programming<'a> {
         let letter = command.letter;
         let mut body = Vec::new();
         let mut repeats = 0;
+        let begun = tokio::time::Instant::now();
         loop {
+            if begun.elapsed() > LONGEST_READOUT {
+                return Err(Failure::Final(MeterError::Damaged("the answer has no end".to_owned())));
+            }
             let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
             let first = body.is_empty();
             let wanted = |message| is_answer(message, letter, first, id);
@@ -294,10 +304,13 @@ impl<'a> Programming<'a> {
             };
             match heard {
                 Message::Part(part) => {
+                    if part.is_empty() {
+                        return Err(Failure::Final(MeterError::Damaged("a partial block is empty".to_owned())));
+                    }
                     body.extend(part);
                     repeats = 0;
                     if body.len() > ANSWER_LIMIT {
-                        return Err(Failure::Final(MeterError::Damaged("an answer longer than 1 MiB".to_owned())));
+                        return Err(Failure::Final(MeterError::Damaged("an answer longer than 256 KiB".to_owned())));
                     }
                     self.say(&Message::Acknowledge).await?;
                 }

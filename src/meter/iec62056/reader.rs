@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::dialogue::{Dialogue, Failure, REPEAT_WINDOW};
+use super::dialogue::{Dialogue, Failure, LONGEST_READOUT, REPEAT_WINDOW};
 use super::ladder::Ladder;
 use super::link::Link;
 use super::profile::Plan;
@@ -85,6 +85,8 @@ impl Reader {
         let tries = usize::try_from(self.dialogue.retries()).unwrap_or(0).max(self.dialogue.texts() - 1);
         let mut attempt = 0;
         let mut collected: Collected = vec![None; self.values.len()];
+        // A meter that never falls silent must not hold the bus for every rate and repetition.
+        let end = Instant::now() + LONGEST_READOUT;
         loop {
             if let Some(until) = self.quiet_until.take() {
                 tokio::time::sleep_until(until).await;
@@ -92,11 +94,13 @@ impl Reader {
             let error = match self.once(line, want, attempt, &mut collected).await {
                 Ok(got) => return Ok(got),
                 // A lower rate is no repetition: the ladder has an end of its own.
-                Err(Failure::Garbled(rate, error)) if self.ladder.step_down(rate, Instant::now()) => {
+                Err(Failure::Garbled(rate, error))
+                    if Instant::now() < end && self.ladder.step_down(rate, Instant::now()) =>
+                {
                     tracing::debug!(meter = self.dialogue.name, %error, rate, "this rate fails, a lower one is tried");
                     continue;
                 }
-                Err(Failure::Again(error) | Failure::Garbled(_, error)) if attempt < tries => {
+                Err(Failure::Again(error) | Failure::Garbled(_, error)) if attempt < tries && Instant::now() < end => {
                     tracing::debug!(meter = self.dialogue.name, %error, attempt, "reading failed, signing on again");
                     attempt += 1;
                     continue;
@@ -299,6 +303,11 @@ impl Session for Reader {
         let null =
             |(name, unit): &(String, String)| Value { name: name.clone(), value: None, unit: unit.clone(), quality };
         self.known.iter().map(null).collect()
+    }
+
+    /// A meter that has sent its readout listens for a repeat request, at its own rate.
+    fn guard(&self) -> Duration {
+        REPEAT_WINDOW
     }
 
     fn profile(&mut self) -> Option<&mut dyn Profile> {

@@ -147,7 +147,7 @@ impl Master {
         match told {
             Err(error) if error.must_reopen() => return Err(error),
             Err(error) => debug!(%error, to = to.baud, "the change of rate was not confirmed"),
-            Ok(()) => {}
+            Ok(()) => self.next_fcb ^= FCB,
         }
         line.set_speed(to)?;
         tokio::time::sleep(BAUD_PAUSE).await;

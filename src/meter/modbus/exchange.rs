@@ -60,6 +60,11 @@ pub(super) struct Guard {
 }
 
 impl Guard {
+    /// The longest wait for an answer.
+    pub(super) const fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     pub(super) fn new(framing: Framing, settings: &MeterSettings) -> Self {
         Self::named(framing, &settings.name, settings.timeout, settings.pause)
     }

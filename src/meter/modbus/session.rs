@@ -137,6 +137,12 @@ impl Modbus {
         let mut at = 0;
         while let Some(block) = self.blocks.get(at).cloned() {
             match self.ask(line, &block.request()).await {
+                // The gateway speaks for a meter that does not answer.
+                Ok(Given::Refused(why)) if why.is_gateways() => {
+                    fill(&mut got, &block, |_| Got::Missing(Quality::NoAnswer));
+                    failure = Some(MeterError::Line(LineError::Silent(self.guard.timeout())));
+                    break;
+                }
                 Ok(Given::Refused(why)) => {
                     answered = true;
                     let instead = if why.is_about_range() { plan::split(&block, &self.points) } else { None };

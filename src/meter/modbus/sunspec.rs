@@ -82,10 +82,10 @@ async fn walk(session: &mut Modbus, line: &mut Line, first: u16) -> Result<Vec<P
     for _ in 0..MOST_MODELS {
         let Some([id, length]) = two(session, line, at).await? else {
             warn!(unit = session.unit, register = at, "the list of SunSpec models ends without an end mark");
-            return Ok(points);
+            break;
         };
         if id == END {
-            return Ok(points);
+            break;
         }
         debug!(unit = session.unit, model = id, register = at, length, "a SunSpec model");
         points.extend(model(id).into_iter().filter_map(|point| placed(point, at, length)));

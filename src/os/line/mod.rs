@@ -4,6 +4,7 @@
 //! a read of zero bytes means the port is gone; every wait has an end; an echo of what was sent is
 //! removed here, once for all protocols. [`AsyncRead`] and [`AsyncWrite`] move the raw bytes.
 
+use std::borrow::Cow;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -80,6 +81,8 @@ pub struct Line {
     /// When the last byte was sent or received, for silence rules such as Modbus t3.5.
     last_byte: Instant,
     alarm: Alarm,
+    /// What was sent last is a secret.
+    veiled: bool,
     /// When the last byte of the last request was sent.
     sent: Instant,
     number: u16,
@@ -102,6 +105,7 @@ impl Line {
             speed,
             last_byte: Instant::now(),
             alarm: Alarm::new(),
+            veiled: false,
             sent: Instant::now(),
             number: 0,
             echo: echo::Filter::new(Echo::Auto),
@@ -199,6 +203,20 @@ impl Line {
     /// [`LineError::Silent`] when the port takes no bytes for a second longer than they need;
     /// otherwise the line must be opened again.
     pub async fn send(&mut self, bytes: &[u8]) -> Result<(), LineError> {
+        self.veiled = false;
+        self.transmit(bytes).await
+    }
+
+    /// Sends a password: notes and tap get asterisks for it and for what comes back, which may be its echo.
+    ///
+    /// # Errors
+    /// As [`Line::send`].
+    pub async fn send_secret(&mut self, bytes: &[u8]) -> Result<(), LineError> {
+        self.veiled = true;
+        self.transmit(bytes).await
+    }
+
+    async fn transmit(&mut self, bytes: &[u8]) -> Result<(), LineError> {
         let wire_time = if self.is_tcp() { Duration::ZERO } else { self.speed.time_of(bytes.len()) };
         let limit = wire_time + Duration::from_secs(1);
         let start = Instant::now();
@@ -344,6 +362,11 @@ impl Drop for Line {
     }
 }
 
+/// Bytes as notes and tap may see them.
+fn shown(bytes: &[u8], veiled: bool) -> Cow<'_, [u8]> {
+    if veiled { Cow::Owned(vec![b'*'; bytes.len()]) } else { Cow::Borrowed(bytes) }
+}
+
 impl AsyncRead for Line {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let line = self.get_mut();
@@ -354,8 +377,9 @@ impl AsyncRead for Line {
         };
         let came = buf.filled().get(before..).unwrap_or_default();
         if !came.is_empty() {
-            line.notes.received(came);
-            line.tap.tell(|| What::Received(came.into()));
+            let shown = shown(came, line.veiled);
+            line.notes.received(&shown);
+            line.tap.tell(|| What::Received(shown[..].into()));
         }
         polled
     }
@@ -370,8 +394,9 @@ impl AsyncWrite for Line {
         };
         if let Poll::Ready(Ok(count)) = polled {
             let taken = bytes.get(..count).unwrap_or_default();
-            line.notes.sent(taken);
-            line.tap.tell(|| What::Sent(taken.into()));
+            let shown = shown(taken, line.veiled);
+            line.notes.sent(&shown);
+            line.tap.tell(|| What::Sent(shown[..].into()));
         }
         polled
     }

@@ -76,18 +76,28 @@ fn is_well_formed(line: &str) -> bool {
     let mut open = false;
     let mut seen = false;
     let mut behind = false;
+    let mut id = 0;
     for c in line.chars() {
         match c {
-            '(' if !open => (open, seen, behind) = (true, true, false),
+            '(' if !open => (open, seen, behind, id) = (true, true, false, 0),
             ')' if open => open = false,
             '(' | ')' => return false,
             c if c.is_control() => return false,
             ' ' => {}
-            _ => behind = seen && !open,
+            _ => {
+                behind = seen && !open;
+                id += usize::from(!open);
+            }
+        }
+        if id > ID_LIMIT {
+            return false;
         }
     }
     !open && !behind
 }
+
+/// An id never has more characters; the standard knows 16.
+const ID_LIMIT: usize = 64;
 
 /// As [`decode`], without the [`malformed`] lines.
 pub fn decode_sound(body: &[u8]) -> Vec<Line> {

@@ -152,12 +152,15 @@ pub fn decode(body: &[u8]) -> Result<Vec<Record>, ProfileError> {
     Ok(reading.records)
 }
 
+/// The most characters of a value (clause 6.6, programming mode).
+const VALUE_LIMIT: usize = 128;
+
 /// `(a)(b*unit)` without anything else; `None` for any other shape.
 fn values_of(mut text: &str) -> Option<Vec<DataValue>> {
     let mut values = Vec::new();
     while !text.is_empty() {
         let (value, rest) = text.strip_prefix('(')?.split_once(')')?;
-        if value.contains('(') || value.chars().any(char::is_control) {
+        if value.len() > VALUE_LIMIT || value.contains('(') || value.chars().any(char::is_control) {
             return None;
         }
         let (value, unit) = value.split_once('*').unwrap_or((value, ""));

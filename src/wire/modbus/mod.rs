@@ -92,6 +92,11 @@ impl Exception {
         matches!(self.0, 2 | 3)
     }
 
+    /// A gateway says that the unit behind it does not answer (10 and 11).
+    pub const fn is_gateways(self) -> bool {
+        matches!(self.0, 10 | 11)
+    }
+
     /// The server is busy; the same request may work later.
     pub const fn is_busy(self) -> bool {
         self.0 == 6
