@@ -32,12 +32,12 @@ pub use background::{Background, Worked};
 pub use door::{Borrowed, Handle, Inbox, LONGEST_LEASE, LeaseError};
 use door::{Job, Reading};
 pub use member::Meter;
-pub(super) use opener::Opener;
+use opener::Opener;
 pub use port::Port;
 use schedule::Next;
 
 /// The wall clock is asked again at least this often, because it may be set at any time.
-pub(super) const LONGEST_SLEEP: Duration = Duration::from_secs(60);
+const LONGEST_SLEEP: Duration = Duration::from_secs(60);
 /// How often an idle line is looked at: is its adapter still there?
 const LOOK: Duration = Duration::from_secs(2);
 /// Background work that has nothing to do just now is not asked again sooner.

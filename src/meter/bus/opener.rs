@@ -15,13 +15,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_millis(200);
 
 /// Opens the line, again and again when it must.
-pub(in crate::meter) struct Opener {
-    pub(in crate::meter) line: Option<Line>,
-    next_try: Instant,
+pub(super) struct Opener {
+    pub(super) line: Option<Line>,
+    pub(super) next_try: Instant,
     pause: Duration,
     /// Attempts that failed since it was last open.
     pub(super) failures: u64,
-    pub(in crate::meter) last_error: String,
+    pub(super) last_error: String,
     /// Readings in a row that heard nothing on this line.
     pub(super) silent: usize,
     arrival: Option<Arrival>,
@@ -31,8 +31,7 @@ pub(in crate::meter) struct Opener {
 }
 
 impl Opener {
-    /// A closed line, opened when it is first wanted; what happens on it is told at `tap`.
-    pub(in crate::meter) fn new(tap: Tap) -> Self {
+    pub(super) fn new(tap: Tap) -> Self {
         Self {
             line: None,
             next_try: Instant::now(),
@@ -47,7 +46,7 @@ impl Opener {
     }
 
     /// Opens the line if it is closed and its pause is over.
-    pub(in crate::meter) async fn open_when_due(&mut self, port: &Port) {
+    pub(super) async fn open_when_due(&mut self, port: &Port) {
         if self.line.is_some() || Instant::now() < self.next_try {
             return;
         }
@@ -94,7 +93,7 @@ impl Opener {
     }
 
     /// Waits until the next attempt is due: its pause is over, or the device came.
-    pub(in crate::meter) async fn wait(&mut self) {
+    pub(super) async fn wait(&mut self) {
         let Some(arrival) = &mut self.arrival else { return sleep_until(self.next_try).await };
         tokio::select! {
             () = sleep_until(self.next_try) => {}
@@ -107,13 +106,13 @@ impl Opener {
     }
 
     /// Closes the line; it may be opened again at once.
-    pub(in crate::meter) fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         self.line = None;
         self.next_try = Instant::now();
     }
 
     /// Closes a line that failed again as soon as it was opened.
-    pub(in crate::meter) fn close_for_a_while(&mut self) {
+    pub(super) fn close_for_a_while(&mut self) {
         self.line = None;
         "the line went away as soon as it was used; it is opened again in a moment".clone_into(&mut self.last_error);
         self.wait_a_pause();
