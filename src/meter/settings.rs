@@ -28,7 +28,7 @@ settings! {
         pub framing: Framing = "8N1",
         /// Who turns an RS485 transceiver around.
         pub rs485: Rs485Settings = {},
-        /// Whether what is sent comes back, as with many RS485 adapters and all optical heads.
+        /// Whether what is sent comes back, as with many RS485 adapters and optical heads.
         pub echo: EchoSetting = "auto",
         /// The silence kept on the line between one meter and another; where the protocol or a
         /// change of speed needs more, it is more.

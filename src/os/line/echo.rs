@@ -1,4 +1,4 @@
-//! Recognises what comes back of what was sent: some RS485 adapters and all optical heads echo.
+//! Recognises what comes back of what was sent: many RS485 adapters and optical heads echo.
 //!
 //! A Modbus write has an answer that equals its request, so a copy alone proves nothing. Whether a
 //! line echoes is learnt only from exchanges in which something else follows the copy; until then
