@@ -29,9 +29,8 @@ mod port;
 mod schedule;
 
 pub use background::{Background, Worked};
-pub(super) use door::Job;
-use door::Reading;
 pub use door::{Borrowed, Handle, Inbox, LONGEST_LEASE, LeaseError};
+pub(super) use door::{Job, Reading};
 pub use member::Meter;
 pub(super) use opener::Opener;
 pub use port::Port;

@@ -252,6 +252,19 @@ mod tests {
     }
 
     #[test]
+    fn a_silent_meter_that_does_not_fit_holds_up_no_other_silent_one() {
+        let [mut well, mut slow, mut quick] = [10, 3600, 60].map(|every| Slots::new(Duration::from_secs(every), 1));
+        for (slot, cost) in [(&mut slow, 20), (&mut quick, 1)] {
+            slot.begin(at(0), 1);
+            slot.stayed_silent(Duration::from_secs(cost));
+        }
+        well.begin(at(0), 0);
+        well.due = at(3610);
+        quick.due = at(3601);
+        assert_eq!(next([&well, &slow, &quick].into_iter(), at(3602), false), Next::Read(2));
+    }
+
+    #[test]
     fn a_silent_meter_that_waits_for_its_turn_gives_nulls_in_every_slot_and_keeps_its_turn() {
         let (mut well, mut dead) = (Slots::new(Duration::from_secs(10), 1), Slots::new(MINUTE, 1));
         well.begin(at(0), 0);

@@ -124,6 +124,13 @@ mod tests {
     }
 
     #[test]
+    fn two_meters_behind_one_reduced_id_keep_apart() {
+        let all = values(&decode(b"0-1:24.2.1(1*m3)\r\n0-2:24.2.1(2*m3)\r\n!"));
+        let kept = wanted(&all, &ids(&["24.2.1"]));
+        assert_eq!(shown(&kept), [("24.2.1", Some("1"), "m3"), ("0-2:24.2.1", Some("2"), "m3")]);
+    }
+
+    #[test]
     fn an_error_message_is_a_refusal_and_a_readout_is_none() {
         assert_eq!(refusal(&decode(b"(ER06)")).as_deref(), Some("ER06"));
         assert_eq!(refusal(&decode(b"F.F(ER06)\r\n!")), None);

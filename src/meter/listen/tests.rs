@@ -133,3 +133,17 @@ async fn a_missing_port_gives_frames_with_nulls_and_a_full_channel_lets_interval
         () = turn => {}
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_gets_the_newest_reading_but_never_an_old_one() {
+    let (mut post, _) = post(60, &dial());
+    post.take(b"a");
+    let ask = |post: &Post| {
+        let (reply, mut answer) = tokio::sync::oneshot::channel();
+        post.serve(Job::Read(crate::meter::bus::Reading { meter: "m".to_owned(), reply }));
+        answer.try_recv().unwrap()
+    };
+    assert_eq!(ask(&post).unwrap()[0].value.as_deref(), Some("a"));
+    sleep(FRESH).await;
+    assert_eq!(ask(&post).unwrap_err(), "nothing was heard of meter \"m\" for 120 s");
+}

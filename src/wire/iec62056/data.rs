@@ -96,8 +96,8 @@ fn is_well_formed(line: &str) -> bool {
     !open && !behind
 }
 
-/// An id never has more characters; the standard knows 16.
-const ID_LIMIT: usize = 64;
+/// No id and no line of text has more characters; the standard knows ids of 16 and lines of 78.
+const ID_LIMIT: usize = 128;
 
 /// As [`decode`], without the [`malformed`] lines.
 pub fn decode_sound(body: &[u8]) -> Vec<Line> {
@@ -162,6 +162,12 @@ mod tests {
         assert_eq!(malformed(body), ["1.8.1h2)", "1.8.2((3)", "0.0.0(4\x11)", "C.1(7)x"]);
         let kept: Vec<_> = decode_sound(body).into_iter().flatten().map(|set| set.id).collect();
         assert_eq!(kept, ["1.8.0", "2.8.0", "", "HELLO"]);
+    }
+
+    #[test]
+    fn an_id_without_end_is_out_of_shape() {
+        let body = format!("{}(1)(2)\r\n1.8.0(3)\r\n!", "1".repeat(ID_LIMIT + 1));
+        assert_eq!(decode_sound(body.as_bytes()), [vec![DataSet::new("1.8.0", "3", "")]]);
     }
 
     proptest! {
