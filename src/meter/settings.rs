@@ -441,3 +441,15 @@ impl Setting for Address {
         }
     }
 }
+
+/// Every mistake that a protocol's own check finds in the lines of one meter, for the tests of the protocols.
+#[cfg(test)]
+pub(super) fn checked(protocol: &str, toml: &str) -> Vec<String> {
+    let source = format!("name = \"m\"\nport = \"p\"\nprotocol = \"{protocol}\"\n{toml}");
+    let table = DeTable::parse(&source).unwrap();
+    let value = DeValue::Table(table.get_ref().clone());
+    let mut problems = Problems::new();
+    let settings = MeterSettings::read(&Node::new(&value, table.span(), "meter"), &mut problems).unwrap();
+    (super::protocol(protocol).unwrap().check)(&settings, &mut problems);
+    problems.located(&source).iter().map(ToString::to_string).collect()
+}

@@ -95,17 +95,8 @@ pub(super) fn address_fault(address: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::setting::{Node, Setting};
-
     fn checked(toml: &str) -> Vec<String> {
-        let source = format!("name = \"m\"\nport = \"p\"\nprotocol = \"iec62056-21\"\n{toml}");
-        let table = toml::de::DeTable::parse(&source).unwrap();
-        let value = toml::de::DeValue::Table(table.get_ref().clone());
-        let mut problems = Problems::new();
-        let settings = MeterSettings::read(&Node::new(&value, table.span(), "meter"), &mut problems).unwrap();
-        check(&settings, &mut problems);
-        problems.located(&source).iter().map(ToString::to_string).collect()
+        crate::meter::settings::checked("iec62056-21", toml)
     }
 
     #[test]

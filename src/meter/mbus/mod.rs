@@ -300,17 +300,8 @@ impl Session for Master {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::setting::{Node, Setting};
-
     fn checked(toml: &str) -> Vec<String> {
-        let source = format!("name = \"m\"\nport = \"p\"\nprotocol = \"m-bus\"\n{toml}");
-        let table = toml::de::DeTable::parse(&source).unwrap();
-        let value = toml::de::DeValue::Table(table.get_ref().clone());
-        let mut problems = Problems::new();
-        let settings = MeterSettings::read(&Node::new(&value, table.span(), "meter"), &mut problems).unwrap();
-        check(&settings, &mut problems);
-        problems.located(&source).iter().map(ToString::to_string).collect()
+        crate::meter::settings::checked("m-bus", toml)
     }
 
     #[test]

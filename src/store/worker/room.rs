@@ -79,6 +79,7 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
@@ -118,15 +119,19 @@ mod tests {
         }
     }
 
-    #[test]
-    fn while_what_was_given_up_cannot_be_removed_nothing_else_is_given_up() {
-        let dir = tempfile::tempdir().unwrap();
+    fn worker(path: &Path) -> Worker {
         let settings = StoreSettings {
-            path: dir.path().to_owned(),
+            path: path.to_owned(),
             max_size: Size::from_bytes(4 << 20),
             sync: SyncPolicy::Every(Duration::from_secs(1)),
         };
-        let mut worker = Worker::open(&settings, watch::channel(Status::default()).0).unwrap();
+        Worker::open(&settings, watch::channel(Status::default()).0).unwrap()
+    }
+
+    #[test]
+    fn while_what_was_given_up_cannot_be_removed_nothing_else_is_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut worker = worker(dir.path());
         for number in 0..1500i64 {
             worker.put(number);
         }
@@ -150,12 +155,7 @@ mod tests {
     #[test]
     fn what_is_done_with_goes_also_while_nothing_can_be_written() {
         let dir = tempfile::tempdir().unwrap();
-        let settings = StoreSettings {
-            path: dir.path().to_owned(),
-            max_size: Size::from_bytes(4 << 20),
-            sync: SyncPolicy::Every(Duration::from_secs(1)),
-        };
-        let mut worker = Worker::open(&settings, watch::channel(Status::default()).0).unwrap();
+        let mut worker = worker(dir.path());
         for number in 0..100 {
             worker.put(number);
         }
