@@ -26,7 +26,7 @@ mod supervisor;
 mod wiring;
 
 pub use identity::identity;
-pub use wiring::{Evidence, resolve_port};
+pub use wiring::{Evidence, SESSIONS, resolve_port};
 
 /// How long frames may wait for a place in the channel at shutdown.
 const LET_IN_GRACE: Duration = Duration::from_secs(2);

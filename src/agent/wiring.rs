@@ -109,6 +109,9 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     Ok(agent)
 }
 
+/// The folder of the store in which sessions keep what must outlive a restart.
+pub const SESSIONS: &str = "sessions";
+
 type SharedHealth = Arc<Mutex<Vec<watch::Receiver<uplink::Health>>>>;
 
 fn start_uplink(
@@ -170,6 +173,7 @@ fn start_books(agent: &mut Agent, gateway: String) {
 
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {
     let on_port = |m: &&meter::MeterSettings| *m.port == port.name;
+    let kept = settings.store.path.join(SESSIONS);
     let settings: Vec<_> = settings.meter.iter().filter(on_port).cloned().collect();
     if settings.is_empty() {
         return;
@@ -179,7 +183,8 @@ fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::
     agent.evidence.buses.push(door);
     let keeper = agent.keeper.0.clone();
     agent.inputs.start(format!("port {}", port.name), move || {
-        let meters: Result<Vec<_>, _> = settings.iter().map(Meter::new).collect();
+        let kept = |meter| Meter::new(meter).map(|meter| meter.kept_in(&kept));
+        let meters: Result<Vec<_>, _> = settings.iter().map(kept).collect();
         let (port, frames, clock, health) = (port.clone(), frames.clone(), clock.clone(), health.clone());
         let jobs = jobs.clone();
         let profiles = ReadBack::new(&settings, &keeper, frames.clone(), (clock.clone(), health.clone()));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::dlms::DlmsSettings;
 use super::iec62056::{
     BlockCheck, IecAccess, IecPassword, IecProfileRead, IecRead, ProfileStamp, RequestTime, SummerTime,
 };
@@ -206,6 +207,8 @@ settings! {
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",
+        /// DLMS: how the meter is reached, and as whom.
+        pub dlms: Option<DlmsSettings>,
         /// The load profile to read, with what was missed while weir did not run.
         pub load_profile: Option<LoadProfileSettings>,
     }
