@@ -28,7 +28,9 @@ impl Client {
         let name = service::get(&mut self.association, line, DEVICE_NAME).await;
         self.association.close(line).await;
         let (value, quality) = match name? {
-            Ok(DataBuf::OctetString(text)) => (Some(String::from_utf8_lossy(&text).into_owned()), Quality::Good),
+            Ok(DataBuf::OctetString(text) | DataBuf::VisibleString(text)) => {
+                (Some(String::from_utf8_lossy(&text).into_owned()), Quality::Good)
+            }
             Ok(other) => return Err(MeterError::Damaged(format!("the device's name is {other:?}"))),
             Err(_) => (None, Quality::Refused),
         };
