@@ -35,7 +35,7 @@ fn settings(receiver: &str, device: Option<String>, command: Option<&[&str]>) ->
         receiver: At::nowhere(receiver.to_owned()),
         device: device.map(At::nowhere),
         command: command.map(|words| At::nowhere(words.iter().map(|w| (*w).to_owned()).collect())),
-        baud: Count::clamped(9600),
+        baud: Some(Count::clamped(9600)),
         mode: None,
         forward: At::nowhere(Forward::Raw),
         keys_file: None,
@@ -58,7 +58,9 @@ struct Running {
 fn start(settings: RadioSettings, room: usize) -> Running {
     let (sender, frames) = mpsc::channel(room);
     let health = Health::new();
-    let task = tokio::spawn(radio::run(settings, sender, trusted(), health.clone()));
+    let (out, mut heard) = mpsc::channel(1);
+    tokio::spawn(async move { radio::gather(&mut heard, sender).await });
+    let task = tokio::spawn(radio::run(settings, out, trusted(), health.clone()));
     Running { frames, health, task }
 }
 
@@ -260,8 +262,8 @@ async fn a_full_channel_holds_the_receiver_back_and_loses_nothing() {
     let steps: Vec<_> = (0..500).map(|_| replay.next(clock::now())).collect();
     let text: String = steps.iter().map(|s| s.text.as_str()).collect();
     let writer = tokio::spawn(async move { stream.write_all(text.as_bytes()).await.map(|()| stream) });
-    // Nobody takes frames yet: one is in the channel, one waits.
-    running.status(|s| s.heard == 2 && s.forwarded == 1).await;
+    // Nobody takes frames yet: one is in the channel, one at the desk, one before it, one waits.
+    running.status(|s| s.heard == 4 && s.forwarded == 1).await;
     for step in &steps {
         assert_eq!(running.telegram().await.1.bytes, step.telegram);
     }

@@ -100,9 +100,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         }
     }
     start_door(&mut agent, settings);
-    for radio in &settings.radio {
-        start_receiver(&mut agent, radio, &frames);
-    }
+    start_receivers(&mut agent, &settings.radio, &frames);
     if let Some(status) = &settings.status {
         start_statement(&mut agent, status, gateway, tell);
     }
@@ -233,13 +231,33 @@ fn start_door(agent: &mut Agent, settings: &Settings) {
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 
-fn start_receiver(agent: &mut Agent, settings: &RadioSettings, frames: &mpsc::Sender<crate::model::Frame>) {
+/// All receivers, and the desk that makes frames of what they hear.
+fn start_receivers(agent: &mut Agent, radios: &[RadioSettings], frames: &mpsc::Sender<crate::model::Frame>) {
+    if radios.is_empty() {
+        return;
+    }
+    let (out, heard) = mpsc::channel(radio::HEARD_WAITING);
+    let heard = Arc::new(tokio::sync::Mutex::new(heard));
+    for radio in radios {
+        start_receiver(agent, radio, &out);
+    }
+    let frames = frames.clone();
+    agent.inputs.start("radio desk", move || {
+        let (heard, frames) = (heard.clone(), frames.clone());
+        async move {
+            radio::gather(&mut *heard.lock().await, frames).await;
+            Ok::<(), String>(())
+        }
+    });
+}
+
+fn start_receiver(agent: &mut Agent, settings: &RadioSettings, out: &mpsc::Sender<radio::Heard>) {
     let health = radio::Health::default();
     agent.evidence.receivers.push((settings.name.to_string(), health.clone()));
-    let (settings, frames, clock) = (settings.clone(), frames.clone(), agent.evidence.clock.clone());
+    let (settings, out, clock) = (settings.clone(), out.clone(), agent.evidence.clock.clone());
     agent.inputs.start(format!("radio {}", *settings.name), move || {
-        let (settings, frames, clock, health) = (settings.clone(), frames.clone(), clock.clone(), health.clone());
-        async move { radio::run(settings, frames, clock, health).await }
+        let (settings, out, clock, health) = (settings.clone(), out.clone(), clock.clone(), health.clone());
+        async move { radio::run(settings, out, clock, health).await }
     });
 }
 
