@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
 use weir::os::clock::{self, Clock, ClockSettings, Trust};
-use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status};
+use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status, Survey, TelegramsSettings};
 use weir::setting::{At, Count};
 use weir::sim::pty::Pty;
 use weir::sim::radio_replay::{Lines, RadioReplay};
@@ -58,8 +58,14 @@ struct Running {
 fn start(settings: RadioSettings, room: usize) -> Running {
     let (sender, frames) = mpsc::channel(room);
     let health = Health::new();
-    let (out, mut heard) = mpsc::channel(1);
-    tokio::spawn(async move { radio::gather(&mut heard, sender).await });
+    let (out, heard) = mpsc::channel(1);
+    // Nothing waits, and a second is long enough between two of the same.
+    let desk = TelegramsSettings {
+        gather: At::nowhere(Duration::ZERO),
+        window: At::nowhere(Duration::from_secs(1)),
+        ..TelegramsSettings::default()
+    };
+    tokio::spawn(radio::gather(heard, sender, desk, Survey::new()));
     let task = tokio::spawn(radio::run(settings, out, trusted(), health.clone()));
     Running { frames, health, task }
 }
@@ -262,7 +268,7 @@ async fn a_full_channel_holds_the_receiver_back_and_loses_nothing() {
     let steps: Vec<_> = (0..500).map(|_| replay.next(clock::now())).collect();
     let text: String = steps.iter().map(|s| s.text.as_str()).collect();
     let writer = tokio::spawn(async move { stream.write_all(text.as_bytes()).await.map(|()| stream) });
-    // Nobody takes frames yet: one is in the channel, one at the desk, one before it, one waits.
+    // Nobody takes frames yet: one is in the channel, one at the desk, one before it, one at the receiver.
     running.status(|s| s.heard == 4 && s.forwarded == 1).await;
     for step in &steps {
         assert_eq!(running.telegram().await.1.bytes, step.telegram);
@@ -321,6 +327,38 @@ async fn what_the_demo_plays_arrives_complete_and_once() {
         assert_eq!((status.forwarded, priority), (tally.telegrams, tally.priority), "{receiver}");
         assert_eq!((status.damaged, status.noise, status.duplicates), (tally.damaged, tally.noise, tally.duplicates));
     }
+}
+
+#[tokio::test]
+async fn two_receivers_that_hear_the_same_street_give_each_telegram_once_by_its_best_reception() {
+    let (sender, mut frames) = mpsc::channel(8);
+    let (out, heard) = mpsc::channel(4);
+    let survey = Survey::new();
+    tokio::spawn(radio::gather(heard, sender, TelegramsSettings::default(), survey.clone()));
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let (listener, device) = listener().await;
+        tokio::spawn(radio::run(settings("hex-lines", device, None), out.clone(), trusted(), Health::new()));
+        streams.push(listener.accept().await.unwrap().0);
+    }
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    let steps: Vec<_> = (0..50).map(|_| replay.next(clock::now())).collect();
+    for step in &steps {
+        let hex = data_encoding::HEXLOWER.encode(&step.telegram);
+        for (stream, rssi) in streams.iter_mut().zip([-91, -62]) {
+            stream.write_all(format!("{hex};{rssi}\n").as_bytes()).await.unwrap();
+        }
+    }
+    for step in &steps {
+        let frame = timeout(LIMIT, frames.recv()).await.unwrap().unwrap();
+        let Body::Copies(telegram, 2) = frame.body else { panic!("{frame:?}") };
+        assert_eq!((&telegram.bytes, telegram.rssi), (&step.telegram, Some(Rssi::Dbm(-62))));
+    }
+    let sights = survey.sights();
+    assert_eq!(
+        sights.iter().map(|sight| (sight.telegrams, sight.copies)).fold((0, 0), |(a, b), (c, d)| (a + c, b + d)),
+        (50, 50)
+    );
 }
 
 #[tokio::test]

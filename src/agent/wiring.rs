@@ -36,6 +36,8 @@ pub struct Evidence {
     pub buses: Vec<bus::Handle>,
     /// Every receiver's counters, by name.
     pub receivers: Vec<(String, radio::Health)>,
+    /// Every meter that the receivers hear.
+    pub survey: radio::Survey,
     /// What was sent and received, and how the data budget stands.
     pub traffic: Traffic,
     uplink: SharedHealth,
@@ -76,8 +78,15 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let keeper = Keeper::new(settings.store.path.join("profiles"));
     let keeping = keeper.clone();
     let (meters, receivers) = (meter::Health::new(), Vec::new());
-    let evidence =
-        Evidence { clock: clock.clone(), meters, buses: Vec::new(), receivers, traffic, uplink: uplink_health };
+    let evidence = Evidence {
+        clock: clock.clone(),
+        meters,
+        buses: Vec::new(),
+        receivers,
+        survey: radio::Survey::new(),
+        traffic,
+        uplink: uplink_health,
+    };
     let mut agent = Agent {
         intake: tokio::spawn(intake::run(waiting, asked, store.clone())),
         keeper: (keeper.clone(), tokio::spawn(async move { keeping.run(markers).await })),
@@ -85,6 +94,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         evidence,
         frames: frames.clone(),
         inputs: Rooms::default(),
+        desk: None,
         uplink: uplink_rooms,
         stop_uplink,
     };
@@ -100,7 +110,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         }
     }
     start_door(&mut agent, settings);
-    start_receivers(&mut agent, &settings.radio, &frames);
+    start_receivers(&mut agent, settings, &frames);
     if let Some(status) = &settings.status {
         start_statement(&mut agent, status, gateway, tell);
     }
@@ -231,24 +241,17 @@ fn start_door(agent: &mut Agent, settings: &Settings) {
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 
-/// All receivers, and the desk that makes frames of what they hear.
-fn start_receivers(agent: &mut Agent, radios: &[RadioSettings], frames: &mpsc::Sender<crate::model::Frame>) {
-    if radios.is_empty() {
+/// All receivers, and the desk that makes frames of what they hear; it ends when the last of them has.
+fn start_receivers(agent: &mut Agent, settings: &Settings, frames: &mpsc::Sender<crate::model::Frame>) {
+    if settings.radio.is_empty() {
         return;
     }
     let (out, heard) = mpsc::channel(radio::HEARD_WAITING);
-    let heard = Arc::new(tokio::sync::Mutex::new(heard));
-    for radio in radios {
+    for radio in &settings.radio {
         start_receiver(agent, radio, &out);
     }
-    let frames = frames.clone();
-    agent.inputs.start("radio desk", move || {
-        let (heard, frames) = (heard.clone(), frames.clone());
-        async move {
-            radio::gather(&mut *heard.lock().await, frames).await;
-            Ok::<(), String>(())
-        }
-    });
+    let survey = agent.evidence.survey.clone();
+    agent.desk = Some(tokio::spawn(radio::gather(heard, frames.clone(), settings.telegrams.clone(), survey)));
 }
 
 fn start_receiver(agent: &mut Agent, settings: &RadioSettings, out: &mpsc::Sender<radio::Heard>) {

@@ -1,11 +1,12 @@
 //! What one receiver says: telegrams go to the desk, everything else is counted.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::desk::Heard;
+use super::desk::{Ear, Heard};
 use super::source::Open;
 use super::{Driver, Health};
 use crate::model::Stamp;
@@ -17,6 +18,7 @@ pub(super) struct Intake {
     name: String,
     driver: Box<dyn Driver>,
     out: mpsc::Sender<Heard>,
+    ear: Arc<Ear>,
     health: Health,
     /// Items in a row that brought no telegram.
     useless: u32,
@@ -27,7 +29,8 @@ const TOO_MANY_USELESS: u32 = 100;
 
 impl Intake {
     pub(super) fn new(name: String, driver: Box<dyn Driver>, out: mpsc::Sender<Heard>, health: Health) -> Self {
-        Self { name, driver, out, health, useless: 0 }
+        let ear = Arc::new(Ear { name: Arc::from(name.as_str()), health: health.clone() });
+        Self { name, driver, out, ear, health, useless: 0 }
     }
 
     /// Brings a receiver whose source was just opened to listen.
@@ -81,7 +84,7 @@ impl Intake {
             status.last_heard = Some(stamp.wall);
         });
         // A closed channel ends the whole receiver, in `run`.
-        let _ = self.out.send(Heard { reception, arrival, stamp, receiver: self.health.clone() }).await;
+        let _ = self.out.send(Heard { reception, arrival, stamp, ear: self.ear.clone() }).await;
     }
 
     fn was_useless(&mut self, count: impl FnOnce(&mut super::Status)) {

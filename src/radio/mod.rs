@@ -1,4 +1,4 @@
-//! Hears radio telegrams from receivers: one task a receiver, one row of [`RECEIVERS`] a kind.
+//! Hears radio telegrams from receivers: one task a receiver, one row of [`RECEIVERS`] a kind, one desk for all.
 //!
 //! Invariants: only telegrams with a sound link layer become frames, byte for byte; the cost of a
 //! telegram does not depend on how many meters there are; garbage is counted, never logged one by
@@ -7,11 +7,11 @@
 
 mod desk;
 mod driver;
-mod duplicates;
 mod health;
 mod intake;
 mod settings;
 mod source;
+mod telegrams;
 
 use std::fmt;
 use std::time::Duration;
@@ -19,11 +19,12 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use desk::Heard;
+pub use desk::{Ear, Heard, Security, Sight, Survey};
 pub use driver::{Driver, Starting};
 pub use health::{Health, SourceState, Status};
 pub use settings::{Forward, RadioSettings, check};
 pub use source::Open;
+pub use telegrams::{SampleSettings, TelegramsSettings, Urgency, check as check_telegrams};
 
 use self::driver::Lines;
 use self::intake::Intake;
@@ -92,9 +93,15 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A source that stayed open this long works.
 const STEADY: Duration = Duration::from_mins(1);
 
-/// Gathers what all receivers hear into frames, until no receiver is left or nobody takes frames any more.
-pub async fn gather(heard: &mut mpsc::Receiver<Heard>, frames: mpsc::Sender<Frame>) {
-    desk::run(heard, frames).await;
+/// Makes frames of what all receivers hear, until no receiver is left or nobody takes frames any more; who is heard
+/// stands in `survey`.
+pub async fn gather(
+    heard: mpsc::Receiver<Heard>,
+    frames: mpsc::Sender<Frame>,
+    settings: TelegramsSettings,
+    survey: Survey,
+) {
+    desk::run(heard, frames, settings, survey).await;
 }
 
 /// Telegrams that may wait between all receivers and [`gather`].

@@ -19,6 +19,7 @@ pub mod p1;
 pub mod radio_line;
 pub mod rtl_wmbus;
 pub mod sml;
+pub mod telegram;
 pub mod unit;
 pub mod wmbus;
 
