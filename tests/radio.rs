@@ -377,3 +377,35 @@ async fn what_the_demo_plays_over_a_serial_line_arrives_too() {
     }
     drop(player.await.unwrap());
 }
+
+#[tokio::test]
+async fn weir_radio_without_an_agent_listens_itself_and_shows_who_is_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let (listener, device) = listener().await;
+    let config = folder.path().join("weir.toml");
+    let text = format!(
+        "[broker]\nurl = \"tcp://127.0.0.1:1\"\n[store]\npath = \"{}\"\n[[radio]]\nname = \"roof\"\nreceiver = \"hex-lines\"\ndevice = \"{}\"\n\
+         [telegrams]\ndeny = [\"KAW\"]\n",
+        folder.path().join("store").display(),
+        device.unwrap()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.args(["radio", "--json", "--for", "5s", "--config"]).arg(&config).kill_on_drop(true);
+    let output = tokio::spawn(async move { command.output().await.unwrap() });
+    let (mut stream, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    for _ in 0..30 {
+        stream.write_all(replay.next(clock::now()).text.as_bytes()).await.unwrap();
+    }
+    let output = timeout(LIMIT, output).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let meters = told["meters"].as_array().unwrap();
+    let heard: u64 = meters.iter().map(|meter| meter["telegrams"].as_u64().unwrap()).sum();
+    assert_eq!((heard, told["receivers"]["roof"]["heard"].as_u64()), (30, Some(30)));
+    for meter in meters {
+        assert_eq!(meter["forwarded"], meter["manufacturer"] != "KAW", "{meter}");
+        assert!(meter["rssi_best"].is_i64(), "{meter}");
+    }
+}

@@ -26,6 +26,7 @@ mod supervisor;
 mod wiring;
 
 pub use identity::identity;
+pub use statement::receivers;
 pub use wiring::{Evidence, SESSIONS, resolve_port};
 
 /// How long frames may wait for a place in the channel at shutdown.

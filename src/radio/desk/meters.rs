@@ -145,6 +145,16 @@ impl Survey {
         sights
     }
 
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).known.len()
+    }
+
+    /// Whether nobody is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Counts a telegram that is no copy, and looks with `look` at what is known of its meter.
     pub(super) fn heard<R>(
         &self,
