@@ -258,8 +258,9 @@ async fn the_serial_number_guards_single_values_and_profiles_too() {
     let other = single("serial = \"87654321\"");
     let error = Reader::open(&path, &other).await.read().await.unwrap_err();
     assert!(error.to_string().contains("another meter answered"), "{error}");
-    let error = Reader::open(&path, &configured(&format!("serial = \"87654321\"\n{profile}"))).await;
-    let error = { error }.profile(after, now).await.unwrap_err();
+    ended(&control).await;
+    let mut reader = Reader::open(&path, &configured(&format!("serial = \"87654321\"\n{profile}"))).await;
+    let error = reader.profile(after, now).await.unwrap_err();
     assert!(error.to_string().contains("another meter answered"), "{error}");
     assert_eq!(ended(&control).await.commands, before + 2 * 4);
 }
