@@ -325,7 +325,8 @@ impl Post {
         let fresh = std::mem::take(&mut self.fresh);
         // The next message of a meter that sends as seldom as this is only due a little later.
         let is_present = |heard: &&Heard| fresh || (damage.is_none() && heard.at.elapsed() <= self.lasts());
-        let last = self.newest.as_ref().filter(is_present).cloned().map(|heard| (heard.time, heard.values, heard.outcome));
+        let last =
+            self.newest.as_ref().filter(is_present).cloned().map(|heard| (heard.time, heard.values, heard.outcome));
         let (time, values, outcome) = last.unwrap_or_else(|| {
             let outcome = match (&self.meter.listener, &damage) {
                 (Err(reason), _) => Outcome::Bad(Quality::Invalid, reason.clone()),

@@ -84,7 +84,9 @@ fn single(guarded: bool) -> MeterSettings {
     std::fs::write(directory, "00000000").unwrap();
     let ids = REGISTERS.map(|(id, _, _)| format!("\"{id}\"")).join(", ");
     let serial = if guarded { "serial = \"12345678\"" } else { "" };
-    configured(&format!("access = \"programming\"\npassword_file = \"{directory}\"\nvalues = [{ids}]\nretries = 2\n{serial}"))
+    configured(&format!(
+        "access = \"programming\"\npassword_file = \"{directory}\"\nvalues = [{ids}]\nretries = 2\n{serial}"
+    ))
 }
 
 #[test]

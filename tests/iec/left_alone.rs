@@ -101,8 +101,7 @@ async fn what_a_meter_left_in_programming_mode_recorded_is_read_once_it_listens_
     let (device, control) = meter(Options { session_timeout: limit, ..Options::default() });
     let endpoint = serial_server(&device).await;
     let state = tempfile::tempdir().unwrap();
-    let settings =
-        configured("every = \"1h\"\nload_profile = { id = \"P.01\", history = \"3d\", budget = \"30m\" }");
+    let settings = configured("every = \"1h\"\nload_profile = { id = \"P.01\", history = \"3d\", budget = \"30m\" }");
     let now = clock::now();
     let dial = Dial::new(now, BootId::UNKNOWN);
     dial.trust(true);

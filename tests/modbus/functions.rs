@@ -322,7 +322,8 @@ async fn a_refusal_amid_the_list_of_models_does_not_cut_it_short_for_ever() {
 #[tokio::test]
 async fn a_gateway_that_finds_nobody_behind_it_is_silence_and_not_asked_for_every_block() {
     for code in [10, 11] {
-        let registers = "register = [{ name = \"a\", register = \"holding:0\" }, { name = \"b\", register = \"holding:5\" }]";
+        let registers =
+            "register = [{ name = \"a\", register = \"holding:0\" }, { name = \"b\", register = \"holding:5\" }]";
         let (meters, _served, mut device) = simulated("modbus-tcp", registers).await;
         meters.set_fault(1, Some(Fault::Refuse(code)));
         let error = device.read().await.unwrap_err();

@@ -160,9 +160,8 @@ impl Session for Failing {
 async fn silent_meters_get_their_turn_also_between_meters_that_answer_with_nonsense_only() {
     let server = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = Endpoint::Tcp(server.local_addr().unwrap().to_string());
-    let failing = |name: &str, error| {
-        Meter::of(name, name.to_owned(), Box::new(Failing(error)), Duration::from_secs(10))
-    };
+    let failing =
+        |name: &str, error| Meter::of(name, name.to_owned(), Box::new(Failing(error)), Duration::from_secs(10));
     let meters = vec![
         failing("wrong", || MeterError::Damaged("nonsense".to_owned())),
         failing("refuses", || MeterError::Refused("no".to_owned())),

@@ -115,7 +115,10 @@ impl Dialogue {
         link.slow_down()?;
         let rested = link.line().last_byte() + self.pause;
         tokio::time::sleep_until(rested).await;
-        if link.line().discard_waiting().await? > 0 {
+        // Lets the runtime look at the port once, so that bytes already here are seen.
+        tokio::task::yield_now().await;
+        let came = link.line().discard_waiting().await? > 0;
+        if came || link.line().last_byte().elapsed() < REACTION {
             link.allow(BABBLE);
             link.hush(REACTION).await.map_err(never_silent)?;
         }

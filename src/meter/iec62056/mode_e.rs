@@ -68,7 +68,9 @@ async fn open(dialogue: &Dialogue, ladder: &mut Ladder, link: &mut Link<'_>) -> 
         Err(Trouble::Line(error)) => Err(error.into()),
         Err(Trouble::Nothing(0)) => Err(Failure::Again(LineError::Silent(dialogue.answer_limit).into())),
         // A readout at another rate, or one that breaks off.
-        Err(Trouble::Nothing(_) | Trouble::Damaged(_) | Trouble::Noise | Trouble::Endless) => pass(dialogue, link, identification, baud).await,
+        Err(Trouble::Nothing(_) | Trouble::Damaged(_) | Trouble::Noise | Trouble::Endless) => {
+            pass(dialogue, link, identification, baud).await
+        }
     }
 }
 
