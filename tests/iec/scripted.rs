@@ -108,6 +108,7 @@ pub(crate) fn hold_back() {
 
 async fn serve(listener: TcpListener, table: Vec<Exchange>, parity: Parity, at: usize, fault: Fault, heard: Heard) {
     let (stream, _) = listener.accept().await.unwrap();
+    stream.set_nodelay(true).unwrap();
     let (mut reading, writing) = stream.into_split();
     let writing = Arc::new(tokio::sync::Mutex::new(writing));
     let mut buffer = [0; 512];

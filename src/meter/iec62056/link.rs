@@ -152,6 +152,8 @@ impl<'a> Link<'a> {
             match self.line.receive(&mut buffer, (now + silence).min(self.end)).await {
                 Ok(count) if noise.is_too_much(buffer.get(..count).unwrap_or_default()) => return Err(Trouble::Noise),
                 Ok(count) => dropped += count,
+                // A silence that the end cut short is none, unless nothing came at all.
+                Err(LineError::Silent(_)) if dropped > 0 && now + silence > self.end => {}
                 Err(LineError::Silent(_)) => return Ok(dropped),
                 Err(LineError::Collision) => {}
                 Err(error) => return Err(error.into()),
