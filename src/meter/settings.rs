@@ -192,7 +192,8 @@ settings! {
         /// IEC 62056-21: whether a readout must end with ETX and a block check.
         pub block_check: BlockCheck = "required",
         /// IEC 62056-21: a text that the readout must show as the value of one of its ids, such as
-        /// the serial number of C.1.0; a readout without it is another meter's. Leading zeros don't count.
+        /// the serial number of C.1.0; a readout without it is another meter's. In programming mode and before a load
+        /// profile the identification or one of C.1.0, 0.0.0, 0.0.9 and 96.1.0 must show it. Leading zeros don't count.
         pub serial: Option<String>,
         /// IEC 62056-21: how values are read.
         pub access: IecAccess = "readout",
