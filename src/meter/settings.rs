@@ -209,6 +209,7 @@ settings! {
         /// The load profile to read, with what was missed while weir did not run.
         pub load_profile: Option<LoadProfileSettings>,
     }
+    remembers written
 }
 
 settings! {
@@ -235,6 +236,7 @@ settings! {
         /// IEC 62056-21: who knows whether the meter's clock is on summer time.
         pub summer_time: SummerTime = "meter",
     }
+    remembers written
 }
 
 /// A difference from UTC in whole minutes, written "+01:00".
@@ -442,7 +444,7 @@ impl Setting for Address {
     }
 }
 
-/// Every mistake that a protocol's own check finds in the lines of one meter, for the tests of the protocols.
+/// Every mistake in the lines of one meter, for the tests of the protocols.
 #[cfg(test)]
 pub(super) fn checked(protocol: &str, toml: &str) -> Vec<String> {
     let source = format!("name = \"m\"\nport = \"p\"\nprotocol = \"{protocol}\"\n{toml}");
@@ -450,6 +452,6 @@ pub(super) fn checked(protocol: &str, toml: &str) -> Vec<String> {
     let value = DeValue::Table(table.get_ref().clone());
     let mut problems = Problems::new();
     let settings = MeterSettings::read(&Node::new(&value, table.span(), "meter"), &mut problems).unwrap();
-    (super::protocol(protocol).unwrap().check)(&settings, &mut problems);
+    super::check(&settings, &mut problems);
     problems.located(&source).iter().map(ToString::to_string).collect()
 }

@@ -12,12 +12,6 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let (Some(at), Some(fault)) = (&settings.address, address_fault(&super::address(settings))) {
         problems.error(at.span(), format!("address {fault}"));
     }
-    if let Some(profile) = &settings.profile {
-        problems.error(profile.span(), "profile is for Modbus; an IEC 62056-21 meter names its values itself (values)");
-    }
-    if let Some(register) = settings.register.first() {
-        problems.error(register.name.span(), "register is for Modbus; for an IEC 62056-21 meter list ids in values");
-    }
     let whole = settings.protocol.span();
     for (number, id) in settings.values.iter().enumerate() {
         if id.trim().is_empty() || id.contains(['(', ')', '/', '!']) || !id.is_ascii() {
@@ -102,10 +96,9 @@ mod tests {
     #[test]
     fn settings_that_can_not_work_are_named_with_their_place() {
         assert_eq!(checked("address = 12345678\nvalues = [\"1.8.0\", \"C.1.0\"]"), Vec::<String>::new());
-        let found = checked(
-            "address = \"12!\"\nprofile = \"x\"\nvalues = [\"1.8.0\", \"1.8.0\", \"a(\"]\nbaud_change_delay = \"300ms\"",
-        );
-        assert_eq!(found.len(), 5, "{found:#?}");
+        let found =
+            checked("address = \"12!\"\nvalues = [\"1.8.0\", \"1.8.0\", \"a(\"]\nbaud_change_delay = \"300ms\"");
+        assert_eq!(found.len(), 4, "{found:#?}");
         assert!(found.iter().any(|p| p.starts_with("4:11: error: address has characters")), "{found:#?}");
         assert!(found.iter().any(|p| p.contains("\"1.8.0\" twice")));
         assert!(checked(&format!("address = \"{}\"", "1".repeat(33)))[0].contains("longer than the 32"));
