@@ -65,6 +65,7 @@ const OWNERS: &[Owner] = &[
     Owner("max_baud", Of(&[IEC]), REMOVE),
     Owner("baud_change_delay", Of(&[IEC]), REMOVE),
     Owner("force_baud", Of(&[IEC]), REMOVE),
+    Owner("sign_on_baud", Of(&[IEC]), REMOVE),
     Owner("sign_on", Of(&[IEC]), REMOVE),
     Owner("wake_up", Of(&[IEC]), REMOVE),
     Owner("block_check", Of(&[IEC]), REMOVE),
@@ -194,7 +195,7 @@ mod tests {
     /// Something that may stand behind a key.
     fn example(key: &str) -> &'static str {
         match key {
-            "baud" | "max_baud" | "force_baud" | "switch_baud" => "2400",
+            "baud" | "max_baud" | "force_baud" | "sign_on_baud" | "switch_baud" => "2400",
             "stretch" | "retries" | "max_registers" | "max_gap" | "max_telegrams" | "address" | "application_reset" => {
                 "1"
             }

@@ -183,6 +183,9 @@ settings! {
         pub max_telegrams: Count<1, 64> = 64,
         /// IEC 62056-21: the rate to ask for whatever the meter announces (300, 600, 1200 ... 19200).
         pub force_baud: Option<At<Count<300, 19_200>>>,
+        /// IEC 62056-21: the rate of the sign-on. Other than 300 for meters whose port keeps to one rate, as some have
+        /// it on RS485; nothing changes the rate then but force_baud.
+        pub sign_on_baud: At<Count<300, 19_200>> = 300,
         /// IEC 62056-21: sign-on texts to try in turn, such as "/?12345678!" or "/1Bla0!"; empty
         /// sends "/?", the address and "!".
         pub sign_on: Vec<String> = [],

@@ -34,10 +34,12 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
             problems.error(settings.protocol.span(), message);
         }
     }
-    if let Some(baud) = settings.force_baud.as_ref().filter(|baud| ladder::character(baud.value()).is_none()) {
-        let message =
-            format!("force_baud is {}; a meter knows 300, 600, 1200, 2400, 4800, 9600 and 19200", baud.value());
-        problems.error(baud.span(), message);
+    for (key, baud) in [("force_baud", settings.force_baud.as_ref()), ("sign_on_baud", Some(&settings.sign_on_baud))] {
+        if let Some(baud) = baud.filter(|baud| ladder::character(baud.value()).is_none()) {
+            let message =
+                format!("{key} is {}; a meter knows 300, 600, 1200, 2400, 4800, 9600 and 19200", baud.value());
+            problems.error(baud.span(), message);
+        }
     }
 }
 
@@ -115,6 +117,7 @@ mod tests {
             ("password_file = \"secret\"", "absolute"),
             ("password_file = \"/secret\"", "not used"),
             ("force_baud = 1000", "force_baud is 1000"),
+            ("sign_on_baud = 9601", "sign_on_baud is 9601"),
             ("sign_on = [\"/?1\"]", "no text such as"),
             ("session_timeout = \"0s\"", "session_timeout is zero"),
             ("load_profile = { id = \"P(\" }", "such as \"P.01\""),

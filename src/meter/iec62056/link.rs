@@ -56,6 +56,8 @@ pub(super) struct Link<'a> {
     tells_echo: bool,
     /// What was just sent is a password, and so may be what comes.
     secret: bool,
+    /// The rate of a sign-on.
+    first: u32,
 }
 
 impl<'a> Link<'a> {
@@ -70,6 +72,7 @@ impl<'a> Link<'a> {
             echoes: false,
             tells_echo: false,
             secret: false,
+            first: SIGN_ON_BAUD,
         }
     }
 
@@ -226,8 +229,18 @@ impl<'a> Link<'a> {
         Deadline { begin, end: begin + (2 * self.line.speed().time_of(size)).min(longest) }
     }
 
+    /// Signs on at this rate from now on.
+    pub(super) const fn begin_at(&mut self, baud: u32) {
+        self.first = baud;
+    }
+
+    /// Whether the line has the rate of a sign-on.
+    pub(super) fn is_slow(&self) -> bool {
+        self.baud() == self.first
+    }
+
     /// Sets the line to the rate of a sign-on.
     pub(super) fn slow_down(&mut self) -> Result<(), LineError> {
-        self.set_baud(SIGN_ON_BAUD)
+        self.set_baud(self.first)
     }
 }

@@ -63,6 +63,8 @@ pub struct Found {
     pub profile: Option<String>,
     /// A register that it lets be read, where its map is not known.
     pub register: Option<String>,
+    /// Further settings that it needs, as lines of TOML.
+    pub also: Vec<String>,
     /// How long it took to answer; zero when it was not asked.
     pub answered_in: Duration,
     /// What a person should know about it.
@@ -80,6 +82,7 @@ impl Found {
             who: Who::default(),
             profile: None,
             register: None,
+            also: Vec::new(),
             answered_in,
             notes: Vec::new(),
         }

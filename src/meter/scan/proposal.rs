@@ -31,6 +31,8 @@ pub struct Place {
 pub struct Known {
     /// Its speed there.
     pub speed: Speed,
+    /// The word for who turns its transceiver around there.
+    pub direction: &'static str,
     /// Its meters: name, protocol and address.
     pub meters: Vec<(String, String, Option<String>)>,
     /// The names of all meters of the file.
@@ -125,6 +127,13 @@ fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<Strin
     let tcp = matches!(place.endpoint, Endpoint::Tcp(_));
     if let Some(known) = &place.known {
         let _ = writeln!(text, "# [[port]] \"{}\" is in the configuration already.", place.name);
+        if let Some(word) = place.direction.filter(|word| (*word == "kernel") != (known.direction == "kernel") && !tcp)
+        {
+            warnings.push(format!(
+                "port \"{}\" is configured with rs485 direction \"{}\", but was scanned with \"{word}\": set rs485 = {{ direction = \"{word}\" }} there",
+                place.name, known.direction
+            ));
+        }
         if known.speed != speed && !tcp {
             warnings.push(format!(
                 "port \"{}\" is configured with {} {}, but its meters answer at {} {}: set baud = {} and framing = \"{}\" there",
@@ -200,6 +209,9 @@ fn meter(place: &Place, found: &Found, line: Speed, names: &mut BTreeSet<String>
     }
     if !signs_on(found) && found.speed != line && matches!(place.endpoint, Endpoint::Device(_)) {
         let _ = writeln!(text, "baud = {}\nframing = \"{}\"", found.speed.baud, found.speed.framing);
+    }
+    for line in &found.also {
+        let _ = writeln!(text, "{line}");
     }
     text.push_str("every = \"15m\"\n");
     if found.answered_in > SLOW {
@@ -304,6 +316,7 @@ mod tests {
     fn what_is_configured_already_is_not_proposed_again() {
         let known = Known {
             speed: speed(19_200),
+            direction: "none",
             meters: vec![("incomer".into(), "modbus-rtu".into(), None)],
             names: vec!["incomer".into(), "modbus-rtu-2".into()],
         };
@@ -312,7 +325,8 @@ mod tests {
         assert!(!proposal.text.contains("\n[[port]]"), "{}", proposal.text);
         assert!(proposal.text.contains("as \"incomer\""), "{}", proposal.text);
         assert!(proposal.text.contains("name = \"modbus-rtu-2-2\""), "{}", proposal.text);
-        assert!(proposal.warnings[0].contains("set baud = 9600"), "{:?}", proposal.warnings);
+        assert!(proposal.warnings[0].contains("set rs485 = { direction = \"kernel\" }"), "{:?}", proposal.warnings);
+        assert!(proposal.warnings[1].contains("set baud = 9600"), "{:?}", proposal.warnings);
     }
 
     #[test]
