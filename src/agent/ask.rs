@@ -20,6 +20,8 @@ const READ_LIMIT: Duration = Duration::from_mins(5);
 pub enum Ask {
     /// How every meter has been doing.
     Meters,
+    /// What every receiver has heard.
+    Receivers,
     /// The values of one meter, now.
     Read {
         /// Its name.
@@ -39,7 +41,7 @@ impl Ask {
     /// One sentence that says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| {
-            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
+            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"receivers\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
         })
     }
 }
@@ -66,6 +68,7 @@ impl Desk {
     pub(super) async fn answer(&self, ask: Ask) -> Result<Answer, String> {
         match ask {
             Ask::Meters => Ok(Answer::Whole(self.meters())),
+            Ask::Receivers => Ok(Answer::Whole(self.receivers())),
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
             Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
         }
@@ -78,6 +81,17 @@ impl Desk {
             let members = told.as_object_mut().map(|m| m.entry(meter.clone()).or_insert_with(|| json!({})));
             if let Some(member) = members.and_then(Json::as_object_mut) {
                 member.insert("port".into(), json!(port));
+            }
+        }
+        told
+    }
+
+    /// Every receiver's counters, and whether its source is open.
+    fn receivers(&self) -> Json {
+        let mut told = statement::receivers(&self.evidence);
+        for (name, health) in &self.evidence.receivers {
+            if let Some(member) = told.get_mut(name).and_then(Json::as_object_mut) {
+                member.insert("source".into(), json!(health.status().source.word()));
             }
         }
         told
@@ -157,6 +171,7 @@ mod tests {
     #[test]
     fn questions_are_read_strictly_and_a_mistake_says_what_can_be_asked() {
         assert_eq!(Ask::parse("{\"ask\":\"meters\"}"), Ok(Ask::Meters));
+        assert_eq!(Ask::parse("{\"ask\":\"receivers\"}"), Ok(Ask::Receivers));
         assert_eq!(Ask::parse("{\"ask\":\"read\",\"meter\":\"m\"}"), Ok(Ask::Read { meter: "m".into() }));
         assert_eq!(Ask::parse("{\"ask\":\"trace\",\"port\":\"p\"}"), Ok(Ask::Trace { port: "p".into() }));
         for bad in ["", "{}", "[]", "{\"ask\":\"write\"}", "{\"ask\":\"read\"}", "{\"ask\":\"read\",\"meter\":1}"] {

@@ -172,7 +172,7 @@ fn on_the_line(health: &MeterHealth) -> Value {
     })
 }
 
-fn receivers(evidence: &Evidence) -> Value {
+pub(super) fn receivers(evidence: &Evidence) -> Value {
     let receivers = evidence.receivers.iter().map(|(name, health)| {
         let status = health.status();
         let told = json!({

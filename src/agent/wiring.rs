@@ -99,10 +99,11 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
             None => start_bus(&mut agent, settings, port, &frames),
         }
     }
-    start_door(&mut agent, settings);
     for radio in &settings.radio {
         start_receiver(&mut agent, radio, &frames);
     }
+    // After all that it can be asked about.
+    start_door(&mut agent, settings);
     if let Some(status) = &settings.status {
         start_statement(&mut agent, status, gateway, tell);
     }
