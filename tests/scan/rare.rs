@@ -79,3 +79,19 @@ async fn the_direction_of_a_transceiver_is_given_on_the_command_line() {
     let tcp = ["scan", "tcp://127.0.0.1:1", "--rs485", "kernel"];
     assert_eq!(peers::run(&mut weir(&tcp)).await.status.code(), Some(64));
 }
+
+#[tokio::test]
+async fn a_port_without_a_speed_gives_each_meter_once_and_says_why() {
+    let meters = ModbusMeters::new(&[2, 5]);
+    let (path, _served) = meters.serve_rtu().unwrap();
+    let told = scanned(&Endpoint::Device(path), &wish("modbus-rtu", &[9600, 19_200, 4800], &[2, 5])).await;
+    assert_eq!(shown(&told.found), [2, 5].map(|unit| format!("modbus-rtu 9600 {unit} weir SIM version 1.0")));
+    assert!(told.warnings.len() == 2 && told.warnings[0].contains("a port without a speed"), "{:?}", told.warnings);
+    let meter =
+        Meter { manufacturer: Meter::manufacturer_code("LUG").unwrap(), id: 0x1234_5678, version: 4, device: 4 };
+    let line = MbusLine::open(Control::new(vec![Slave::new(3, meter)])).unwrap();
+    let endpoint = Endpoint::Device(line.path().unwrap().to_owned());
+    tokio::spawn(line.run());
+    let told = scanned(&endpoint, &wish("m-bus", &[2400, 9600], &[])).await;
+    assert_eq!(told.found.len(), 1, "{:?}", shown(&told.found));
+}

@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 
 use super::sheet::Check;
 use crate::agent::local::{Client, ClientError};
+use crate::cli::table::count;
 use crate::meter::{MeterSettings, Protocol, protocol};
 use crate::model::{Quality, Value};
 use crate::radio::RadioSettings;
@@ -65,7 +66,9 @@ impl Agent {
         );
         let bad = values.iter().find(|v| v.quality.is_fault());
         let told = match listens {
-            true => format!("through the running agent: {} values of its newest message; {since}", values.len()),
+            true => {
+                format!("through the running agent: {} of its newest message; {since}", count(values.len(), "value"))
+            }
             false => {
                 format!("through the running agent: {answered} of {rounds} readings, {} values; {since}", values.len())
             }
@@ -108,7 +111,8 @@ impl Agent {
         let text = |name: &str| told.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
         let (heard, source) = (number("heard"), text("source"));
         let words = format!(
-            "through the running agent: its source is {source}; {heard} telegrams heard, {} passed on, {} damaged{}",
+            "through the running agent: its source is {source}; {} heard, {} passed on, {} damaged{}",
+            count(usize::try_from(heard).unwrap_or(usize::MAX), "telegram"),
             number("forwarded"),
             number("damaged"),
             match text("last_heard").as_str() {

@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::sheet::Check;
+use crate::cli::table::count;
 use crate::meter::bus::{self, Meter, Port};
 use crate::meter::scan::{self, Depth, Event, Who, Wish};
 use crate::meter::{MeterError, MeterSettings, Protocol, listen, protocol};
@@ -89,7 +90,8 @@ async fn heard(subject: String, settings: &MeterSettings, port: &Port) -> Check 
     };
     let who = identify(settings, port).await.filter(|who| !who.is_nobody());
     let name = who.map_or_else(|| "make unknown".to_owned(), |who| who.to_string());
-    let told = format!("{name}; {protocol} heard at {baud} after {} ms, {} values", took.as_millis(), values.len());
+    let told =
+        format!("{name}; {protocol} heard at {baud} after {} ms, {}", took.as_millis(), count(values.len(), "value"));
     let bad = values.iter().find(|v| v.quality.is_fault());
     let mut check = match bad {
         None => Check::pass(subject, told, detail(values.len(), took)),
@@ -146,14 +148,16 @@ fn judge(subject: String, settings: &MeterSettings, tally: &Tally, who: Option<&
     });
     let name = who.map_or_else(|| "make unknown".to_owned(), Who::to_string);
     let told = format!(
-        "{name}; {} of {rounds} readings, {} values, {} retries, {} damaged answers, read in {middle} ms (at most {longest} ms)",
+        "{name}; {} of {}, {}, {} retries, {} damaged answers, read in {middle} ms (at most {longest} ms)",
         tally.answered,
-        tally.values.len(),
+        count(usize::try_from(rounds).unwrap_or(0), "reading"),
+        count(tally.values.len(), "value"),
         tally.retries,
         tally.damaged
     );
     let mut check = if tally.answered == 0 {
-        let told = format!("{name}; no reading of {rounds}: {}", tally.last_error);
+        let known = who.map_or_else(String::new, |who| format!("{who}; "));
+        let told = format!("{known}no reading of {rounds}: {}", tally.last_error);
         Check::fail(subject, told, advice(settings, tally), detail)
     } else if let Some(first) = bad.first() {
         let told = format!("{told}; {} without a value", bad.len());

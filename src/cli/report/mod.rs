@@ -16,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 
 use self::sheet::{Check, Sheet, Verdict};
 use super::failure::{Failure, OTHER};
-use super::{log, runtime};
+use super::{log, runtime, table};
 use crate::config::{self, Settings};
 use crate::os::clock::Clock;
 use crate::os::file::write_atomic;
@@ -90,7 +90,11 @@ impl Report {
             opened.push((port.name.to_string(), site::port(port, &board, running, beside.is_some(), &mut sheet).await));
         }
         for meter in &settings.meter {
-            say(&format!("meter {} ({} readings)", *meter.name, self.rounds));
+            say(&format!(
+                "meter {} ({})",
+                *meter.name,
+                table::count(usize::try_from(self.rounds).unwrap_or(0), "reading")
+            ));
             if let Some(agent) = &mut beside {
                 sheet.add(agent.meter(meter, self.rounds));
                 continue;

@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::sheet::Check;
+use crate::cli::table::count;
 use crate::model::{Body, Frame};
 use crate::os::clock::Clock;
 use crate::os::line::Endpoint;
@@ -58,8 +59,8 @@ pub(super) async fn check(settings: &RadioSettings, clock: &Clock, window: Durat
     let fault = listened.await.ok().flatten();
     let status = health.status();
     let told = format!(
-        "{source}: {} telegrams within {} s, {} damaged, {} lines that were none",
-        status.heard,
+        "{source}: {} within {} s, {} damaged, {} lines that were none",
+        count(usize::try_from(status.heard).unwrap_or(usize::MAX), "telegram"),
         window.as_secs(),
         status.damaged,
         status.noise

@@ -130,7 +130,10 @@ impl Screen {
             1 => "1 meter".to_owned(),
             n => format!("{n} meters"),
         };
-        self.say(&format!("{word} after {}: {count}", span(took)));
+        // The reason follows, when it could not even begin.
+        if !(failed && self.found.is_empty() && self.tried.is_empty()) {
+            self.say(&format!("{word} after {}: {count}", span(took)));
+        }
         for (probe, ways) in &self.tried {
             let _ = writeln!(std::io::stderr(), "  tried {probe}: {}", ways.join(", "));
         }
@@ -145,11 +148,11 @@ impl Screen {
 }
 
 fn speed(found: &Found) -> String {
-    format!("{} {}", found.speed.baud, found.speed.framing)
+    found.at().map_or_else(String::new, |speed| format!(" {speed}"))
 }
 
 fn line(found: &Found) -> String {
-    let speed = if found.protocol == "modbus-tcp" { String::new() } else { format!(" {}", speed(found)) };
+    let speed = speed(found);
     let address = match (&found.address, &found.own_address) {
         (Some(Address::Number(n)), _) => format!(" address {n}"),
         (Some(Address::Text(text)), _) => format!(" address {text}"),

@@ -89,6 +89,17 @@ impl Found {
     }
 }
 
+impl Found {
+    /// Its speed in words; `None` where it has none. IEC 62056-21 does its parity itself, whatever the framing.
+    pub fn at(&self) -> Option<String> {
+        match self.protocol {
+            "modbus-tcp" => None,
+            super::iec62056::NAME => Some(format!("{} Bd", self.speed.baud)),
+            _ => Some(format!("{} {}", self.speed.baud, self.speed.framing)),
+        }
+    }
+}
+
 /// Makes a text from outside short and safe for a terminal and for TOML; `None` when nothing is left.
 pub(super) fn tidy(bytes: &[u8]) -> Option<String> {
     const MOST: usize = 64;

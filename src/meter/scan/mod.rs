@@ -317,6 +317,12 @@ impl Bench<'_> {
         self.found.iter().any(same)
     }
 
+    /// The other speed at which a meter with this address said the same of itself.
+    fn same_elsewhere(&self, found: &Found) -> Option<Speed> {
+        let same = |f: &&Found| f.protocol == found.protocol && f.address == found.address && f.who == found.who;
+        self.found.iter().find(same).filter(|_| !found.who.is_nobody()).map(|f| f.speed)
+    }
+
     async fn reopen(&mut self) -> Result<(), LineError> {
         self.line = Line::open(self.endpoint, self.line.speed(), self.direction).await?;
         Ok(())

@@ -247,7 +247,14 @@ async fn one(step: &Step, bench: &mut Bench<'_>, unit: u8) -> Result<bool, LineE
         };
         let asked = asked.await;
         // A server that hangs up on a question is a meter all the same.
-        bench.add(found);
+        if let Some(earlier) = bench.same_elsewhere(&found) {
+            bench.warn(format!(
+                "what answers at {} {} answered at {} {} as well: a port without a speed of its own (USB, pseudo-terminal) answers at all; else two meters of one make have the same address",
+                step.speed.baud, step.speed.framing, earlier.baud, earlier.framing
+            ));
+        } else {
+            bench.add(found);
+        }
         asked?;
     }
     Ok(true)

@@ -59,7 +59,8 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
         "# weir scan found {count} on {}. Change the names as you like, then run: weir check",
         place.endpoint
     );
-    port(place, speed, &mut text, &mut warnings);
+    let speed_matters = found.is_empty() || !found.iter().all(signs_on);
+    port(place, speed_matters.then_some(speed), &mut text, &mut warnings);
     let mut names: BTreeSet<String> = place.known.iter().flat_map(|known| known.names.iter().cloned()).collect();
     for found in found {
         let own = meter(place, found, speed, &mut names);
@@ -123,7 +124,7 @@ fn speed_of_line(found: &[Found]) -> Speed {
     best.or(first).unwrap_or(Speed { baud: 9600, framing: Framing::EIGHT_N_ONE })
 }
 
-fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<String>) {
+fn port(place: &Place, speed: Option<Speed>, text: &mut String, warnings: &mut Vec<String>) {
     let tcp = matches!(place.endpoint, Endpoint::Tcp(_));
     if let Some(known) = &place.known {
         let _ = writeln!(text, "# [[port]] \"{}\" is in the configuration already.", place.name);
@@ -134,7 +135,7 @@ fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<Strin
                 place.name, known.direction
             ));
         }
-        if known.speed != speed && !tcp {
+        if let Some(speed) = speed.filter(|speed| *speed != known.speed && !tcp) {
             warnings.push(format!(
                 "port \"{}\" is configured with {} {}, but its meters answer at {} {}: set baud = {} and framing = \"{}\" there",
                 place.name, known.speed.baud, known.speed.framing, speed.baud, speed.framing, speed.baud, speed.framing
@@ -147,7 +148,9 @@ fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<Strin
         let _ = writeln!(text, "device = {}", quoted(device));
     }
     if !tcp {
-        let _ = writeln!(text, "baud = {}\nframing = \"{}\"", speed.baud, speed.framing);
+        if let Some(speed) = speed {
+            let _ = writeln!(text, "baud = {}\nframing = \"{}\"", speed.baud, speed.framing);
+        }
         match place.direction {
             Some(word) => drop(writeln!(text, "rs485 = {{ direction = \"{word}\" }}")),
             None => {
@@ -184,7 +187,7 @@ fn meter(place: &Place, found: &Found, line: Speed, names: &mut BTreeSet<String>
     let mut text = String::new();
     let speed = match place.endpoint {
         Endpoint::Tcp(_) => String::new(),
-        Endpoint::Device(_) => format!(" at {} {}", found.speed.baud, found.speed.framing),
+        Endpoint::Device(_) => found.at().map_or_else(String::new, |speed| format!(" at {speed}")),
     };
     let answered = if found.answered_in.is_zero() {
         "heard".to_owned()

@@ -45,8 +45,12 @@ trait Tongue: fmt::Debug {
     fn forget(&mut self);
 }
 
-/// The protocols of meters, whether also a port of unknown meters is looked at for it, and who explains it.
-const TONGUES: &[(&str, bool, fn() -> Box<dyn Tongue>)] = &[
+/// One row of the table of protocols: its word, whether a port of unknown meters is looked at for it, too, and who
+/// explains it.
+type Row = (&'static str, bool, fn() -> Box<dyn Tongue>);
+
+/// The protocols of meters; the stricter ones first.
+const TONGUES: &[Row] = &[
     ("modbus-tcp", false, || Box::new(modbus::Tcp::default())),
     ("modbus-rtu", true, || Box::new(modbus::Rtu::default())),
     ("modbus-ascii", true, || Box::new(modbus::Ascii::default())),
