@@ -81,7 +81,7 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
     let values = check(&sheet, "meter house")["values"].as_array().unwrap();
     assert!(values.iter().any(|value| value["name"] == "1-0:1.8.1" && value["quality"] == "good"), "{values:?}");
     let (verdict, words) = told(&sheet, "receiver roof");
-    assert!(verdict == "PASS" && words.contains("1 telegrams heard"), "{words}");
+    assert!(verdict == "PASS" && words.contains("1 telegram heard"), "{words}");
     let (verdict, words) = told(&sheet, "receiver deaf");
     assert!(verdict == "FAIL" && words.contains("source is open; 0 telegrams"), "{words}");
     agent.stop().await;
@@ -97,7 +97,7 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
     let values = check(&sheet, "meter house")["values"].as_array().unwrap();
     assert!(values.iter().any(|value| value["name"] == "1-0:1.8.1" && value["quality"] == "good"), "{values:?}");
     let (verdict, words) = told(&sheet, "receiver roof");
-    assert!(verdict == "PASS" && words.contains("1 telegrams within 1 s"), "{words}");
+    assert!(verdict == "PASS" && words.contains("1 telegram within 1 s"), "{words}");
     assert_eq!(check(&sheet, "receiver roof")["detail"]["different"], 1);
     let (verdict, words) = told(&sheet, "receiver deaf");
     assert!(verdict == "FAIL" && words.contains("0 telegrams within 1 s"), "{words}");

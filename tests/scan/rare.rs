@@ -86,7 +86,7 @@ async fn a_port_without_a_speed_gives_each_meter_once_and_says_why() {
     let (path, _served) = meters.serve_rtu().unwrap();
     let told = scanned(&Endpoint::Device(path), &wish("modbus-rtu", &[9600, 19_200, 4800], &[2, 5])).await;
     assert_eq!(shown(&told.found), [2, 5].map(|unit| format!("modbus-rtu 9600 {unit} weir SIM version 1.0")));
-    assert!(told.warnings.len() == 2 && told.warnings[0].contains("a port without a speed"), "{:?}", told.warnings);
+    assert!(told.warnings.len() == 1 && told.warnings[0].contains("has no speed of its own"), "{:?}", told.warnings);
     let meter =
         Meter { manufacturer: Meter::manufacturer_code("LUG").unwrap(), id: 0x1234_5678, version: 4, device: 4 };
     let line = MbusLine::open(Control::new(vec![Slave::new(3, meter)])).unwrap();

@@ -231,6 +231,6 @@ mod tests {
     #[test]
     fn protocols_are_those_of_the_probes() {
         assert!(protocol("modbus-rtu").is_ok() && protocol("push").is_ok() && protocol("sml").is_ok());
-        assert!(protocol("modbus").unwrap_err().contains("modbus-rtu, iec62056-21"));
+        assert!(protocol("modbus").unwrap_err().contains("modbus-rtu, modbus-ascii, iec62056-21"));
     }
 }

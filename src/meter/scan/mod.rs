@@ -317,10 +317,10 @@ impl Bench<'_> {
         self.found.iter().any(same)
     }
 
-    /// The other speed at which a meter with this address said the same of itself.
-    fn same_elsewhere(&self, found: &Found) -> Option<Speed> {
-        let same = |f: &&Found| f.protocol == found.protocol && f.address == found.address && f.who == found.who;
-        self.found.iter().find(same).filter(|_| !found.who.is_nobody()).map(|f| f.speed)
+    /// Whether a meter with this address said the same of itself at another speed.
+    fn has_elsewhere(&self, found: &Found) -> bool {
+        let same = |f: &Found| f.protocol == found.protocol && f.address == found.address && f.who == found.who;
+        !found.who.is_nobody() && self.found.iter().any(same)
     }
 
     async fn reopen(&mut self) -> Result<(), LineError> {

@@ -48,6 +48,8 @@ const USUAL_ASCII: &[(u32, &str)] =
 /// What only a thorough scan tries.
 const RARE_ASCII: &[(u32, &str)] =
     &[(4800, "8N1"), (2400, "8N1"), (38_400, "8N1"), (1200, "7E1"), (9600, "7O1"), (115_200, "8N1"), (57_600, "7E1")];
+/// Why a meter may answer at a second speed, where it is not shown again.
+const SPEEDLESS: &str = "the same meters answer at several speeds: this port has no speed of its own (USB, pseudo-terminal), else two meters of one make have the same address; each is shown at the first";
 /// How many of the usual speeds a quick scan tries, and at how many every unit is asked.
 const FIRST_SPEEDS: usize = 4;
 
@@ -247,11 +249,8 @@ async fn one(step: &Step, bench: &mut Bench<'_>, unit: u8) -> Result<bool, LineE
         };
         let asked = asked.await;
         // A server that hangs up on a question is a meter all the same.
-        if let Some(earlier) = bench.same_elsewhere(&found) {
-            bench.warn(format!(
-                "what answers at {} {} answered at {} {} as well: a port without a speed of its own (USB, pseudo-terminal) answers at all; else two meters of one make have the same address",
-                step.speed.baud, step.speed.framing, earlier.baud, earlier.framing
-            ));
+        if bench.has_elsewhere(&found) {
+            bench.warn(SPEEDLESS.to_owned());
         } else {
             bench.add(found);
         }
