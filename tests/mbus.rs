@@ -101,7 +101,7 @@ async fn an_old_telegram_is_never_taken_for_a_new_one_when_the_reset_is_not_hear
     for telegrams in [1_u8, 3] {
         let (path, control) = start(vec![slave(5, 0x1234_5678)]);
         let mut reader = Reader::open(path.clone(), &settings("address = 5\nretries = 0")).await;
-        let mut fresh = |round: u32| {
+        let fresh = |round: u32| {
             let one = |n: u8| volume(n, 1000 * (round + 1) + u32::from(n));
             control.state().slaves[0].telegrams = (0..telegrams).map(one).collect();
         };

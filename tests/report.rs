@@ -81,7 +81,15 @@ async fn a_sheet_tells_every_value_and_every_fault_with_what_to_do() {
     let failed = u64::from(check(&sheet, "clock")["verdict"] == "FAIL");
     assert_eq!(sheet["failed"].as_u64(), Some(failed), "{sheet:#}");
     assert_eq!(output.status.success(), failed == 0);
-    let log = fs::read_to_string(site.path("mosquitto.log")).unwrap();
+    // The broker writes that down a moment after the command has ended.
+    let mut log = String::new();
+    for _ in 0..1000 {
+        log = fs::read_to_string(site.path("mosquitto.log")).unwrap();
+        if log.contains("Received DISCONNECT") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
     assert!(log.contains("as GW7 ") && log.contains("Received DISCONNECT from GW7"), "{log}");
     assert!(!log.contains("Received PUBLISH") && !log.contains("Will message specified"), "{log}");
 

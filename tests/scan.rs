@@ -11,7 +11,11 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "scan/paste.rs"]
+mod paste;
 mod peers;
+#[path = "scan/rare.rs"]
+mod rare;
 #[path = "scan/wire.rs"]
 mod wire;
 
@@ -36,6 +40,7 @@ use wire::Wire;
 struct Told {
     found: Vec<Found>,
     warnings: Vec<String>,
+    tried: Vec<String>,
     last_progress: u32,
 }
 
@@ -45,6 +50,7 @@ async fn scanned(endpoint: &Endpoint, wish: &Wish) -> Told {
     let mut tell = |event| match event {
         Event::Found(found) => told.found.push(*found),
         Event::Warning(sentence) => told.warnings.push(sentence),
+        Event::Tried(probe, how) => told.tried.push(format!("{probe} {how}")),
         Event::Progress(now, _) => {
             assert!(now >= told.last_progress, "the progress goes back from {} to {now}", told.last_progress);
             told.last_progress = now;
@@ -98,7 +104,15 @@ fn assert_reads_only(bytes: &[u8]) {
     let mut rest = bytes;
     while !rest.is_empty() {
         let seven: Vec<u8> = rest.iter().map(|b| b & 0x7F).collect();
-        let length = if seven.starts_with(b"/?") {
+        let length = if seven[0] == 0 {
+            // The wake-up of a battery meter: a NUL says nothing.
+            1
+        } else if seven[0] == b':' {
+            let end = seven.windows(2).position(|w| w == b"\r\n").expect("an ASCII frame has an end");
+            let (unit, pdu) = weir::wire::modbus::ascii::decode(&seven[1..end]).unwrap();
+            assert!(unit != 0 && (matches!(pdu[0], 3 | 4) || pdu[..3] == [43, 14, 1]), "{pdu:02x?}");
+            end + 2
+        } else if seven.starts_with(b"/?") {
             let end = seven.windows(3).position(|w| w == b"!\r\n").expect("a sign-on has an end");
             assert!(end <= 34, "a sign-on has at most 32 characters");
             end + 3
@@ -135,7 +149,7 @@ async fn simulated_modbus_meters_are_found_at_their_own_speed_only() {
     let wire = Wire::before(&path, Some(19_200)).await;
     let units = [1, 2, 7, 39, 40, 41];
     let told = scanned(&wire.endpoint(), &wish("modbus-rtu", &[9600, 19_200, 38_400], &units)).await;
-    let expected = [1, 7, 40].map(|unit| format!("modbus-rtu 19200 {unit} weir SIM"));
+    let expected = [1, 7, 40].map(|unit| format!("modbus-rtu 19200 {unit} weir SIM version 1.0"));
     assert_eq!(shown(&told.found), expected);
     assert!(told.warnings.is_empty(), "{:?}", told.warnings);
     assert!(told.found.iter().all(|f| f.register.as_deref() == Some("holding:0")));
@@ -178,7 +192,7 @@ async fn modbus_tcp_is_found_and_absent_units_are_not() {
     let (address, _served) = meters.serve_tcp().await.unwrap();
     let endpoint = Endpoint::Tcp(address.to_string());
     let told = scanned(&endpoint, &wish("modbus-tcp", &[], &[1, 2, 9])).await;
-    assert_eq!(shown(&told.found), [1, 9].map(|unit| format!("modbus-tcp 9600 {unit} weir SIM")));
+    assert_eq!(shown(&told.found), [1, 9].map(|unit| format!("modbus-tcp 9600 {unit} weir SIM version 1.0")));
     let text = accepted(&place(&endpoint), &told.found);
     assert!(text.contains(&format!("device = \"tcp://{address}\"")) && !text.contains("baud"), "{text}");
     let number = peers::free_port();
@@ -404,8 +418,10 @@ async fn the_command_prints_a_configuration_without_having_one() {
     let lines = String::from_utf8_lossy(&output.stdout).into_owned();
     let events: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let words: Vec<_> = events.iter().map(|e| e["event"].as_str().unwrap()).collect();
-    assert_eq!(words, ["begin", "found", "end"], "{lines}");
-    assert_eq!((events[1]["address"].as_str(), events[2]["how"].as_str()), (Some("2"), Some("finished")));
+    assert_eq!(words, ["begin", "warning", "found", "end"], "{lines}");
+    assert!(events[1]["message"].as_str().unwrap().contains("carries no parity"), "{lines}");
+    assert_eq!((events[2]["address"].as_str(), events[3]["how"].as_str()), (Some("2"), Some("finished")));
+    assert!(events[3]["tried"]["modbus-rtu"][0].as_str().unwrap().starts_with("9600 8N1"), "{lines}");
 }
 
 #[tokio::test]

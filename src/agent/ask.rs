@@ -23,6 +23,8 @@ pub enum Ask {
     Meters,
     /// Every receiver, and every radio meter that they hear.
     Radio,
+    /// What every receiver has heard.
+    Receivers,
     /// The values of one meter, now.
     Read {
         /// Its name.
@@ -42,7 +44,7 @@ impl Ask {
     /// One sentence that says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| {
-            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"radio\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
+            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"radio\"}}, {{\"ask\":\"receivers\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
         })
     }
 }
@@ -73,6 +75,7 @@ impl Desk {
                 let receivers = statement::receivers(&self.evidence.receivers);
                 Ok(Answer::Whole(survey(receivers, &self.evidence.survey, self.evidence.clock.now())))
             }
+            Ask::Receivers => Ok(Answer::Whole(statement::receivers(&self.evidence.receivers))),
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
             Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
         }
@@ -209,6 +212,7 @@ mod tests {
     fn questions_are_read_strictly_and_a_mistake_says_what_can_be_asked() {
         assert_eq!(Ask::parse("{\"ask\":\"meters\"}"), Ok(Ask::Meters));
         assert_eq!(Ask::parse("{\"ask\":\"radio\"}"), Ok(Ask::Radio));
+        assert_eq!(Ask::parse("{\"ask\":\"receivers\"}"), Ok(Ask::Receivers));
         assert_eq!(Ask::parse("{\"ask\":\"read\",\"meter\":\"m\"}"), Ok(Ask::Read { meter: "m".into() }));
         assert_eq!(Ask::parse("{\"ask\":\"trace\",\"port\":\"p\"}"), Ok(Ask::Trace { port: "p".into() }));
         for bad in ["", "{}", "[]", "{\"ask\":\"write\"}", "{\"ask\":\"read\"}", "{\"ask\":\"read\",\"meter\":1}"] {

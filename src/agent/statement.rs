@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::Evidence;
 use crate::meter::{MeterHealth, ProfileHealth};
 use crate::model::{ClockState, Stamp, Timestamp};
-use crate::radio::{self, SourceState};
+use crate::radio;
 use crate::store::{Status, Store};
 use crate::uplink::{Account, Amount};
 
@@ -185,11 +185,7 @@ pub fn receivers(receivers: &[(String, radio::Health)]) -> Value {
             "sampled_out": status.sampled_out,
             "damaged": status.damaged,
             "noise": status.noise,
-            "source": match status.source {
-                SourceState::Starting => "starting",
-                SourceState::Open => "open",
-                SourceState::Waiting => "gone",
-            },
+            "source": status.source.word(),
             "failures": status.failures,
             "last_heard": time(status.last_heard),
         });

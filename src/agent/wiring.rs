@@ -109,8 +109,9 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
             None => start_bus(&mut agent, settings, port, &frames),
         }
     }
-    start_door(&mut agent, settings);
     start_receivers(&mut agent, settings, &frames);
+    // After all that it can be asked about.
+    start_door(&mut agent, settings);
     if let Some(status) = &settings.status {
         start_statement(&mut agent, status, gateway, tell);
     }

@@ -51,9 +51,20 @@ const HEAD: &[&str] = &[
     "last error",
 ];
 
+/// So many columns are there in any case.
+const ALWAYS: usize = 8;
+
 fn shown(told: &Json) -> String {
     let rows: Vec<_> = told.as_object().into_iter().flatten().map(|(name, meter)| row(name, meter)).collect();
-    if rows.is_empty() { "there is no [[meter]]\n".to_owned() } else { table::render(HEAD, &rows) }
+    if rows.is_empty() {
+        return "there is no [[meter]]\n".to_owned();
+    }
+    // A terminal is narrow: what no meter has is left out.
+    let told = |column: usize| rows.iter().any(|row| row.get(column).is_some_and(|cell| cell != "-"));
+    let kept: Vec<usize> = (0..HEAD.len()).filter(|column| *column < ALWAYS || told(*column)).collect();
+    let head: Vec<&str> = kept.iter().filter_map(|column| HEAD.get(*column).copied()).collect();
+    let cells = |row: &Vec<String>| kept.iter().filter_map(|column| row.get(*column).cloned()).collect();
+    table::render(&head, &rows.iter().map(cells).collect::<Vec<Vec<String>>>())
 }
 
 fn row(name: &str, meter: &Json) -> Vec<String> {
@@ -113,6 +124,7 @@ mod tests {
         });
         let text = shown(&told);
         let lines: Vec<_> = text.lines().collect();
+        assert!(lines[0].contains("absent") && !lines[0].contains("profile until"), "{text}");
         assert!(lines[1].contains("ok") && lines[1].contains("12/30/31") && lines[1].ends_with("no answer."), "{text}");
         assert!(lines[2].starts_with("b      bus   waiting"), "{text}");
         assert!(

@@ -27,6 +27,11 @@ pub(super) fn pairs(pairs: &[(&str, String)]) -> String {
     pairs.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
 }
 
+/// A number of things: `1 value`, `2 values`.
+pub(super) fn count(number: usize, thing: &str) -> String {
+    if number == 1 { format!("1 {thing}") } else { format!("{number} {thing}s") }
+}
+
 /// Makes text from outside safe for a terminal: control characters become dots.
 pub(super) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '.' } else { c }).collect()
@@ -40,6 +45,11 @@ mod tests {
     fn columns_line_up_and_lines_do_not_trail() {
         let rows = vec![vec!["voltage".into(), "230.5".into()], vec!["e".into(), String::new()]];
         assert_eq!(render(&["name", "value"], &rows), "name     value\nvoltage  230.5\ne\n");
+    }
+
+    #[test]
+    fn one_thing_is_no_things() {
+        assert_eq!([0, 1, 2].map(|n| count(n, "value")), ["0 values", "1 value", "2 values"]);
     }
 
     #[test]

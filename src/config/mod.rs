@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
-use crate::meter::{MeterSettings, PortSettings};
+use crate::meter::{self, MeterSettings, PortSettings};
 use crate::os::clock::ClockSettings;
 use crate::radio::{RadioSettings, TelegramsSettings};
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
@@ -175,11 +175,13 @@ impl Settings {
         )
     }
 
-    /// The effective values as TOML, defaults included, without any secret.
+    /// The effective values as TOML, defaults included, without any secret. Of a meter only what its
+    /// protocol knows.
     pub fn effective(&self) -> String {
-        match self.printed() {
-            printed @ Printed::Table(_) => printed.document(),
-            _ => String::new(),
+        let Printed::Table(mut tables) = self.printed() else { return String::new() };
+        for (_, meters) in tables.iter_mut().filter(|(key, _)| *key == "meter") {
+            *meters = Printed::List(self.meter.iter().map(meter::printed).collect());
         }
+        Printed::Table(tables).document()
     }
 }

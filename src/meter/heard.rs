@@ -1,7 +1,7 @@
 //! What all meters that send by themselves have in common: which values are kept, whether a
-//! message without a checksum is believed, and which settings mean nothing to them.
+//! message without a checksum is believed.
 
-use super::{MeterSettings, Protocol, iec62056};
+use super::{MeterSettings, iec62056};
 use crate::model::{Quality, Value};
 use crate::setting::Problems;
 use crate::wire::iec62056::Parity;
@@ -114,22 +114,8 @@ fn shape(telegram: &Telegram) -> Vec<String> {
     std::iter::once(telegram.ident.clone()).chain(sets).collect()
 }
 
-/// Tells the settings that mean nothing to a meter that sends by itself.
-pub(super) fn check(settings: &MeterSettings, row: &Protocol, problems: &mut Problems) {
-    let name = row.name;
-    if let Some(address) = &settings.address {
-        problems.error(address.span(), format!("a {name} meter sends by itself and has no address; remove it"));
-    }
-    if let Some(profile) = &settings.profile {
-        problems
-            .error(profile.span(), format!("profile is for Modbus; a {name} meter names its values itself (values)"));
-    }
-    if let Some(register) = settings.register.first() {
-        problems.error(register.name.span(), format!("register is for Modbus; for a {name} meter list ids in values"));
-    }
-    if let Some(profile) = &settings.load_profile {
-        problems.error(profile.id.span(), format!("a {name} meter can't be asked for a load profile; remove it"));
-    }
+/// Tells ids in `values` that no message has.
+pub(super) fn check(settings: &MeterSettings, problems: &mut Problems) {
     let whole = settings.protocol.span();
     for (number, id) in settings.values.iter().enumerate() {
         if id.trim().is_empty() || id.contains(['(', ')', '/', '!']) || !id.is_ascii() {

@@ -27,6 +27,7 @@ mod kept;
 pub mod listen;
 pub mod mbus;
 pub mod modbus;
+mod owner;
 mod p1;
 pub mod scan;
 mod settings;
@@ -35,6 +36,7 @@ mod sml;
 pub use gaps::ProfileHealth;
 pub use health::{Delays, Health, MeterHealth};
 pub use kept::Kept;
+pub use owner::printed;
 pub use settings::{
     Address, EchoSetting, Level, LoadProfileSettings, MeterSettings, Names, PortSettings, RegisterSettings,
     Rs485Direction, Rs485Settings, UtcOffset,
@@ -161,9 +163,6 @@ impl fmt::Debug for Protocol {
 pub const PROTOCOLS: &[Protocol] =
     &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, dlms::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
 
-/// Protocols whose sessions set the speed themselves, or that have none.
-const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];
-
 impl Protocol {
     /// Makes a session with one meter.
     ///
@@ -201,30 +200,11 @@ pub fn protocol(name: &str) -> Option<&'static Protocol> {
 /// Tells every mistake in one `[[meter]]` that its own table shows.
 pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let Some(protocol) = protocol(&settings.protocol) {
+        owner::check(settings, protocol, problems);
         (protocol.check)(settings, problems);
-        modbus::check_others(settings, problems);
     } else {
         let known = PROTOCOLS.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
         let message = format!("protocol is \"{}\", but this build speaks {known}", *settings.protocol);
-        problems.error(settings.protocol.span(), message);
-    }
-    let own_speed = OWN_SPEED.contains(&settings.protocol.as_str());
-    if own_speed && (settings.baud.is_some() || settings.framing.is_some()) {
-        let message = format!("baud and framing are not for {}, which has a speed of its own", *settings.protocol);
-        problems.error(settings.protocol.span(), message);
-    }
-    let keys = [&settings.key_file, &settings.authentication_key_file];
-    if let Some(key) = keys.into_iter().flatten().next()
-        && *settings.protocol != p1::ROW.name
-    {
-        problems.error(key.span(), "only a dsmr-p1 meter has keys; remove the key files");
-    }
-    if *settings.protocol != mbus::ROW.name
-        && (settings.application_reset.is_some()
-            || settings.switch_baud.is_some()
-            || settings.max_telegrams.value() != 64)
-    {
-        let message = "application_reset, switch_baud and max_telegrams are for M-Bus meters";
         problems.error(settings.protocol.span(), message);
     }
     if settings.every.is_zero() {

@@ -49,7 +49,7 @@ fn read_key(path: &Path) -> Result<[u8; 16], String> {
 
 /// Says everything in a meter's settings that can't work with this protocol.
 fn check(settings: &MeterSettings, problems: &mut Problems) {
-    heard::check(settings, &ROW, problems);
+    heard::check(settings, problems);
     let keys = (&settings.key_file, &settings.authentication_key_file);
     if let (Some(key), None) | (None, Some(key)) = keys {
         problems.error(key.span(), BOTH_KEYS);

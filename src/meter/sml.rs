@@ -27,7 +27,7 @@ fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
 }
 
 fn check(settings: &MeterSettings, problems: &mut Problems) {
-    heard::check(settings, &ROW, problems);
+    heard::check(settings, problems);
 }
 
 struct Sml {

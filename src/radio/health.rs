@@ -48,6 +48,17 @@ pub enum SourceState {
     Waiting,
 }
 
+impl SourceState {
+    /// The word that people and programs read.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Open => "open",
+            Self::Waiting => "gone",
+        }
+    }
+}
+
 /// A handle to one receiver's status; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Health(Arc<watch::Sender<Status>>);

@@ -12,7 +12,7 @@ mod printed;
 mod problem;
 
 pub use kind::{At, Count, Later, SecretFile, Size, duration};
-pub use node::{Field, Node, Shape, Table, stand_in};
+pub use node::{Field, Node, Shape, Table, Written, stand_in};
 pub use printed::Printed;
 pub use problem::{Problem, Problems, Severity};
 
@@ -41,6 +41,7 @@ pub trait Setting: Sized {
 
 /// Defines a table of weir.toml as a struct: each field's doc comment is its documentation, the
 /// text after `=` is its default as TOML; without one it is required unless it is an `Option`.
+/// `remembers NAME` after the struct adds a field that knows which keys were written, and where.
 #[macro_export]
 macro_rules! settings {
     (
@@ -48,10 +49,17 @@ macro_rules! settings {
         pub struct $name:ident {
             $( $(#[doc = $doc:literal])* pub $field:ident : $ty:ty $(= $default:tt)? ),* $(,)?
         }
+        $(remembers $written:ident)?
     ) => {
         $(#[doc = $about])*
         #[derive(Debug, Clone)]
-        pub struct $name { $( $(#[doc = $doc])* pub $field: $ty, )* }
+        pub struct $name {
+            $( $(#[doc = $doc])* pub $field: $ty, )*
+            $(
+                /// Which of its keys stand in the file, and where.
+                pub $written: $crate::setting::Written,
+            )?
+        }
 
         impl $crate::setting::Setting for $name {
             fn shape() -> $crate::setting::Shape {
@@ -77,14 +85,15 @@ macro_rules! settings {
                     $crate::settings!(@default $($default)?),
                     problems,
                 ); )*
+                $( let $written = table.written(); )?
                 table.finish(problems);
-                Some(Self { $( $field: $field?, )* })
+                Some(Self { $( $field: $field?, )* $( $written, )? })
             }
 
             fn stand_in() -> Option<Self> {
                 Some(Self { $( $field: $crate::setting::stand_in::<$ty>(
                     $crate::settings!(@default $($default)?),
-                )?, )* })
+                )?, )* $( $written: $crate::setting::Written::default(), )? })
             }
 
             fn printed(&self) -> $crate::setting::Printed {

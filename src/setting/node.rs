@@ -134,6 +134,17 @@ impl<'a> Node<'a> {
     }
 }
 
+/// The keys that a person has written into one table.
+#[derive(Debug, Clone, Default)]
+pub struct Written(Vec<(String, Range<usize>)>);
+
+impl Written {
+    /// The place of a key, when it stands in the file.
+    pub fn place(&self, key: &str) -> Option<Range<usize>> {
+        self.0.iter().find(|(written, _)| written == key).map(|(_, span)| span.clone())
+    }
+}
+
 /// A table being read: remembers which keys are known so that the rest can be named.
 #[derive(Debug)]
 pub struct Table<'a> {
@@ -164,6 +175,11 @@ impl Table<'_> {
             problems.missing(self.span.clone(), format!("{path} is missing; it is required"));
             T::stand_in()
         })
+    }
+
+    /// The keys that stand in the file.
+    pub fn written(&self) -> Written {
+        Written(self.entries.iter().map(|(key, _)| (key.get_ref().to_string(), key.span())).collect())
     }
 
     /// Names every key nobody asked for.

@@ -164,6 +164,11 @@ fn energy(registers: &Registers) -> String {
     format!("{:06}.{:03}", watt_hours / 1000, watt_hours % 1000)
 }
 
+/// One message of a new meter.
+pub fn one(kind: Kind) -> Vec<u8> {
+    encode(kind, &Registers::default(), &clock::now().to_string(), 1)
+}
+
 /// The bytes of one message; `now` is written as RFC 3339.
 fn encode(kind: Kind, registers: &Registers, now: &str, counter: u32) -> Vec<u8> {
     let mut bytes = Vec::new();

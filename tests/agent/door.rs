@@ -95,6 +95,34 @@ async fn a_running_agent_tells_reads_and_is_traced_beside_its_own_work() {
 }
 
 #[tokio::test]
+async fn a_trace_goes_on_when_the_agent_is_started_again() {
+    let site = site();
+    let home = &site.home;
+    let mut agent = home.run("info");
+    agent.until_said(&["ready"]).await;
+    let mut command = weir();
+    command.arg("--config").arg(home.config()).args(["trace", "bus", "--seconds", "60"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let mut at = 0.0;
+    let mut until_shown = |wanted: &str| {
+        let line = lines.find(|line| line.contains(wanted)).unwrap_or_else(|| panic!("no {wanted} was shown"));
+        let now: f64 = line.split_whitespace().next().unwrap().parse().unwrap();
+        assert!(now >= at, "the time goes back to {now} from {at}");
+        at = now;
+    };
+    until_shown("-> sent");
+    agent.stop().await;
+    until_shown("waiting for it");
+    let mut agent = home.run("info");
+    agent.until_said(&["ready"]).await;
+    until_shown("-> sent");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn the_door_is_its_users_own_and_an_earlier_ones_remains_are_replaced() {
     let site = site();
     let home = &site.home;

@@ -26,6 +26,7 @@ mod peers;
 mod profile;
 mod push;
 mod refusal;
+mod report;
 mod rig;
 mod shutdown;
 mod statement;

@@ -6,15 +6,20 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::sheet::Check;
+use crate::cli::table::count;
 use crate::meter::bus::{self, Meter, Port};
 use crate::meter::scan::{self, Depth, Event, Who, Wish};
-use crate::meter::{MeterError, MeterSettings, Protocol, protocol};
-use crate::model::{Quality, Value};
+use crate::meter::{MeterError, MeterSettings, Protocol, listen, protocol};
+use crate::model::Value;
 use crate::os::line::Speed;
 use crate::setting::Count;
 
 /// Who a meter is may take so long.
 const IDENTIFY: Duration = Duration::from_secs(60);
+
+/// How long a meter that sends by itself is waited for: DSMR 2.2 to 4 send each ten seconds, and without a
+/// checksum only the second message counts.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What the readings came to.
 #[derive(Debug, Default)]
@@ -57,23 +62,46 @@ pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds:
     judge(subject, settings, &tally, who.as_ref(), rounds)
 }
 
-/// A meter that sends by itself is only listened to.
+/// A meter that sends by itself is only listened to, for one message that is right.
 async fn heard(subject: String, settings: &MeterSettings, port: &Port) -> Check {
-    match identify(settings, port).await {
-        Some(who) => {
-            let told = format!("{who}; heard at {} ({})", port.speed.baud, *settings.protocol);
-            Check::pass(subject, told, json!({ "protocol": settings.protocol.as_str(), "who": who.to_string() }))
+    let detail = |values: usize, took: Duration| {
+        json!({ "protocol": settings.protocol.as_str(), "port": settings.port.as_str(), "baud": port.speed.baud,
+                "values": values, "heard_after_ms": took.as_millis() })
+    };
+    let mut meter = match listen::Meter::new(settings) {
+        Ok(meter) => meter,
+        Err(reason) => {
+            return Check::fail(subject, reason, "correct the configuration (weir check)", detail(0, Duration::ZERO));
         }
-        None => Check::fail(
-            subject,
-            format!("no {} telegram was heard at {}", *settings.protocol, port.speed.baud),
-            format!(
+    };
+    let began = Instant::now();
+    let message = listen::read_once(port, &mut meter, PATIENCE).await;
+    let (baud, protocol, took) = (port.speed.baud, &*settings.protocol, began.elapsed());
+    let values = match message {
+        Ok(values) => values,
+        Err(error) => {
+            let told = format!("no {protocol} message was right at {baud} within {} s: {error}", PATIENCE.as_secs());
+            let todo = format!(
                 "check the cable and the meter's customer interface (PIN, request line); weir scan {} listens at all speeds",
                 *settings.port
-            ),
-            json!({ "protocol": settings.protocol.as_str() }),
-        ),
-    }
+            );
+            return Check::fail(subject, told, todo, detail(0, took));
+        }
+    };
+    let who = identify(settings, port).await.filter(|who| !who.is_nobody());
+    let name = who.map_or_else(|| "make unknown".to_owned(), |who| who.to_string());
+    let told =
+        format!("{name}; {protocol} heard at {baud} after {} ms, {}", took.as_millis(), count(values.len(), "value"));
+    let bad = values.iter().find(|v| v.quality.is_fault());
+    let mut check = match bad {
+        None => Check::pass(subject, told, detail(values.len(), took)),
+        Some(first) => {
+            let todo = format!("\"{}\" is {}: correct values in its [[meter]]", first.name, first.quality.word());
+            Check::fail(subject, told, todo, detail(values.len(), took))
+        }
+    };
+    check.values = values;
+    check
 }
 
 /// One reading with its repetitions.
@@ -105,7 +133,7 @@ async fn round(tally: &mut Tally, port: &Port, meter: &mut Meter, retries: u32) 
 }
 
 fn judge(subject: String, settings: &MeterSettings, tally: &Tally, who: Option<&Who>, rounds: u32) -> Check {
-    let bad: Vec<&Value> = tally.values.iter().filter(|v| v.quality != Quality::Good).collect();
+    let bad: Vec<&Value> = tally.values.iter().filter(|v| v.quality.is_fault()).collect();
     let mut took = tally.took.clone();
     took.sort_unstable();
     let middle = took.get(took.len() / 2).copied().unwrap_or_default().as_millis();
@@ -120,14 +148,16 @@ fn judge(subject: String, settings: &MeterSettings, tally: &Tally, who: Option<&
     });
     let name = who.map_or_else(|| "make unknown".to_owned(), Who::to_string);
     let told = format!(
-        "{name}; {} of {rounds} readings, {} values, {} retries, {} damaged answers, read in {middle} ms (at most {longest} ms)",
+        "{name}; {} of {}, {}, {} retries, {} damaged answers, read in {middle} ms (at most {longest} ms)",
         tally.answered,
-        tally.values.len(),
+        count(usize::try_from(rounds).unwrap_or(0), "reading"),
+        count(tally.values.len(), "value"),
         tally.retries,
         tally.damaged
     );
     let mut check = if tally.answered == 0 {
-        let told = format!("{name}; no reading of {rounds}: {}", tally.last_error);
+        let known = who.map_or_else(String::new, |who| format!("{who}; "));
+        let told = format!("{known}no reading of {rounds}: {}", tally.last_error);
         Check::fail(subject, told, advice(settings, tally), detail)
     } else if let Some(first) = bad.first() {
         let told = format!("{told}; {} without a value", bad.len());
@@ -171,7 +201,7 @@ async fn identify(settings: &MeterSettings, port: &Port) -> Option<Who> {
     };
     let wish = Wish {
         protocols: vec![settings.protocol.to_string()],
-        bauds: if *settings.protocol == "iec62056-21" { Vec::new() } else { vec![speed.baud] },
+        bauds: vec![if *settings.protocol == "iec62056-21" { settings.sign_on_baud.value() } else { speed.baud }],
         framing: modbus.then_some(speed.framing),
         addresses,
         // A meter that sends every 10 s needs the longer wait.

@@ -1,11 +1,14 @@
 //! `weir report`: the acceptance report of a gateway, for the installer to hand over.
 
+mod beside;
 mod meters;
+mod radio;
 mod sheet;
 mod site;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -13,7 +16,7 @@ use tracing::level_filters::LevelFilter;
 
 use self::sheet::{Check, Sheet, Verdict};
 use super::failure::{Failure, OTHER};
-use super::{log, runtime};
+use super::{log, runtime, table};
 use crate::config::{self, Settings};
 use crate::os::clock::Clock;
 use crate::os::file::write_atomic;
@@ -22,13 +25,17 @@ use crate::{agent, board, store};
 /// Try everything once and write the acceptance report: clock, ports, meters, receivers, store,
 /// brokers, each with PASS or FAIL and what to do.
 ///
-/// Reads each configured meter several times and only reads; the agent must not hold the ports
-/// (systemctl stop weir). Exits with 1 when something failed.
+/// Reads each configured meter several times and only reads. While the agent runs it is asked to read its meters
+/// and what its receivers heard; else the ports and receivers are opened. Exits with 1 when something failed.
 #[derive(Debug, Args)]
 pub(super) struct Report {
     /// How often each meter is read.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
+
+    /// How long each receiver is listened to when no agent runs.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    listen: u64,
 
     /// Write to this file instead of standard output.
     #[arg(long, short, value_name = "FILE")]
@@ -75,18 +82,34 @@ impl Report {
             warnings,
         );
         sheet.add(site::clock(&clock));
+        // Only a running agent keeps its door open; who may not ask it is told so.
+        let mut beside = if running { beside::Agent::of(&settings.store.path).map_err(Failure::other)? } else { None };
         let mut opened = Vec::new();
         for port in &settings.port {
             say(&format!("port {}", *port.name));
-            opened.push((port.name.to_string(), site::port(port, &board, running, &mut sheet).await));
+            opened.push((port.name.to_string(), site::port(port, &board, running, beside.is_some(), &mut sheet).await));
         }
         for meter in &settings.meter {
-            say(&format!("meter {} ({} readings)", *meter.name, self.rounds));
+            say(&format!(
+                "meter {} ({})",
+                *meter.name,
+                table::count(usize::try_from(self.rounds).unwrap_or(0), "reading")
+            ));
+            if let Some(agent) = &mut beside {
+                sheet.add(agent.meter(meter, self.rounds));
+                continue;
+            }
             let port = opened.iter().find(|(name, _)| *name == **meter.port).and_then(|(_, port)| port.as_ref());
             sheet.add(meters::check(meter, port, self.rounds).await);
         }
         for radio in &settings.radio {
-            sheet.add(site::receiver(radio));
+            sheet.add(match &mut beside {
+                Some(agent) => agent.receiver(radio),
+                None => {
+                    say(&format!("receiver {} ({} s)", *radio.name, self.listen));
+                    radio::check(radio, &clock, Duration::from_secs(self.listen)).await
+                }
+            });
         }
         sheet.add(site::store(&settings.store, running));
         for broker in settings.broker.iter() {

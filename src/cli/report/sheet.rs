@@ -96,7 +96,11 @@ impl Sheet {
             }
         }
         if self.warnings > 0 {
-            let _ = writeln!(out, "note  configuration: {} warnings (weir check shows them)", self.warnings);
+            let _ = writeln!(
+                out,
+                "note  configuration: {} (weir check shows them)",
+                table::count(self.warnings, "warning")
+            );
         }
         for check in self.checks.iter().filter(|check| !check.values.is_empty()) {
             let _ = writeln!(out, "\nVALUES of {}", check.subject);
@@ -148,7 +152,10 @@ mod tests {
         sheet.add(Check::fail("meter m", "no answer", "look at the wires", json!({ "answers": 0 })));
         let text = sheet.text();
         assert!(text.contains("FAIL  meter m: no answer\n      -> look at the wires\n"), "{text}");
-        assert!(text.contains("FAIL: 1 of 2") && text.contains("Accepted by") && text.contains("1 warnings"), "{text}");
+        assert!(
+            text.contains("FAIL: 1 of 2") && text.contains("Accepted by") && text.contains("1 warning ("),
+            "{text}"
+        );
         let object = sheet.object();
         assert_eq!(
             (object["verdict"].as_str(), object["checks"][1]["detail"]["answers"].as_u64()),

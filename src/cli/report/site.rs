@@ -12,12 +12,14 @@ use crate::meter::bus::Port;
 use crate::model::TimeQuality;
 use crate::os::clock::Clock;
 use crate::os::line::{Endpoint, Line};
-use crate::radio::RadioSettings;
 use crate::store::{self, StoreError, StoreSettings};
 use crate::uplink::{self, BrokerSettings, Identity, UplinkSettings};
 
 /// The longest wait for a broker.
 const BROKER_LIMIT: Duration = Duration::from_secs(30);
+
+const MISSING: &str =
+    "check the cable, the device's name (ls -l /dev/serial/by-id) and the group of the user (dialout)";
 
 /// Whether the time can be believed.
 pub(super) fn clock(clock: &Clock) -> Check {
@@ -34,8 +36,14 @@ pub(super) fn clock(clock: &Clock) -> Check {
     }
 }
 
-/// Opens a port and gives it for its meters; nothing is sent.
-pub(super) async fn port(settings: &PortSettings, board: &Board, running: bool, sheet: &mut Sheet) -> Option<Port> {
+/// Opens a port and gives it for its meters; nothing is sent. What a running agent that can be asked holds is left to it.
+pub(super) async fn port(
+    settings: &PortSettings,
+    board: &Board,
+    running: bool,
+    beside: bool,
+    sheet: &mut Sheet,
+) -> Option<Port> {
     let subject = format!("port {}", *settings.name);
     let port = match agent::resolve_port(settings, board) {
         Ok(port) => port,
@@ -47,6 +55,16 @@ pub(super) async fn port(settings: &PortSettings, board: &Board, running: bool, 
     let detail = json!({
         "endpoint": port.endpoint.to_string(), "baud": port.speed.baud, "framing": port.speed.framing.to_string(),
     });
+    if beside {
+        let told = format!("{} belongs to the running agent; its meters tell whether it works", port.endpoint);
+        match &port.endpoint {
+            Endpoint::Device(path) if !path.exists() => {
+                sheet.add(Check::fail(subject, format!("{} is not there", path.display()), MISSING, detail))
+            }
+            _ => sheet.add(Check::pass(subject, told, detail)),
+        }
+        return Some(port);
+    }
     match Line::open(&port.endpoint, port.speed, port.direction).await {
         Ok(_) => {
             let speed = match port.endpoint {
@@ -60,34 +78,11 @@ pub(super) async fn port(settings: &PortSettings, board: &Board, running: bool, 
             let todo = if running {
                 "the agent holds it: stop it (systemctl stop weir), make the report, and start it again"
             } else {
-                "check the cable, the device's name (ls -l /dev/serial/by-id) and the group of the user (dialout)"
+                MISSING
             };
             sheet.add(Check::fail(subject, error.to_string(), todo, detail));
             None
         }
-    }
-}
-
-/// Whether a receiver is there; whether it hears anything, the agent knows.
-pub(super) fn receiver(settings: &RadioSettings) -> Check {
-    let subject = format!("receiver {}", *settings.name);
-    let detail = json!({ "receiver": settings.receiver.as_str() });
-    let device = settings.device.as_ref().map(|device| Endpoint::parse(device));
-    match (device, &settings.command) {
-        (Some(Endpoint::Device(path)), _) if !path.exists() => Check::fail(
-            subject,
-            format!("{} is not there", path.display()),
-            "plug the receiver in, or correct device (ls -l /dev/serial/by-id)",
-            detail,
-        ),
-        (Some(endpoint), _) => {
-            Check::pass(subject, format!("{endpoint} is there; what it hears shows weir run"), detail)
-        }
-        (None, Some(command)) => {
-            let program = command.first().cloned().unwrap_or_default();
-            Check::pass(subject, format!("started by the agent as {program}; what it hears shows weir run"), detail)
-        }
-        (None, None) => Check::fail(subject, "it has no source", "set device or command", detail),
     }
 }
 

@@ -14,8 +14,8 @@ use tracing::level_filters::LevelFilter;
 use self::show::Screen;
 use super::failure::{Failure, OTHER};
 use super::{log, runtime};
-use crate::meter::Address;
-use crate::meter::scan::{self, Depth, End, Wish};
+use crate::meter::scan::{self, Depth, End, Event, Wish};
+use crate::meter::{Address, Rs485Direction};
 use crate::os::line::{Endpoint, Framing, LineError};
 
 /// Find the meters on a line: protocol, speed, address, make. Proposes the configuration.
@@ -30,7 +30,7 @@ pub(super) struct Scan {
     /// Where the meters hang.
     port: Option<String>,
 
-    /// Look for these only: modbus-rtu, modbus-tcp, iec62056-21, m-bus, push (P1,
+    /// Look for these only: modbus-rtu, modbus-ascii, modbus-tcp, iec62056-21, m-bus, push (P1,
     /// SML and D0, by listening).
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = protocol)]
     protocol: Vec<String>,
@@ -46,6 +46,11 @@ pub(super) struct Scan {
     /// Ask these addresses only, e.g. 1-32,247; serial numbers for IEC 62056-21.
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = addresses)]
     addresses: Vec<Addresses>,
+
+    /// Who turns an RS485 transceiver around: kernel, auto (the transceiver itself) or none. Unset:
+    /// what the configuration or the board says of PORT, else auto.
+    #[arg(long, value_name = "WHO", value_parser = rs485)]
+    rs485: Option<Rs485Direction>,
 
     /// The usual speeds and the first addresses only.
     #[arg(long, conflicts_with = "thorough")]
@@ -64,6 +69,8 @@ pub(super) struct Scan {
     json: bool,
 }
 
+const PSEUDO_TERMINAL: &str = "this is a pseudo-terminal, which carries no parity: framings can't be told apart on it, the first one that is tried is shown (on a wire they can)";
+
 #[derive(Debug, Clone)]
 struct Addresses(Vec<Address>);
 
@@ -71,6 +78,11 @@ fn protocol(text: &str) -> Result<String, String> {
     let known = |p: &&scan::Probe| p.name == text || p.protocols.contains(&text);
     let names = || scan::PROBES.iter().map(|p| p.name).collect::<Vec<_>>().join(", ");
     scan::PROBES.iter().find(known).map(|_| text.to_owned()).ok_or_else(|| format!("write one of {}", names()))
+}
+
+fn rs485(text: &str) -> Result<Rs485Direction, String> {
+    let all = [Rs485Direction::Kernel, Rs485Direction::Auto, Rs485Direction::None];
+    all.into_iter().find(|who| who.word() == text).ok_or_else(|| "write kernel, auto or none".to_owned())
 }
 
 fn framing(text: &str) -> Result<Framing, String> {
@@ -103,7 +115,7 @@ impl Scan {
     pub(super) fn run(self, config: &Path, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::WARN));
         let Some(port) = &self.port else { return Err(place::candidates(config)) };
-        let (place, direction) = place::find(port, config)?;
+        let (place, direction) = place::find(port, config, self.rs485)?;
         let wish = self.wish();
         let steps = scan::plan(&wish, &place.endpoint);
         if steps.is_empty() {
@@ -113,6 +125,9 @@ impl Scan {
         }
         let mut screen = Screen::new(self.json, std::io::stderr().is_terminal());
         screen.begin(&place.endpoint, scan::estimate(&steps), self.limit);
+        if place::is_pseudo_terminal(&place.endpoint) {
+            screen.take(Event::Warning(PSEUDO_TERMINAL.to_owned()));
+        }
         let ended = runtime()?.block_on(async {
             let began = Instant::now();
             let mut tell = |event| screen.take(event);
@@ -168,7 +183,7 @@ impl Scan {
         };
         let wires = match endpoint {
             Endpoint::Device(_) => {
-                "is the meter powered? swap the wires A and B; is the line terminated, and does the adapter turn around by itself (else rs485 = { direction = \"kernel\" } in weir.toml)?"
+                "is the meter powered? swap the wires A and B; is the line terminated, and does the adapter turn around by itself (else --rs485 kernel)?"
             }
             Endpoint::Tcp(_) => {
                 "is it the right port (502 for Modbus TCP), and do speed and framing of the serial server fit the meter?"
@@ -216,6 +231,6 @@ mod tests {
     #[test]
     fn protocols_are_those_of_the_probes() {
         assert!(protocol("modbus-rtu").is_ok() && protocol("push").is_ok() && protocol("sml").is_ok());
-        assert!(protocol("modbus").unwrap_err().contains("modbus-rtu, iec62056-21"));
+        assert!(protocol("modbus").unwrap_err().contains("modbus-rtu, modbus-ascii, iec62056-21"));
     }
 }

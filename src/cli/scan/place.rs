@@ -7,15 +7,40 @@ use crate::cli::failure::Failure;
 use crate::config::{self, Settings};
 use crate::meter::bus::Port;
 use crate::meter::scan::{Known, Place};
-use crate::meter::{MeterSettings, PortSettings};
-use crate::os::line::{Direction, Endpoint};
+use crate::meter::{MeterSettings, PortSettings, Rs485Direction};
+use crate::os::line::{Direction, Endpoint, Turnaround};
 use crate::{agent, board};
 
 /// Where the kernel keeps names that stay with an adapter.
 const BY_ID: &str = "/dev/serial/by-id";
 
 /// Finds the line called `word`: a port of the configuration, a device or server, a port of the board.
-pub(super) fn find(word: &str, config: &Path) -> Result<(Place, Direction), Failure> {
+///
+/// Who turns an RS485 transceiver around is what `rs485` says; without it what is configured, or known
+/// of the board, else the transceiver itself.
+pub(super) fn find(word: &str, config: &Path, rs485: Option<Rs485Direction>) -> Result<(Place, Direction), Failure> {
+    let (mut place, mut direction) = found(word, config)?;
+    if let Some(wished) = rs485 {
+        if matches!(place.endpoint, Endpoint::Tcp(_)) {
+            return Err(Failure::usage("--rs485 is for serial devices; a server turns its transceiver around itself"));
+        }
+        place.direction = Some(wished.word());
+        direction = match (wished, direction) {
+            (Rs485Direction::Kernel, Direction::Automatic) => Direction::Kernel(Turnaround::PLAIN),
+            (Rs485Direction::Kernel, configured) => configured,
+            (Rs485Direction::Auto | Rs485Direction::None, _) => Direction::Automatic,
+        };
+    }
+    Ok((place, direction))
+}
+
+/// Whether it is one of the kernel's pseudo-terminals, as simulators and socat have them.
+pub(super) fn is_pseudo_terminal(endpoint: &Endpoint) -> bool {
+    let Endpoint::Device(path) = endpoint else { return false };
+    fs::canonicalize(path).is_ok_and(|real| real.starts_with("/dev/pts"))
+}
+
+fn found(word: &str, config: &Path) -> Result<(Place, Direction), Failure> {
     let settings = settings(config);
     if let Some(settings) = &settings
         && let Some(found) = configured(word, settings)?
@@ -71,6 +96,7 @@ fn place_of(port: &PortSettings, resolved: Port, meters: &[MeterSettings]) -> Pl
         direction: None,
         known: Some(Known {
             speed: resolved.speed,
+            direction: port.rs485.direction.word(),
             meters: known.collect(),
             names: meters.iter().map(|meter| meter.name.to_string()).collect(),
         }),

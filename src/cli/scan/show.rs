@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::time::Duration;
 
+use serde_json::{Map, Value, json};
+
 use super::print;
 use crate::cli::table;
 use crate::meter::Address;
@@ -16,19 +18,21 @@ pub(super) struct Screen {
     /// The meters so far.
     pub(super) found: Vec<Found>,
     warnings: Vec<String>,
+    /// Each probe and the ways in which it was tried.
+    tried: Vec<(&'static str, Vec<String>)>,
     /// The progress line that stands on the terminal now.
     line: String,
 }
 
 impl Screen {
     pub(super) fn new(json: bool, terminal: bool) -> Self {
-        Self { json, terminal, found: Vec::new(), warnings: Vec::new(), line: String::new() }
+        Self { json, terminal, found: Vec::new(), warnings: Vec::new(), tried: Vec::new(), line: String::new() }
     }
 
     /// Tells how long it will take.
     pub(super) fn begin(&mut self, endpoint: &Endpoint, estimate: Duration, limit: Duration) {
         if self.json {
-            let object = serde_json::json!({
+            let object = json!({
                 "event": "begin", "port": endpoint.to_string(),
                 "estimate_seconds": estimate.as_secs(), "limit_seconds": limit.as_secs(),
             });
@@ -46,9 +50,10 @@ impl Screen {
     pub(super) fn take(&mut self, event: Event) {
         match event {
             Event::Progress(thousandths, what) => self.progress(thousandths, &what),
+            Event::Tried(probe, how) => self.tried(probe, how),
             Event::Warning(sentence) => {
                 if self.json {
-                    print(&format!("{}\n", serde_json::json!({ "event": "warning", "message": sentence })));
+                    print(&format!("{}\n", json!({ "event": "warning", "message": sentence })));
                 } else {
                     self.say(&format!("  ! {}", table::printable(&sentence)));
                 }
@@ -62,6 +67,14 @@ impl Screen {
                 }
                 self.found.push(*found);
             }
+        }
+    }
+
+    fn tried(&mut self, probe: &'static str, how: String) {
+        match self.tried.iter_mut().find(|(name, _)| *name == probe) {
+            Some((_, ways)) if ways.contains(&how) => {}
+            Some((_, ways)) => ways.push(how),
+            None => self.tried.push((probe, vec![how])),
         }
     }
 
@@ -104,8 +117,9 @@ impl Screen {
             None => "stopped",
         };
         if self.json {
-            let object = serde_json::json!({
+            let object = json!({
                 "event": "end", "how": word, "seconds": took.as_secs_f64().round(), "found": self.found.len(),
+                "tried": self.tried.iter().map(|(probe, ways)| ((*probe).to_owned(), json!(ways))).collect::<Map<_, _>>(),
                 "warnings": self.warnings.iter().chain(&proposal.warnings).collect::<Vec<_>>(),
                 "configuration": if self.found.is_empty() { String::new() } else { proposal.text },
             });
@@ -116,7 +130,13 @@ impl Screen {
             1 => "1 meter".to_owned(),
             n => format!("{n} meters"),
         };
-        self.say(&format!("{word} after {}: {count}", span(took)));
+        // The reason follows, when it could not even begin.
+        if !(failed && self.found.is_empty() && self.tried.is_empty()) {
+            self.say(&format!("{word} after {}: {count}", span(took)));
+        }
+        for (probe, ways) in &self.tried {
+            let _ = writeln!(std::io::stderr(), "  tried {probe}: {}", ways.join(", "));
+        }
         for warning in &proposal.warnings {
             let _ = writeln!(std::io::stderr(), "  ! {}", table::printable(warning));
         }
@@ -128,11 +148,11 @@ impl Screen {
 }
 
 fn speed(found: &Found) -> String {
-    format!("{} {}", found.speed.baud, found.speed.framing)
+    found.at().map_or_else(String::new, |speed| format!(" {speed}"))
 }
 
 fn line(found: &Found) -> String {
-    let speed = if found.protocol == "modbus-tcp" { String::new() } else { format!(" {}", speed(found)) };
+    let speed = speed(found);
     let address = match (&found.address, &found.own_address) {
         (Some(Address::Number(n)), _) => format!(" address {n}"),
         (Some(Address::Text(text)), _) => format!(" address {text}"),
@@ -147,8 +167,8 @@ fn line(found: &Found) -> String {
     table::printable(&format!("{}{speed}{address}: {}, {how}", found.protocol, found.who))
 }
 
-fn object(found: &Found) -> serde_json::Value {
-    serde_json::json!({
+fn object(found: &Found) -> Value {
+    json!({
         "event": "found", "protocol": found.protocol, "baud": found.speed.baud,
         "framing": found.speed.framing.to_string(), "address": found.address.as_ref().map(ToString::to_string),
         "own_address": found.own_address, "maker": found.who.maker, "model": found.who.model,

@@ -1,7 +1,7 @@
 //! `weir trace PORT`: the bytes on a line.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -24,6 +24,10 @@ mod words;
 
 use show::{PAUSE, Show};
 use words::Words;
+
+/// How often an agent that hung up is asked again, and how long is waited before.
+const AGAIN: u32 = 60;
+const AGAIN_PAUSE: Duration = Duration::from_millis(500);
 
 /// Show the bytes on a port, both ways, with their times and what they mean.
 ///
@@ -74,14 +78,8 @@ impl Trace {
             Ok(mut agent) => {
                 agent.ask(&json!({ "ask": "trace", "port": self.port })).map_err(|e| Failure::other(e.to_string()))?;
                 eprint(&format!("listening beside the running agent on port {}; Ctrl-C ends it", self.port));
-                tokio::task::spawn_blocking(move || {
-                    while let Some(event) = agent.answer().map_err(|e| Failure::other(e.to_string())).transpose() {
-                        let failed = event.is_err();
-                        if give.blocking_send(event).is_err() || failed {
-                            return;
-                        }
-                    }
-                });
+                let (store, port) = (settings.store.path.clone(), self.port.clone());
+                tokio::task::spawn_blocking(move || follow(agent, &store, &port, &give));
             }
             Err(ClientError::NotRunning(_)) => {
                 let port = self.place(settings)?;
@@ -117,6 +115,45 @@ impl Trace {
             port.speed = Speed { baud: baud.clamp(50, 4_000_000), ..port.speed };
         }
         Ok(port)
+    }
+}
+
+/// Gives what the agent tells; one that hangs up, because it is started again or this side was too slow, is asked
+/// again for a while, and the times go on from where they were.
+fn follow(mut agent: Client, store: &Path, port: &str, give: &mpsc::Sender<Result<Json, Failure>>) {
+    let question = json!({ "ask": "trace", "port": port });
+    let (mut before, mut last) = (0, 0);
+    loop {
+        let why = loop {
+            match agent.answer() {
+                Ok(Some(mut event)) => {
+                    last = before + event.get("at").and_then(Json::as_u64).unwrap_or(0);
+                    if let Some(at) = event.get_mut("at") {
+                        *at = json!(last);
+                    }
+                    if give.blocking_send(Ok(event)).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break "it hung up".to_owned(),
+                Err(error) => break error.to_string(),
+            }
+        };
+        if give.blocking_send(Ok(json!({ "at": last, "what": "lost", "why": why }))).is_err() {
+            return;
+        }
+        let again = (0..AGAIN).find_map(|_| {
+            std::thread::sleep(AGAIN_PAUSE);
+            let mut agent = (!give.is_closed()).then(|| Client::connect(store).ok()).flatten()?;
+            agent.ask(&question).ok().map(|_| agent)
+        });
+        match again {
+            Some(back) => (agent, before) = (back, last),
+            None => {
+                let _ = give.blocking_send(Err(Failure::other("the running agent hung up and did not come back")));
+                return;
+            }
+        }
     }
 }
 

@@ -98,6 +98,10 @@ impl Show {
         let sentence = match word {
             "opened" => format!("the port is opened at {speed}"),
             "closed" => "the port is closed".to_owned(),
+            "lost" => {
+                let why = event.get("why").and_then(Json::as_str).unwrap_or_default();
+                format!("the agent is not heard any more ({why}); waiting for it")
+            }
             "speed" => format!("the speed is now {speed}"),
             "missed" => {
                 let events = event.get("events").and_then(Json::as_u64).unwrap_or(0);

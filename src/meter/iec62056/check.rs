@@ -12,12 +12,6 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let (Some(at), Some(fault)) = (&settings.address, address_fault(&super::address(settings))) {
         problems.error(at.span(), format!("address {fault}"));
     }
-    if let Some(profile) = &settings.profile {
-        problems.error(profile.span(), "profile is for Modbus; an IEC 62056-21 meter names its values itself (values)");
-    }
-    if let Some(register) = settings.register.first() {
-        problems.error(register.name.span(), "register is for Modbus; for an IEC 62056-21 meter list ids in values");
-    }
     let whole = settings.protocol.span();
     for (number, id) in settings.values.iter().enumerate() {
         if id.trim().is_empty() || id.contains(['(', ')', '/', '!']) || !id.is_ascii() {
@@ -40,10 +34,12 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
             problems.error(settings.protocol.span(), message);
         }
     }
-    if let Some(baud) = settings.force_baud.as_ref().filter(|baud| ladder::character(baud.value()).is_none()) {
-        let message =
-            format!("force_baud is {}; a meter knows 300, 600, 1200, 2400, 4800, 9600 and 19200", baud.value());
-        problems.error(baud.span(), message);
+    for (key, baud) in [("force_baud", settings.force_baud.as_ref()), ("sign_on_baud", Some(&settings.sign_on_baud))] {
+        if let Some(baud) = baud.filter(|baud| ladder::character(baud.value()).is_none()) {
+            let message =
+                format!("{key} is {}; a meter knows 300, 600, 1200, 2400, 4800, 9600 and 19200", baud.value());
+            problems.error(baud.span(), message);
+        }
     }
 }
 
@@ -98,10 +94,9 @@ mod tests {
     #[test]
     fn settings_that_can_not_work_are_named_with_their_place() {
         assert_eq!(checked("address = 12345678\nvalues = [\"1.8.0\", \"C.1.0\"]"), Vec::<String>::new());
-        let found = checked(
-            "address = \"12!\"\nprofile = \"x\"\nvalues = [\"1.8.0\", \"1.8.0\", \"a(\"]\nbaud_change_delay = \"300ms\"",
-        );
-        assert_eq!(found.len(), 5, "{found:#?}");
+        let found =
+            checked("address = \"12!\"\nvalues = [\"1.8.0\", \"1.8.0\", \"a(\"]\nbaud_change_delay = \"300ms\"");
+        assert_eq!(found.len(), 4, "{found:#?}");
         assert!(found.iter().any(|p| p.starts_with("4:11: error: address has characters")), "{found:#?}");
         assert!(found.iter().any(|p| p.contains("\"1.8.0\" twice")));
         assert!(checked(&format!("address = \"{}\"", "1".repeat(33)))[0].contains("longer than the 32"));
@@ -118,6 +113,7 @@ mod tests {
             ("password_file = \"secret\"", "absolute"),
             ("password_file = \"/secret\"", "not used"),
             ("force_baud = 1000", "force_baud is 1000"),
+            ("sign_on_baud = 9601", "sign_on_baud is 9601"),
             ("sign_on = [\"/?1\"]", "no text such as"),
             ("session_timeout = \"0s\"", "session_timeout is zero"),
             ("load_profile = { id = \"P(\" }", "such as \"P.01\""),

@@ -66,6 +66,7 @@ pub(super) struct Dialogue {
     pub(super) name: String,
     sign_on: Vec<String>,
     wake_up: bool,
+    sign_on_baud: u32,
     block_check: BlockCheck,
     pub(super) answer_limit: Duration,
     pause: Duration,
@@ -90,6 +91,7 @@ impl Dialogue {
             name: settings.name.to_string(),
             sign_on,
             wake_up: settings.wake_up,
+            sign_on_baud: settings.sign_on_baud.value(),
             block_check: settings.block_check,
             answer_limit: settings.timeout.max(SLOWEST) + LATENCY,
             pause: settings.pause,
@@ -112,6 +114,7 @@ impl Dialogue {
     /// Signs on with the text of number `text` and returns who answered. The link's parity is the
     /// meter's from then on.
     pub(super) async fn sign_on(&self, link: &mut Link<'_>, text: usize) -> Result<Meter, Failure> {
+        link.begin_at(self.sign_on_baud);
         link.slow_down()?;
         let rested = link.line().last_byte() + self.pause;
         tokio::time::sleep_until(rested).await;
@@ -174,7 +177,7 @@ impl Dialogue {
                 let text = "it announces mode A or B, which has no programming mode here; use access = \"readout\"";
                 return Err(Failure::Final(MeterError::Refused(text.to_owned())));
             }
-            Mode::A => return Ok(SIGN_ON_BAUD),
+            Mode::A => return Ok(self.sign_on_baud),
             Mode::B(baud) if baud > self.max_baud => {
                 let text = format!("it sends at {baud} Bd by itself (mode B), but max_baud is {}", self.max_baud);
                 return Err(Failure::Final(MeterError::Refused(text)));
@@ -184,7 +187,7 @@ impl Dialogue {
                 return Ok(baud);
             }
             Mode::C(baud) => baud,
-            Mode::Reserved => SIGN_ON_BAUD,
+            Mode::Reserved => self.sign_on_baud,
         };
         let rate = ladder.rate(offered, tokio::time::Instant::now());
         // A raw serial server can't change its rate at all.
@@ -237,7 +240,7 @@ impl Dialogue {
                     return Err(self.stays_damaged(damage, rate, repeats));
                 }
                 // A meter that promised a rate and kept to 300 Bd looks like this.
-                Trouble::Damaged(Damage::Parity | Damage::Truncated) if repeats == 1 && link.baud() != SIGN_ON_BAUD => {
+                Trouble::Damaged(Damage::Parity | Damage::Truncated) if repeats == 1 && !link.is_slow() => {
                     slow_down(link)?;
                     REACTION
                 }
@@ -246,7 +249,7 @@ impl Dialogue {
                     REACTION
                 }
                 // A meter that understood no acknowledgement sends at 300 Bd (clause 6.4.3).
-                Trouble::Nothing(_) | Trouble::Noise if link.baud() != SIGN_ON_BAUD && repeats == 0 => {
+                Trouble::Nothing(_) | Trouble::Noise if !link.is_slow() && repeats == 0 => {
                     tracing::debug!(meter = self.name, rate, ?trouble, "no data at this rate, trying 300 Bd");
                     slow_down(link)?;
                     let more = link.hush(SLOWEST / 3).await.map_err(never_silent)?;

@@ -21,7 +21,9 @@ pub(super) struct Ladder {
 
 impl Ladder {
     pub(super) fn new(settings: &MeterSettings) -> Self {
-        let forced = settings.force_baud.as_ref().map(|baud| baud.value());
+        // Where a sign-on is not at 300 Bd nothing changes the rate unless it is told to.
+        let fixed = Some(settings.sign_on_baud.value()).filter(|baud| *baud != SIGN_ON_BAUD);
+        let forced = settings.force_baud.as_ref().map(|baud| baud.value()).or(fixed);
         Self { highest: settings.max_baud.value(), forced, lowered: None }
     }
 
@@ -48,7 +50,7 @@ impl Ladder {
 }
 
 /// The character that stands for a rate in mode C (clause 6.3.14); `None` when none does.
-pub(super) fn character(baud: u32) -> Option<char> {
+pub(in crate::meter) fn character(baud: u32) -> Option<char> {
     ('0'..='6').zip(0u32..).find(|(_, steps)| SIGN_ON_BAUD << steps == baud).map(|(character, _)| character)
 }
 

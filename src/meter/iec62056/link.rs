@@ -102,6 +102,8 @@ pub(super) struct Link<'a> {
     /// When the whole dialogue is given up, and the present part of it.
     last: Instant,
     end: Instant,
+    /// The rate of a sign-on.
+    first: u32,
 }
 
 impl<'a> Link<'a> {
@@ -119,6 +121,7 @@ impl<'a> Link<'a> {
             secret: false,
             last,
             end: last,
+            first: SIGN_ON_BAUD,
         }
     }
 
@@ -319,8 +322,18 @@ impl<'a> Link<'a> {
         Deadline { begin: begin.min(self.end), end: end.min(self.end) }
     }
 
+    /// Signs on at this rate from now on.
+    pub(super) const fn begin_at(&mut self, baud: u32) {
+        self.first = baud;
+    }
+
+    /// Whether the line has the rate of a sign-on.
+    pub(super) fn is_slow(&self) -> bool {
+        self.baud() == self.first
+    }
+
     /// Sets the line to the rate of a sign-on.
     pub(super) fn slow_down(&mut self) -> Result<(), LineError> {
-        self.set_baud(SIGN_ON_BAUD)
+        self.set_baud(self.first)
     }
 }

@@ -31,6 +31,7 @@ mod season;
 mod settings;
 
 pub use check::check;
+pub(super) use ladder::character;
 pub use mode_e::{Opening, open_mode_e};
 pub use settings::{
     BlockCheck, IecAccess, IecPassword, IecProfileRead, IecRead, ProfileStamp, RequestTime, SummerTime,

@@ -17,7 +17,7 @@ use super::{IecPassword, REACTION};
 use crate::meter::{MeterError, MeterSettings};
 use crate::os::line::{Line, LineError};
 use crate::os::{file, line};
-use crate::wire::iec62056::{BLOCK_LIMIT, Command, Identification, Message, Parity, SIGN_ON_BAUD, data};
+use crate::wire::iec62056::{BLOCK_LIMIT, Command, Identification, Message, Parity, data};
 
 /// The most characters of all partial blocks of one answer.
 const ANSWER_LIMIT: usize = 256 * 1024;
@@ -266,7 +266,7 @@ impl<'a> Programming<'a> {
     pub(super) async fn break_off_at_sign_on_rate(&mut self) {
         // The rate must not change while the last character is on its way.
         let silence = self.link.line().wait_for_silence(REACTION, self.answer_limit).await;
-        if silence.is_ok() && self.link.baud() != SIGN_ON_BAUD && self.link.slow_down().is_ok() {
+        if silence.is_ok() && !self.link.is_slow() && self.link.slow_down().is_ok() {
             self.break_off().await;
         }
     }

@@ -63,17 +63,7 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let (Some(at), Err(fault)) = (&settings.address, address::target(settings)) {
         problems.error(at.span(), format!("address: {fault}"));
     }
-    if let Some(profile) = &settings.profile {
-        problems.error(profile.span(), "profile is for Modbus; an M-Bus meter names its values itself (values)");
-    }
-    if let Some(register) = settings.register.first() {
-        problems.error(register.name.span(), "register is for Modbus; for an M-Bus meter list names in values");
-    }
     let whole = settings.protocol.span();
-    if settings.load_profile.is_some() {
-        let message = "load_profile is not known to M-Bus; stored values come with each reading, as in energy[1]";
-        problems.error(whole.clone(), message);
-    }
     for (number, name) in settings.values.iter().enumerate() {
         if settings.values.iter().take(number).any(|earlier| earlier == name) {
             problems.error(whole.clone(), format!("values has \"{name}\" twice; keep one"));

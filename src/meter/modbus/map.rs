@@ -19,13 +19,6 @@ pub(super) struct Map {
 /// Tells every mistake in the Modbus settings of one meter.
 pub(super) fn check(settings: &MeterSettings, problems: &mut Problems) {
     read(settings, problems);
-    if !settings.values.is_empty() {
-        let message = "values is for IEC 62056-21; for a Modbus meter write a profile or [[meter.register]]";
-        problems.error(settings.protocol.span(), message);
-    }
-    if let Some(profile) = &settings.load_profile {
-        problems.error(profile.id.span(), "a Modbus meter has no load profile that this build can read");
-    }
 }
 
 /// Makes the map, or gives the mistakes as one text.
@@ -177,7 +170,7 @@ pub(super) mod tests {
         assert!(mistakes(iec)[0].contains("max_registers is for Modbus"));
         let modbus =
             "name = \"m\"\nport = \"p\"\nprotocol = \"modbus-tcp\"\nprofile = \"sunspec\"\nvalues = [\"1.8.0\"]\n";
-        assert!(mistakes(modbus)[0].contains("values is for IEC"));
+        assert!(mistakes(modbus)[0].contains("write a profile or [[meter.register]]"));
     }
 
     #[test]

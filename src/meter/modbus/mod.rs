@@ -7,8 +7,7 @@
 //! `sunspec` finds the map of a SunSpec device in the device, `write` changes a register,
 //! `identify` asks who is there.
 
-use super::{Driver, MeterSettings, Protocol};
-use crate::setting::Problems;
+use super::{Driver, Protocol};
 
 mod client;
 mod exchange;
@@ -36,19 +35,3 @@ pub(super) const ASCII: Protocol =
 
 /// Modbus TCP.
 pub(super) const TCP: Protocol = Protocol { name: "modbus-tcp", driver: Driver::Asks(session::tcp), check: map::check };
-
-/// Tells Modbus settings of a meter that speaks something else.
-pub(super) fn check_others(settings: &MeterSettings, problems: &mut Problems) {
-    if settings.protocol.starts_with("modbus-") {
-        return;
-    }
-    let spans = [
-        ("max_registers", settings.max_registers.as_ref().map(|at| at.span())),
-        ("max_gap", settings.max_gap.as_ref().map(|at| at.span())),
-    ];
-    for (key, span) in spans {
-        if let Some(span) = span {
-            problems.error(span, format!("{key} is for Modbus; a {} meter has no registers", *settings.protocol));
-        }
-    }
-}

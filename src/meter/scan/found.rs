@@ -63,6 +63,8 @@ pub struct Found {
     pub profile: Option<String>,
     /// A register that it lets be read, where its map is not known.
     pub register: Option<String>,
+    /// Further settings that it needs, as lines of TOML.
+    pub also: Vec<String>,
     /// How long it took to answer; zero when it was not asked.
     pub answered_in: Duration,
     /// What a person should know about it.
@@ -80,8 +82,20 @@ impl Found {
             who: Who::default(),
             profile: None,
             register: None,
+            also: Vec::new(),
             answered_in,
             notes: Vec::new(),
+        }
+    }
+}
+
+impl Found {
+    /// Its speed in words; `None` where it has none. IEC 62056-21 does its parity itself, whatever the framing.
+    pub fn at(&self) -> Option<String> {
+        match self.protocol {
+            "modbus-tcp" => None,
+            super::iec62056::NAME => Some(format!("{} Bd", self.speed.baud)),
+            _ => Some(format!("{} {}", self.speed.baud, self.speed.framing)),
         }
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::found::tidy;
-use super::modbus::{Heard, IDENTIFICATION, ask};
+use super::modbus::{Heard, ask};
 use super::{Found, Who};
-use crate::meter::MeterSettings;
+use crate::meter::modbus::{Framing, identify};
+use crate::meter::{MeterError, MeterSettings};
 use crate::os::line::{Line, LineError};
 use crate::setting::{At, Node, Problems, Setting};
 use crate::settings;
-use crate::wire::modbus::{Coding, Content, Register, Table};
+use crate::wire::modbus::{Coding, Content, Level, Register, Table};
 
 /// The wait for an answer of a meter that is there.
 const WAIT: Duration = Duration::from_millis(600);
@@ -66,41 +67,29 @@ fn read(text: &str) -> Result<Vec<Fingerprint>, String> {
 }
 
 /// Completes what is known of a meter that answered; a meter that does not say is left as it is.
-pub(super) async fn modbus(line: &mut Line, tcp: bool, unit: u8, found: &mut Found) -> Result<(), LineError> {
-    let heard = ask(line, tcp, unit, &IDENTIFICATION, WAIT).await?;
-    if let Some(who) = heard.of(unit).and_then(device_identification) {
-        found.who.complete(who);
+pub(super) async fn modbus(line: &mut Line, framing: Framing, unit: u8, found: &mut Found) -> Result<(), LineError> {
+    match identify(line, framing, unit, Level::Basic, WAIT).await {
+        Ok(said) => found.who.complete(names(&said.objects)),
+        Err(MeterError::Line(error)) if error.must_reopen() => return Err(error),
+        // Most meters refuse, and some are silent: nothing is known then.
+        Err(_) => {}
     }
-    if let Some(who) = sunspec(line, tcp, unit).await? {
+    if let Some(who) = sunspec(line, framing, unit).await? {
         found.notes.push("speaks SunSpec, whose registers begin at holding:40000".to_owned());
         found.who.complete(who);
     }
-    fingerprint(line, tcp, unit, found).await
+    fingerprint(line, framing, unit, found).await
 }
 
-/// Reads the objects of an answer to 43/14: maker, product code, version, and the model's name.
-fn device_identification(pdu: &[u8]) -> Option<Who> {
-    let [43, 14, _code, _conformity, _more, _next, count, objects @ ..] = pdu else { return None };
-    let mut who = Who::default();
-    let mut rest = objects;
-    for _ in 0..*count {
-        let [id, length, after @ ..] = rest else { break };
-        let (text, next) = after.split_at_checked(usize::from(*length))?;
-        let text = tidy(text);
-        match id {
-            0 => who.maker = text,
-            1 => who.model = text,
-            2 => who.version = text,
-            _ => {}
-        }
-        rest = next;
-    }
-    (!who.is_nobody()).then_some(who)
+/// Vendor, product code and revision among the objects of a device identification.
+fn names(objects: &[(u8, String)]) -> Who {
+    let text = |id: u8| objects.iter().find(|(object, _)| *object == id).and_then(|(_, text)| tidy(text.as_bytes()));
+    Who { maker: text(0), model: text(1), version: text(2), serial: None }
 }
 
 async fn words(
     line: &mut Line,
-    tcp: bool,
+    framing: Framing,
     unit: u8,
     register: Register,
     count: u16,
@@ -108,7 +97,7 @@ async fn words(
     let [a, b] = register.address.to_be_bytes();
     let [c, d] = count.to_be_bytes();
     let function = register.table.read_function();
-    let heard = ask(line, tcp, unit, &[function, a, b, c, d], WAIT).await?;
+    let heard = ask(line, framing, unit, &[function, a, b, c, d], WAIT).await?;
     Ok(match (heard.of(unit), &heard) {
         (Some([f, _, data @ ..]), _) if *f == function => {
             Some(data.chunks_exact(2).map(|pair| pair.iter().fold(0, |word, b| word << 8 | u16::from(*b))).collect())
@@ -119,13 +108,13 @@ async fn words(
 
 /// The maker, model, version and serial number of the common model (SunSpec model 1), when the
 /// registers from 40000 begin with "SunS".
-async fn sunspec(line: &mut Line, tcp: bool, unit: u8) -> Result<Option<Who>, LineError> {
+async fn sunspec(line: &mut Line, framing: Framing, unit: u8) -> Result<Option<Who>, LineError> {
     const MARK: [u16; 2] = [0x5375, 0x6E53];
     let at = |address| Register { table: Table::Holding, address };
-    if words(line, tcp, unit, at(40_000), 2).await?.as_deref() != Some(&MARK) {
+    if words(line, framing, unit, at(40_000), 2).await?.as_deref() != Some(&MARK) {
         return Ok(None);
     }
-    let block = words(line, tcp, unit, at(40_002), 66).await?;
+    let block = words(line, framing, unit, at(40_002), 66).await?;
     let Some([1, _length, rest @ ..]) = block.as_deref() else { return Ok(None) };
     let text = |from: usize, length: usize| {
         let words = rest.get(from..from + length)?;
@@ -134,7 +123,7 @@ async fn sunspec(line: &mut Line, tcp: bool, unit: u8) -> Result<Option<Who>, Li
     Ok(Some(Who { maker: text(0, 16), model: text(16, 16), version: text(40, 8), serial: text(48, 16) }))
 }
 
-async fn fingerprint(line: &mut Line, tcp: bool, unit: u8, found: &mut Found) -> Result<(), LineError> {
+async fn fingerprint(line: &mut Line, framing: Framing, unit: u8, found: &mut Found) -> Result<(), LineError> {
     let mut read: Vec<(&str, Option<String>)> = Vec::new();
     for print in fingerprints() {
         let (Ok(register), Ok(coding)) = (print.register.parse::<Register>(), print.r#type.parse::<Coding>()) else {
@@ -144,7 +133,7 @@ async fn fingerprint(line: &mut Line, tcp: bool, unit: u8, found: &mut Found) ->
         let value = match known {
             Some(value) => value,
             None => {
-                let words = words(line, tcp, unit, register, coding.registers()).await?;
+                let words = words(line, framing, unit, register, coding.registers()).await?;
                 let content = words.and_then(|words| coding.decode(&words));
                 let value = content.and_then(text);
                 read.push((print.register.as_str(), value.clone()));
@@ -199,14 +188,11 @@ mod tests {
     }
 
     #[test]
-    fn a_device_identification_is_taken_apart_and_a_torn_one_is_none() {
-        let pdu = [&[43, 14, 1, 1, 0, 0, 3][..], &[0, 3], b"ABB", &[1, 3], b"B23", &[2, 1], b"2"].concat();
-        let who = device_identification(&pdu).unwrap();
+    fn a_device_identification_gives_maker_model_and_version() {
+        let object = |id, text: &str| (id, text.to_owned());
+        let who = names(&[object(0, "ABB"), object(2, "2\0"), object(1, "B23"), object(4, "x")]);
         assert_eq!(who.to_string(), "ABB B23 version 2");
-        for end in 0..pdu.len() {
-            let _ = device_identification(&pdu[..end]);
-        }
-        assert_eq!(device_identification(&[0xAB, 1]), None);
+        assert!(names(&[]).is_nobody());
     }
 
     #[test]

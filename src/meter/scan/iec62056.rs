@@ -6,7 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::found::tidy;
-use super::{Address, Bench, Depth, Found, Pass, Probe, Step, Wish, Work};
+use super::{Address, Bench, Depth, Found, More, Pass, Probe, Step, Wish, Work};
+use crate::meter::iec62056::character;
 use crate::os::line::{Endpoint, Framing, LineError, Speed};
 use crate::wire::iec62056::data::{self, Line};
 use crate::wire::iec62056::{
@@ -26,6 +27,17 @@ const PAUSE: Duration = Duration::from_millis(700);
 const LONGEST_NAME: Duration = Duration::from_secs(3);
 /// A readout is not waited for longer.
 const LONGEST_READOUT: Duration = Duration::from_secs(90);
+/// What a sign-on may take besides the wait for its answer.
+const SETTLING: Duration = Duration::from_millis(500);
+/// Rates that ports of meters are fixed to, the commonest first.
+const FIXED: &[u32] = &[9600, 4800];
+/// What only a thorough scan tries besides.
+const RARELY_FIXED: &[u32] = &[9600, 4800, 2400, 19_200, 1200, 600];
+/// NULs that wake a battery meter: 2.2 s at 300 Bd (clause 5: 2.1 s to 2.3 s), and the pause after them.
+const WAKE_UP_CHARACTERS: usize = 66;
+const WAKE_UP_PAUSE: Duration = Duration::from_millis(1600);
+/// What both take.
+const WAKE_UP_TIME: Duration = Duration::from_millis(3900);
 /// After this a meter listens for a sign-on again.
 const REST: Duration = Duration::from_millis(2000);
 /// So many bytes that are no identification are more than noise.
@@ -33,16 +45,47 @@ const CROWD: usize = 5;
 /// Ids under which meters put the address of this protocol, and their serial number.
 const ADDRESS_IDS: [&str; 4] = ["0.0.0", "C.1.0", "0.0", "C.1"];
 
-fn steps(wish: &Wish, _endpoint: &Endpoint) -> Vec<Step> {
+fn steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
     let named: Vec<Address> = wish.addresses.iter().filter(|address| is_ours(address, wish)).cloned().collect();
     if named.is_empty() && !wish.addresses.is_empty() {
         return Vec::new();
     }
-    let addresses = if named.is_empty() { vec![Address::Text(String::new())] } else { named };
-    let each = (REACTION + Duration::from_millis(500)) * if wish.depth == Depth::Quick { 1 } else { 2 };
-    let estimate = each * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
-    let speed = Speed { baud: SIGN_ON_BAUD, framing: Framing::EIGHT_N_ONE };
-    vec![Step { probe: &PROBE, speed, addresses, wait: REACTION, pass: Pass::SignOn, secondary: false, estimate }]
+    let alone = !named.is_empty();
+    let addresses = if alone { named } else { vec![Address::Text(String::new())] };
+    let step = |baud: u32, more: More, pass: Pass| {
+        let speed = Speed { baud, framing: Framing::EIGHT_N_ONE };
+        let once = REACTION + SETTLING + if more == More::WakeUp { WAKE_UP_TIME } else { Duration::ZERO };
+        let attempts = u32::try_from(parities(wish.depth, more).len()).unwrap_or(1);
+        let estimate = once * attempts * u32::try_from(addresses.len()).unwrap_or(u32::MAX);
+        Step { probe: &PROBE, speed, addresses: addresses.clone(), wait: REACTION, pass, more, estimate }
+    };
+    if matches!(endpoint, Endpoint::Tcp(_)) {
+        // The serial server has a speed of its own.
+        return vec![step(SIGN_ON_BAUD, More::Nothing, Pass::SignOn)];
+    }
+    let mut given = wish.bauds.clone();
+    given.retain(|baud| character(*baud).is_some());
+    let (first, rarer): (Vec<u32>, &[u32]) = match (wish.bauds.is_empty(), wish.depth) {
+        (false, _) => (given, &[]),
+        (true, Depth::Quick) => (vec![SIGN_ON_BAUD], &[]),
+        (true, Depth::Usual) if alone => (vec![SIGN_ON_BAUD], &[]),
+        (true, Depth::Usual) => (vec![SIGN_ON_BAUD], FIXED),
+        (true, Depth::Thorough) => (vec![SIGN_ON_BAUD], RARELY_FIXED),
+    };
+    let wakes = wish.depth != Depth::Quick && first.contains(&SIGN_ON_BAUD);
+    let mut steps: Vec<Step> = first.iter().map(|baud| step(*baud, More::Nothing, Pass::SignOn)).collect();
+    steps.extend(wakes.then(|| step(SIGN_ON_BAUD, More::WakeUp, Pass::Rarer)));
+    steps.extend(rarer.iter().map(|baud| step(*baud, More::Nothing, Pass::Rarer)));
+    steps
+}
+
+/// How a sign-on carries parity, one attempt after the other.
+const fn parities(depth: Depth, more: More) -> &'static [Parity] {
+    match (depth, more) {
+        // A wake-up takes its time, and the standard's parity is the likeliest.
+        (Depth::Quick, _) | (_, More::WakeUp) => &[Parity::Even],
+        _ => &[Parity::Even, Parity::Absent],
+    }
 }
 
 /// Small numbers are units of a bus, unless nothing else is looked for.
@@ -62,11 +105,13 @@ async fn search(step: &Step, bench: &mut Bench<'_>) -> Result<(), LineError> {
     for (number, address) in step.addresses.iter().enumerate() {
         let text = address.to_string();
         let whom = if text.is_empty() { "any meter".to_owned() } else { format!("address {text}") };
-        bench.progress(number, step.addresses.len(), format!("{} sign-on, {whom}", NAME));
+        let how = if step.more == More::WakeUp { "wake-up and sign-on" } else { "sign-on" };
+        bench.progress(number, step.addresses.len(), format!("{NAME} {} {how}, {whom}", step.speed.baud));
+        if bench.found.iter().any(|f| f.protocol == NAME && f.address.as_ref() == Some(address)) {
+            continue;
+        }
         let mut garbled = 0;
-        let attempts: &[Parity] =
-            if bench.depth == Depth::Quick { &[Parity::Even] } else { &[Parity::Even, Parity::Absent] };
-        for parity in attempts {
+        for parity in parities(bench.depth, step.more) {
             match sign_on(step, bench, &text, *parity).await? {
                 Answer::Meter(mut found) => {
                     // The rate may have been missed on a busy machine; once more, then it stays.
@@ -100,6 +145,9 @@ enum Answer {
 
 async fn sign_on(step: &Step, bench: &mut Bench<'_>, address: &str, parity: Parity) -> Result<Answer, LineError> {
     bench.line.set_speed(step.speed)?;
+    if step.more == More::WakeUp {
+        wake(bench).await?;
+    }
     bench.line.discard_waiting().await?;
     let request = Message::Request { address: address.to_owned() };
     send(bench, &request, parity).await?;
@@ -117,6 +165,14 @@ async fn sign_on(step: &Step, bench: &mut Bench<'_>, address: &str, parity: Pari
     let mut found = Found::new(NAME, step.speed, own, asked.elapsed());
     found.who.maker = tidy(ident.manufacturer.as_bytes());
     found.who.model = tidy(ident.model.as_bytes());
+    if step.more == More::WakeUp {
+        found.also.push("wake_up = true".to_owned());
+        found.notes.push("it answers only after a wake-up: a battery meter, read it seldom".to_owned());
+    }
+    if step.speed.baud != SIGN_ON_BAUD {
+        found.also.push(format!("sign_on_baud = {}", step.speed.baud));
+        found.notes.push(format!("it signs on at {} Bd, not at 300", step.speed.baud));
+    }
     decoder.expect(heard);
     bench.progress(1, 2, format!("{} readout of {}", NAME, found.who));
     match readout(bench, &mut decoder, &ident, heard).await? {
@@ -130,6 +186,13 @@ async fn sign_on(step: &Step, bench: &mut Bench<'_>, address: &str, parity: Pari
     Ok(Answer::Meter(Box::new(found)))
 }
 
+/// Wakes a battery meter (clause 5): NULs for 2.2 s, then a pause.
+async fn wake(bench: &mut Bench<'_>) -> Result<(), LineError> {
+    bench.line.send(&[0; WAKE_UP_CHARACTERS]).await?;
+    sleep(WAKE_UP_PAUSE).await;
+    Ok(())
+}
+
 /// Chooses the data readout and waits for its block.
 async fn readout(
     bench: &mut Bench<'_>,
@@ -140,13 +203,15 @@ async fn readout(
     let baud = match ident.mode() {
         Mode::B(baud) => baud,
         Mode::C(baud) => {
-            let baud = if bench.line.is_tcp() { SIGN_ON_BAUD } else { baud };
-            let z = if baud == SIGN_ON_BAUD { '0' } else { ident.baud };
+            // A serial server can't change its rate, and who signs on at another rate keeps to it.
+            let first = bench.line.speed().baud;
+            let baud = if bench.line.is_tcp() || first != SIGN_ON_BAUD { first } else { baud };
+            let z = character(baud).unwrap_or('0');
             sleep(Duration::from_millis(if ident.reacts_fast() { 90 } else { 220 })).await;
             send(bench, &Message::OptionSelect(OptionSelect { protocol: '0', baud: z, mode: '0' }), parity).await?;
             baud
         }
-        Mode::A | Mode::Reserved => SIGN_ON_BAUD,
+        Mode::A | Mode::Reserved => bench.line.speed().baud,
     };
     bench.line.set_speed(Speed { baud, framing: Framing::EIGHT_N_ONE })?;
     let block = |message| if let Message::Block(body) = message { Some(body) } else { None };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::found::tidy;
-use super::{Address, Bench, Depth, Found, Pass, Probe, Step, Wish, Work};
+use super::{Address, Bench, Depth, Found, More, Pass, Probe, Step, Wish, Work};
 use crate::meter::MeterError;
 use crate::meter::mbus::{Secondary, identify, search as search_secondary};
 use crate::os::line::{Endpoint, LineError, Speed};
@@ -47,7 +47,8 @@ fn steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
             u32::try_from(addresses.len()).unwrap_or(u32::MAX) + u32::from(pass == Pass::SignOn && secondary);
         let addresses = addresses.into_iter().map(|n| Address::Number(n.into())).collect();
         let estimate = (wait + speed.time_of(17)) * requests;
-        Step { probe: &PROBE, speed, addresses, wait, pass, secondary: pass == Pass::SignOn && secondary, estimate }
+        let more = if pass == Pass::SignOn && secondary { More::Secondary } else { More::Nothing };
+        Step { probe: &PROBE, speed, addresses, wait, pass, more, estimate }
     };
     let first = |speed: &Speed| {
         step(*speed, if named.is_empty() { (0..=COMMON_LAST).collect() } else { named.clone() }, Pass::SignOn)
@@ -91,11 +92,15 @@ async fn search(step: &Step, bench: &mut Bench<'_>) -> Result<(), LineError> {
                     .notes
                     .push("has the primary address 0 of a new meter; it is asked by its secondary address".to_owned());
             }
-            bench.add(found);
+            // A meter that finds out the rate by itself answers at several.
+            let known = |f: &Found| f.protocol == NAME && f.who == found.who;
+            if !bench.found.iter().any(known) {
+                bench.add(found);
+            }
         }
     }
     // Addresses that a person wished for are all that is asked.
-    if step.secondary { by_secondary(step, bench, &what).await } else { Ok(()) }
+    if step.more == More::Secondary { by_secondary(step, bench, &what).await } else { Ok(()) }
 }
 
 /// Adds the meters that have no primary address of their own.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
 use crate::meter::Address;
-use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Parity, Speed};
+use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Speed};
 
 mod found;
 #[expect(unreachable_pub, reason = "settings! makes public structs; fingerprints are read in here only")]
@@ -29,7 +29,7 @@ pub use found::{Found, Who};
 pub use proposal::{Known, Place, Proposal, configuration};
 
 /// Every way to find meters, in the order in which they are tried.
-pub const PROBES: &[Probe] = &[push::PROBE, modbus::TCP, modbus::RTU, iec62056::PROBE, mbus::PROBE];
+pub const PROBES: &[Probe] = &[push::PROBE, modbus::TCP, modbus::RTU, modbus::ASCII, iec62056::PROBE, mbus::PROBE];
 
 /// A way to find the meters of one protocol.
 pub struct Probe {
@@ -88,17 +88,23 @@ impl Wish {
         self.protocols.is_empty() || self.protocols.iter().any(named)
     }
 
+    /// Whether it names speeds itself.
+    const fn has_speed(&self) -> bool {
+        !self.bauds.is_empty() || self.framing.is_some()
+    }
+
     /// The speeds to try: those wished for, else `usual`.
     fn speeds(&self, usual: &[(u32, &str)]) -> Vec<Speed> {
         let usual = usual.iter().filter_map(|(baud, text)| Some((*baud, Framing::parse(text)?)));
         let mut speeds: Vec<Speed> = Vec::new();
+        // At a speed that is not usual: the framings of the two commonest ones.
+        let mut commonest: Vec<Framing> = usual.clone().take(2).map(|(_, framing)| framing).collect();
+        commonest.dedup();
         let framings = |baud: u32| -> Vec<Framing> {
             let of_usual: Vec<Framing> = usual.clone().filter(|(b, _)| *b == baud).map(|(_, f)| f).collect();
             match self.framing {
                 Some(framing) => vec![framing],
-                None if of_usual.is_empty() => {
-                    vec![Framing::EIGHT_N_ONE, Framing { parity: Parity::Even, ..Framing::EIGHT_N_ONE }]
-                }
+                None if of_usual.is_empty() => commonest.clone(),
                 None => of_usual,
             }
         };
@@ -137,6 +143,8 @@ enum Pass {
     Common,
     /// Protocols that need one request only.
     SignOn,
+    /// The same by rarer ways; left out where that has found a meter.
+    Rarer,
     /// All the rest; left out where a speed is known that meters answer at.
     Sweep,
 }
@@ -150,10 +158,35 @@ pub struct Step {
     /// The wait for an answer.
     wait: Duration,
     pass: Pass,
-    /// Whether a search by secondary addresses ends it.
-    secondary: bool,
+    /// What it does besides.
+    more: More,
     /// What it takes when nobody answers.
     pub estimate: Duration,
+}
+
+/// What a step does besides asking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum More {
+    Nothing,
+    /// It ends with a search by secondary addresses.
+    Secondary,
+    /// It begins with a wake-up.
+    WakeUp,
+}
+
+impl Step {
+    /// How it asks, in a few words.
+    fn how(&self) -> String {
+        let Speed { baud, framing } = self.speed;
+        match (self.probe.name, self.more) {
+            (name, _) if name == push::PROBE.name => "by listening".to_owned(),
+            (name, _) if name == modbus::TCP.name => format!("{} units", self.addresses.len()),
+            (name, More::WakeUp) if name == iec62056::NAME => format!("{baud} after a wake-up"),
+            (name, _) if name == iec62056::NAME => baud.to_string(),
+            _ if self.pass == Pass::Sweep => format!("{baud} {framing} (all addresses)"),
+            _ => format!("{baud} {framing}"),
+        }
+    }
 }
 
 /// What happens during a scan.
@@ -165,6 +198,8 @@ pub enum Event {
     Found(Box<Found>),
     /// Something that a person should know.
     Warning(String),
+    /// A probe was tried to its end in this way.
+    Tried(&'static str, String),
 }
 
 /// How a scan ended.
@@ -218,7 +253,7 @@ pub async fn run(
         };
         for step in steps {
             bench.present = step.estimate;
-            if !bench.is_needless(step) {
+            if !bench.is_needless(step) && !modbus::is_for_nothing(step, &bench) {
                 // A server of another protocol may have lost its place in the stream.
                 if bench.line.is_tcp() && bench.over > Duration::ZERO {
                     bench.reopen().await?;
@@ -227,6 +262,7 @@ pub async fn run(
                     Ok(()) | Err(LineError::Silent(_)) => {}
                     Err(error) => bench.survive(error).await?,
                 }
+                (bench.tell)(Event::Tried(step.probe.name, step.how()));
             }
             bench.over += step.estimate;
         }
@@ -266,8 +302,12 @@ impl Bench<'_> {
         let here = self.found.iter().filter(of_probe).any(|f| f.speed == step.speed);
         // Nor has a Modbus TCP server.
         let server = modbus::TCP.protocols;
+        // Nor does a bus of RTU meters carry ASCII.
+        let in_hex = step.probe.protocols == modbus::ASCII.protocols;
+        let in_bytes = in_hex && self.found.iter().any(|f| modbus::RTU.protocols.contains(&f.protocol));
         let served = step.probe.protocols != server && self.found.iter().any(|f| server.contains(&f.protocol));
-        pushed || served || (step.pass == Pass::Sweep && elsewhere && !here)
+        let seldom = step.pass == Pass::Rarer && (here || elsewhere);
+        pushed || served || in_bytes || seldom || (step.pass == Pass::Sweep && elsewhere && !here)
     }
 
     /// Whether this meter was found before; two framings of one speed are one.
@@ -275,6 +315,12 @@ impl Bench<'_> {
         let same =
             |f: &Found| f.protocol == protocol && f.address.as_ref() == Some(address) && f.speed.baud == speed.baud;
         self.found.iter().any(same)
+    }
+
+    /// Whether a meter with this address said the same of itself at another speed.
+    fn has_elsewhere(&self, found: &Found) -> bool {
+        let same = |f: &Found| f.protocol == found.protocol && f.address == found.address && f.who == found.who;
+        !found.who.is_nobody() && self.found.iter().any(same)
     }
 
     async fn reopen(&mut self) -> Result<(), LineError> {

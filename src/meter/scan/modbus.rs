@@ -3,17 +3,25 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::{Address, Bench, Depth, Found, Pass, Probe, Step, Wish, Work, identify};
+use super::{Address, Bench, Depth, Found, More, Pass, Probe, Step, Wish, Work, identify};
+use crate::meter::modbus::Framing;
 use crate::os::line::{Endpoint, Line, LineError, Speed};
-use crate::wire::modbus::{rtu, tcp};
+use crate::wire::modbus::ascii;
+
+mod ask;
+
+pub(super) use ask::{Heard, ask};
 
 pub(super) const RTU: Probe = Probe { name: ON_LINE, protocols: &[ON_LINE], steps: rtu_steps, run };
+
+pub(super) const ASCII: Probe = Probe { name: IN_HEX, protocols: &[IN_HEX], steps: ascii_steps, run };
 
 pub(super) const TCP: Probe = Probe { name: OVER_TCP, protocols: &[OVER_TCP], steps: tcp_steps, run };
 
 const ON_LINE: &str = "modbus-rtu";
+const IN_HEX: &str = "modbus-ascii";
 const OVER_TCP: &str = "modbus-tcp";
 
 /// The speeds meters are delivered with, the commonest first.
@@ -34,6 +42,14 @@ const USUAL: &[(u32, &str)] = &[
 /// What only a thorough scan tries.
 const RARE: &[(u32, &str)] =
     &[(1200, "8N1"), (1200, "8E1"), (9600, "8O1"), (19_200, "8O1"), (57_600, "8E1"), (115_200, "8E1"), (600, "8N1")];
+/// ASCII meters come with seven bits, as the standard has it, or with eight.
+const USUAL_ASCII: &[(u32, &str)] =
+    &[(9600, "7E1"), (9600, "8N1"), (19_200, "7E1"), (19_200, "8N1"), (4800, "7E1"), (2400, "7E1"), (38_400, "7E1")];
+/// What only a thorough scan tries.
+const RARE_ASCII: &[(u32, &str)] =
+    &[(4800, "8N1"), (2400, "8N1"), (38_400, "8N1"), (1200, "7E1"), (9600, "7O1"), (115_200, "8N1"), (57_600, "7E1")];
+/// Why a meter may answer at a second speed, where it is not shown again.
+const SPEEDLESS: &str = "the same meters answer at several speeds: this port has no speed of its own (USB, pseudo-terminal), else two meters of one make have the same address; each is shown at the first";
 /// How many of the usual speeds a quick scan tries, and at how many every unit is asked.
 const FIRST_SPEEDS: usize = 4;
 
@@ -43,37 +59,47 @@ const COMMON_UNITS: u8 = 16;
 
 /// What a question for one register and its answer take on the line, in characters.
 const QUESTION: usize = 8;
-/// The silence after which bytes that came are all there is.
-const PIECES: Duration = Duration::from_millis(30);
 /// The second, patient wait after something garbled.
 const PATIENT: Duration = Duration::from_secs(1);
 /// Read holding register 0.
 pub(super) const HOLDING_0: [u8; 5] = [3, 0, 0, 0, 1];
 /// Read input register 0.
 const INPUT_0: [u8; 5] = [4, 0, 0, 0, 1];
-/// Read the device identification, basic (function 43/14).
-pub(super) const IDENTIFICATION: [u8; 4] = [43, 14, 1, 0];
 /// So many units in a row that answer make it likely that the device does not look at the unit.
 const ANY_UNIT: usize = 8;
 /// So many units without any answer make it likely that a TCP server is none of Modbus TCP.
 const STRANGER: usize = 4;
 
 fn rtu_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
+    let swept = if wish.depth == Depth::Usual && !wish.has_speed() { FIRST_SPEEDS } else { usize::MAX };
+    line_steps(&RTU, wish, endpoint, swept)
+}
+
+/// ASCII is rare: all units are asked only where one answered, or where a person asks for it by name.
+fn ascii_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
+    let named = wish.protocols.iter().any(|protocol| protocol == IN_HEX);
+    line_steps(&ASCII, wish, endpoint, if named { usize::MAX } else { 0 })
+}
+
+/// Steps on a line; every unit is asked at the first `swept` speeds.
+fn line_steps(probe: &'static Probe, wish: &Wish, endpoint: &Endpoint, swept: usize) -> Vec<Step> {
+    let (usual, rare) = if probe.name == IN_HEX { (USUAL_ASCII, RARE_ASCII) } else { (USUAL, RARE) };
+    let question = if probe.name == IN_HEX { ascii::length(QUESTION - 3) } else { QUESTION };
     let wait = |usual: u64| match wish.depth {
         // The second question's wait hears a late answer to the first.
         Depth::Thorough => Duration::from_millis(450),
         Depth::Quick | Depth::Usual => Duration::from_millis(usual),
     };
     let step = |speed: Speed, units: Vec<u8>, wait: Duration, pass: Pass| {
-        let each = wait + speed.time_of(2 * QUESTION + 7) + Duration::from_millis(3);
+        let each = wait + speed.time_of(2 * question + 7) + Duration::from_millis(3);
         let count = u32::try_from(units.len()).unwrap_or(u32::MAX);
         let questions = if wish.depth == Depth::Thorough { 2 } else { 1 };
         let addresses = units.into_iter().map(|unit| Address::Number(unit.into())).collect();
-        Step { probe: &RTU, speed, addresses, wait, pass, secondary: false, estimate: each * count * questions }
+        Step { probe, speed, addresses, wait, pass, more: More::Nothing, estimate: each * count * questions }
     };
-    let mut speeds = wish.speeds(USUAL);
-    if wish.depth == Depth::Thorough && wish.bauds.is_empty() && wish.framing.is_none() {
-        speeds.extend(wish.speeds(RARE));
+    let mut speeds = wish.speeds(usual);
+    if wish.depth == Depth::Thorough && !wish.has_speed() {
+        speeds.extend(wish.speeds(rare));
     }
     if matches!(endpoint, Endpoint::Tcp(_)) {
         // The serial server has a speed of its own.
@@ -86,17 +112,11 @@ fn rtu_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
             false => speeds.iter().map(|speed| step(*speed, named.clone(), wait(300), Pass::Common)).collect(),
         };
     }
-    let given = !wish.bauds.is_empty() || wish.framing.is_some();
-    if wish.depth == Depth::Quick && !given {
+    if wish.depth == Depth::Quick && !wish.has_speed() {
         speeds.truncate(FIRST_SPEEDS);
     }
     let common = |speed: &Speed| step(*speed, (1..=COMMON_UNITS).chain([LAST_UNIT]).collect(), wait(250), Pass::Common);
     let rest = |speed: &Speed| step(*speed, (COMMON_UNITS + 1..LAST_UNIT).collect(), wait(150), Pass::Sweep);
-    let swept = match wish.depth {
-        Depth::Quick => 0,
-        Depth::Usual if !given => FIRST_SPEEDS,
-        Depth::Usual | Depth::Thorough => speeds.len(),
-    };
     // The other speeds are swept only where a meter answered; that is not part of the estimate.
     let sweeps = speeds.iter().enumerate().map(|(n, speed)| {
         let mut step = rest(speed);
@@ -116,7 +136,7 @@ fn tcp_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
         let estimate = wait * u32::try_from(units.len()).unwrap_or(u32::MAX);
         let addresses = units.into_iter().map(|unit| Address::Number(unit.into())).collect();
         let speed = Speed { baud: 9600, framing: crate::os::line::Framing::EIGHT_N_ONE };
-        Step { probe: &TCP, speed, addresses, wait, pass, secondary: false, estimate }
+        Step { probe: &TCP, speed, addresses, wait, pass, more: More::Nothing, estimate }
     };
     let named = wish.numbers(u8::MAX);
     match (wish.addresses.is_empty(), wish.depth) {
@@ -130,35 +150,12 @@ fn tcp_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
     }
 }
 
-/// What came after a question.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
-    Nothing,
-    /// Bytes that are no answer.
-    Noise(usize),
-    /// Answers with their units; over RTU also the late one of a unit asked before.
-    Answers(Vec<(u8, Vec<u8>)>),
-}
-
-impl Heard {
-    /// The answer of one unit.
-    pub(super) fn of(&self, unit: u8) -> Option<&[u8]> {
-        match self {
-            Self::Answers(answers) => answers.iter().find(|(from, _)| *from == unit).map(|(_, pdu)| pdu.as_slice()),
-            Self::Nothing | Self::Noise(_) => None,
-        }
-    }
-}
-
 fn run<'a>(step: &'a Step, bench: &'a mut Bench<'_>) -> Work<'a> {
     Box::pin(search(step, bench))
 }
 
 async fn search(step: &Step, bench: &mut Bench<'_>) -> Result<(), LineError> {
     let tcp = step.probe.name == OVER_TCP;
-    if step.pass == Pass::Sweep && step.estimate.is_zero() && !heard_at(step, bench) {
-        return Ok(());
-    }
     bench.line.set_speed(step.speed)?;
     let (mut in_a_row, mut answered) = (0, false);
     for (number, address) in step.addresses.iter().enumerate() {
@@ -187,9 +184,19 @@ async fn search(step: &Step, bench: &mut Bench<'_>) -> Result<(), LineError> {
     Ok(())
 }
 
-/// Whether a meter was found at the speed of the step.
-fn heard_at(step: &Step, bench: &Bench<'_>) -> bool {
-    bench.found.iter().any(|f| f.protocol == step.probe.name && f.speed == step.speed)
+/// How the step's protocol frames.
+fn framing(step: &Step) -> Framing {
+    match step.probe.name {
+        IN_HEX => Framing::Ascii,
+        OVER_TCP => Framing::Tcp,
+        _ => Framing::Rtu,
+    }
+}
+
+/// Whether it asks all units at a speed that is worth it only where a meter answered, and none did.
+pub(super) fn is_for_nothing(step: &Step, bench: &Bench<'_>) -> bool {
+    let heard = || bench.found.iter().any(|f| f.protocol == step.probe.name && f.speed == step.speed);
+    step.pass == Pass::Sweep && step.estimate.is_zero() && !heard()
 }
 
 fn all_the_same(bench: &Bench<'_>) -> bool {
@@ -209,13 +216,14 @@ fn keep_one(bench: &mut Bench<'_>, last: u8) {
 
 /// Asks one unit, and who it is when it answers; tells whether anybody said anything.
 async fn one(step: &Step, bench: &mut Bench<'_>, unit: u8) -> Result<bool, LineError> {
-    let tcp = step.probe.name == OVER_TCP;
+    let framing = framing(step);
+    let tcp = framing == Framing::Tcp;
     let asked = Instant::now();
-    let mut heard = ask(&mut bench.line, tcp, unit, &HOLDING_0, step.wait).await?;
+    let mut heard = ask(&mut bench.line, framing, unit, &HOLDING_0, step.wait).await?;
     if let Heard::Noise(bytes) = heard {
         // Perhaps the late answer of the unit before ran into this question.
-        bench.line.wait_for_silence(PIECES * 2, PATIENT).await?;
-        heard = ask(&mut bench.line, tcp, unit, &HOLDING_0, PATIENT).await?;
+        bench.line.wait_for_silence(ask::PIECES * 2, PATIENT).await?;
+        heard = ask(&mut bench.line, framing, unit, &HOLDING_0, PATIENT).await?;
         if let Heard::Noise(again) = heard {
             bench.warn(format!(
                 "garbled answers at {} {} unit {unit} ({bytes} and {again} bytes): two meters with this address, a second master, or missing termination",
@@ -224,7 +232,7 @@ async fn one(step: &Step, bench: &mut Bench<'_>, unit: u8) -> Result<bool, LineE
         }
     }
     if heard == Heard::Nothing && bench.depth == Depth::Thorough {
-        heard = ask(&mut bench.line, tcp, unit, &INPUT_0, step.wait).await?;
+        heard = ask(&mut bench.line, framing, unit, &INPUT_0, step.wait).await?;
     }
     let answered_in = asked.elapsed();
     let Heard::Answers(answers) = heard else { return Ok(heard != Heard::Nothing) };
@@ -236,12 +244,16 @@ async fn one(step: &Step, bench: &mut Bench<'_>, unit: u8) -> Result<bool, LineE
         }
         let mut found = Found::new(step.probe.name, step.speed, Some(address), answered_in);
         let asked = async {
-            found.register = register_of(&mut bench.line, tcp, from, &pdu).await?;
-            identify::modbus(&mut bench.line, tcp, from, &mut found).await
+            found.register = register_of(&mut bench.line, framing, from, &pdu).await?;
+            identify::modbus(&mut bench.line, framing, from, &mut found).await
         };
         let asked = asked.await;
         // A server that hangs up on a question is a meter all the same.
-        bench.add(found);
+        if bench.has_elsewhere(&found) {
+            bench.warn(SPEEDLESS.to_owned());
+        } else {
+            bench.add(found);
+        }
         asked?;
     }
     Ok(true)
@@ -253,181 +265,22 @@ fn is_gateways(pdu: &[u8], tcp: bool) -> bool {
 }
 
 /// A register that can be read, by the answer to the question for holding register 0.
-async fn register_of(line: &mut Line, tcp: bool, unit: u8, pdu: &[u8]) -> Result<Option<String>, LineError> {
+async fn register_of(line: &mut Line, framing: Framing, unit: u8, pdu: &[u8]) -> Result<Option<String>, LineError> {
     match pdu.first() {
         Some(3) => return Ok(Some("holding:0".to_owned())),
         Some(4) => return Ok(Some("input:0".to_owned())),
         _ => {}
     }
-    let heard = ask(line, tcp, unit, &INPUT_0, PATIENT).await?;
+    let heard = ask(line, framing, unit, &INPUT_0, PATIENT).await?;
     Ok(heard.of(unit).filter(|pdu| pdu.first() == Some(&4)).map(|_| "input:0".to_owned()))
-}
-
-/// Sends a reading PDU and waits `wait` for the first byte of an answer.
-pub(super) async fn ask(line: &mut Line, tcp: bool, unit: u8, pdu: &[u8], wait: Duration) -> Result<Heard, LineError> {
-    line.discard_waiting().await?;
-    if tcp { ask_tcp(line, unit, pdu, wait).await } else { ask_rtu(line, unit, pdu, wait).await }
-}
-
-async fn ask_rtu(line: &mut Line, unit: u8, pdu: &[u8], wait: Duration) -> Result<Heard, LineError> {
-    // 3.5 characters of silence before a question, rounded up.
-    let gap = line.speed().time_of(4).max(Duration::from_millis(2));
-    sleep_until(line.last_byte() + gap).await;
-    let mut sent = Vec::new();
-    rtu::encode(unit, pdu, &mut sent);
-    line.send(&sent).await?;
-    let mut bytes = Vec::new();
-    let mut until = line.last_byte() + wait;
-    // An answer at 300 characters a second must not be cut.
-    let longest = Instant::now() + wait + Duration::from_secs(2);
-    let pause = PIECES + line.speed().time_of(4);
-    let mut piece = [0; 256];
-    while bytes.len() < 1024 {
-        match line.receive(&mut piece, until.min(longest)).await {
-            Ok(count) => bytes.extend(piece.iter().take(count)),
-            Err(LineError::Silent(_)) => break,
-            Err(error) => return Err(error),
-        }
-        if bytes.starts_with(&sent) {
-            // The adapter hears itself; the wait begins anew.
-            bytes.drain(..sent.len());
-            until = line.last_byte() + wait;
-            continue;
-        }
-        if let Heard::Answers(answers) = answers_in(&bytes, pdu)
-            && answers.iter().any(|(from, _)| *from == unit)
-        {
-            return Ok(Heard::Answers(answers));
-        }
-        until = line.last_byte() + pause.max(if bytes.is_empty() { wait } else { pause });
-    }
-    Ok(answers_in(&bytes, pdu))
-}
-
-/// The answers among the bytes: frames whose check is right and whose function is the one asked for.
-fn answers_in(bytes: &[u8], asked: &[u8]) -> Heard {
-    const SHORTEST: usize = 5;
-    let mut answers = Vec::new();
-    let mut at = 0;
-    while at + SHORTEST <= bytes.len() {
-        let rest = bytes.get(at..).unwrap_or_default();
-        let frame = ends(rest, asked).find_map(|end| {
-            let (unit, pdu) = rtu::decode(rest.get(..end)?).ok()?;
-            fits(pdu, asked).then(|| (at + end, unit, pdu.to_vec()))
-        });
-        match frame {
-            Some((end, unit, pdu)) => {
-                answers.push((unit, pdu));
-                at = end;
-            }
-            None => at += 1,
-        }
-    }
-    match (answers.is_empty(), bytes.len()) {
-        (false, _) => Heard::Answers(answers),
-        (true, 0) => Heard::Nothing,
-        (true, bytes) => Heard::Noise(bytes),
-    }
-}
-
-/// Where a frame that begins like this may end, as far as its function tells.
-fn ends(bytes: &[u8], asked: &[u8]) -> std::ops::RangeInclusive<usize> {
-    let wanted = asked.first().copied().unwrap_or(0);
-    match *bytes {
-        [_, function, ..] if function == wanted | 0x80 => 5..=5,
-        [_, 0x83 | 0x84, ..] if matches!(wanted, 3 | 4) => 5..=5,
-        [_, 3 | 4, count, ..] if matches!(wanted, 3 | 4) => 5 + usize::from(count)..=5 + usize::from(count),
-        [_, 43, 14, ..] if wanted == 43 => 9..=bytes.len().min(256),
-        #[expect(clippy::reversed_empty_ranges, reason = "there is no such place")]
-        _ => 1..=0,
-    }
-}
-
-/// Whether an answer has the form that the question asks for; one from the other table may be late.
-fn fits(pdu: &[u8], asked: &[u8]) -> bool {
-    match (pdu, asked) {
-        ([function, _code], [wanted, ..]) if *function == wanted | 0x80 => true,
-        ([0x83 | 0x84, _code], [3 | 4, ..]) => true,
-        ([3 | 4, count, data @ ..], [3 | 4, _, _, high, low]) => {
-            let bytes = 2 * usize::from(u16::from_be_bytes([*high, *low]));
-            usize::from(*count) == bytes && data.len() == bytes
-        }
-        ([43, 14, _, _, more @ ..], [43, 14, ..]) => more.len() >= 3,
-        _ => false,
-    }
-}
-
-async fn ask_tcp(line: &mut Line, unit: u8, pdu: &[u8], wait: Duration) -> Result<Heard, LineError> {
-    let header = tcp::Header { transaction: line.next_number(), unit };
-    let mut sent = Vec::new();
-    tcp::encode(header, pdu, &mut sent);
-    line.send(&sent).await?;
-    let until = Instant::now() + wait;
-    let mut decoder = tcp::Decoder::default();
-    let (mut piece, mut bytes) = ([0; 256], 0);
-    loop {
-        match line.receive(&mut piece, until).await {
-            Ok(count) => {
-                bytes += count;
-                decoder.push(piece.get(..count).unwrap_or_default());
-            }
-            Err(LineError::Silent(_)) if bytes == 0 => return Ok(Heard::Nothing),
-            Err(LineError::Silent(_)) => return Ok(Heard::Noise(bytes)),
-            Err(error) => return Err(error),
-        }
-        while let Some(next) = decoder.next() {
-            match next {
-                Ok((theirs, answer)) if theirs.transaction == header.transaction && fits(&answer, pdu) => {
-                    return Ok(Heard::Answers(vec![(unit, answer)]));
-                }
-                Ok(_) => {}
-                Err(_) => return Ok(Heard::Noise(bytes)),
-            }
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn frame(unit: u8, pdu: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
-        rtu::encode(unit, pdu, &mut out);
-        out
-    }
-
-    #[test]
-    fn a_value_a_refusal_and_a_late_answer_are_heard_and_other_functions_are_not() {
-        assert_eq!(answers_in(&frame(7, &[3, 2, 0, 1]), &HOLDING_0).of(7), Some(&[3, 2, 0, 1][..]));
-        assert_eq!(answers_in(&frame(7, &[0x83, 2]), &HOLDING_0).of(7), Some(&[0x83, 2][..]));
-        assert_eq!(answers_in(&frame(7, &[4, 2, 0, 1]), &HOLDING_0).of(7), Some(&[4, 2, 0, 1][..]), "a late one");
-        assert_eq!(answers_in(&frame(7, &[1, 1, 0]), &HOLDING_0), Heard::Noise(6));
-        assert_eq!(answers_in(&frame(7, &[3, 4, 0, 1, 0, 2]), &HOLDING_0), Heard::Noise(9));
-        assert_eq!(answers_in(&[], &HOLDING_0), Heard::Nothing);
-        let both = [vec![0xFF], frame(6, &[3, 2, 0, 1]), frame(7, &[3, 2, 0, 2])].concat();
-        let Heard::Answers(answers) = answers_in(&both, &HOLDING_0) else { panic!() };
-        assert_eq!(answers.iter().map(|(unit, _)| *unit).collect::<Vec<_>>(), [6, 7]);
-    }
 
     #[test]
     fn an_absent_meter_behind_a_gateway_is_none() {
         assert!(is_gateways(&[0x83, 11], true) && !is_gateways(&[0x83, 11], false) && !is_gateways(&[0x83, 2], true));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_judged_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..120)) {
-            let _ = answers_in(&bytes, &HOLDING_0);
-            let _ = answers_in(&bytes, &IDENTIFICATION);
-        }
-
-        #[test]
-        fn after_noise_the_answer_is_found(noise in prop::collection::vec(any::<u8>(), 0..60)) {
-            let bytes = [noise, frame(9, &[3, 2, 1, 2])].concat();
-            prop_assert!(matches!(answers_in(&bytes, &HOLDING_0), Heard::Answers(a) if !a.is_empty()));
-        }
     }
 }

@@ -31,6 +31,8 @@ pub struct Place {
 pub struct Known {
     /// Its speed there.
     pub speed: Speed,
+    /// The word for who turns its transceiver around there.
+    pub direction: &'static str,
     /// Its meters: name, protocol and address.
     pub meters: Vec<(String, String, Option<String>)>,
     /// The names of all meters of the file.
@@ -57,7 +59,8 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
         "# weir scan found {count} on {}. Change the names as you like, then run: weir check",
         place.endpoint
     );
-    port(place, speed, &mut text, &mut warnings);
+    let speed_matters = found.is_empty() || !found.iter().all(signs_on);
+    port(place, speed_matters.then_some(speed), &mut text, &mut warnings);
     let mut names: BTreeSet<String> = place.known.iter().flat_map(|known| known.names.iter().cloned()).collect();
     for found in found {
         let own = meter(place, found, speed, &mut names);
@@ -121,11 +124,18 @@ fn speed_of_line(found: &[Found]) -> Speed {
     best.or(first).unwrap_or(Speed { baud: 9600, framing: Framing::EIGHT_N_ONE })
 }
 
-fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<String>) {
+fn port(place: &Place, speed: Option<Speed>, text: &mut String, warnings: &mut Vec<String>) {
     let tcp = matches!(place.endpoint, Endpoint::Tcp(_));
     if let Some(known) = &place.known {
         let _ = writeln!(text, "# [[port]] \"{}\" is in the configuration already.", place.name);
-        if known.speed != speed && !tcp {
+        if let Some(word) = place.direction.filter(|word| (*word == "kernel") != (known.direction == "kernel") && !tcp)
+        {
+            warnings.push(format!(
+                "port \"{}\" is configured with rs485 direction \"{}\", but was scanned with \"{word}\": set rs485 = {{ direction = \"{word}\" }} there",
+                place.name, known.direction
+            ));
+        }
+        if let Some(speed) = speed.filter(|speed| *speed != known.speed && !tcp) {
             warnings.push(format!(
                 "port \"{}\" is configured with {} {}, but its meters answer at {} {}: set baud = {} and framing = \"{}\" there",
                 place.name, known.speed.baud, known.speed.framing, speed.baud, speed.framing, speed.baud, speed.framing
@@ -138,7 +148,9 @@ fn port(place: &Place, speed: Speed, text: &mut String, warnings: &mut Vec<Strin
         let _ = writeln!(text, "device = {}", quoted(device));
     }
     if !tcp {
-        let _ = writeln!(text, "baud = {}\nframing = \"{}\"", speed.baud, speed.framing);
+        if let Some(speed) = speed {
+            let _ = writeln!(text, "baud = {}\nframing = \"{}\"", speed.baud, speed.framing);
+        }
         match place.direction {
             Some(word) => drop(writeln!(text, "rs485 = {{ direction = \"{word}\" }}")),
             None => {
@@ -175,7 +187,7 @@ fn meter(place: &Place, found: &Found, line: Speed, names: &mut BTreeSet<String>
     let mut text = String::new();
     let speed = match place.endpoint {
         Endpoint::Tcp(_) => String::new(),
-        Endpoint::Device(_) => format!(" at {} {}", found.speed.baud, found.speed.framing),
+        Endpoint::Device(_) => found.at().map_or_else(String::new, |speed| format!(" at {speed}")),
     };
     let answered = if found.answered_in.is_zero() {
         "heard".to_owned()
@@ -200,6 +212,9 @@ fn meter(place: &Place, found: &Found, line: Speed, names: &mut BTreeSet<String>
     }
     if !signs_on(found) && found.speed != line && matches!(place.endpoint, Endpoint::Device(_)) {
         let _ = writeln!(text, "baud = {}\nframing = \"{}\"", found.speed.baud, found.speed.framing);
+    }
+    for line in &found.also {
+        let _ = writeln!(text, "{line}");
     }
     text.push_str("every = \"15m\"\n");
     if found.answered_in > SLOW {
@@ -304,6 +319,7 @@ mod tests {
     fn what_is_configured_already_is_not_proposed_again() {
         let known = Known {
             speed: speed(19_200),
+            direction: "none",
             meters: vec![("incomer".into(), "modbus-rtu".into(), None)],
             names: vec!["incomer".into(), "modbus-rtu-2".into()],
         };
@@ -312,7 +328,8 @@ mod tests {
         assert!(!proposal.text.contains("\n[[port]]"), "{}", proposal.text);
         assert!(proposal.text.contains("as \"incomer\""), "{}", proposal.text);
         assert!(proposal.text.contains("name = \"modbus-rtu-2-2\""), "{}", proposal.text);
-        assert!(proposal.warnings[0].contains("set baud = 9600"), "{:?}", proposal.warnings);
+        assert!(proposal.warnings[0].contains("set rs485 = { direction = \"kernel\" }"), "{:?}", proposal.warnings);
+        assert!(proposal.warnings[1].contains("set baud = 9600"), "{:?}", proposal.warnings);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::found::tidy;
-use super::{Bench, Depth, Found, Pass, Probe, Step, Wish, Work};
+use super::{Bench, Depth, Found, More, Pass, Probe, Step, Wish, Work};
 use crate::os::line::{Endpoint, Framing, LineError, Speed};
 
 pub(super) const PROBE: Probe = Probe { name: "push", protocols: &["dsmr-p1", "iec-d0", "sml"], steps, run };
@@ -39,7 +39,7 @@ fn steps(wish: &Wish, _endpoint: &Endpoint) -> Vec<Step> {
         addresses: Vec::new(),
         wait,
         pass: Pass::Listen,
-        secondary: false,
+        more: More::Nothing,
         estimate: wait,
     }]
 }

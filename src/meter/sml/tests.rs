@@ -119,7 +119,7 @@ proptest! {
                     5 => one.extend_from_within(..),
                     _ => {
                         let rest = one.split_off(from);
-                        for part in [bytes.drain(..).collect::<Vec<u8>>(), one] {
+                        for part in [std::mem::take(&mut bytes), one] {
                             found.extend(part.chunks(chunk).flat_map(|part| listener.push(part)));
                         }
                         found.extend(listener.silence());

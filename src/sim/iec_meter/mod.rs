@@ -28,6 +28,11 @@ pub use registers::Registers;
 /// How long the meter waits for an acknowledgement and for a repeat request.
 const WINDOW: Duration = Duration::from_millis(1500);
 const BITS_PER_CHARACTER: u32 = 10;
+/// NUL characters that wake a sleeping meter: 2 s at 300 Bd.
+const WAKE_UP: usize = 60;
+/// The pause that it wants after them, and how long it then stays awake without being spoken to.
+const WAKE_UP_PAUSE: Duration = Duration::from_millis(1400);
+const AWAKE: Duration = Duration::from_secs(6);
 
 /// What a simulated meter is like.
 #[derive(Debug, Clone)]
@@ -50,6 +55,10 @@ pub struct Options {
     pub session_timeout: Duration,
     /// Whether it takes the choice of mode E.
     pub mode_e: bool,
+    /// The rate at which it hears a sign-on; other than 300 it keeps to it.
+    pub sign_on_baud: u32,
+    /// Whether it sleeps until it is woken by NUL characters and a pause (battery meters).
+    pub sleeps: bool,
 }
 
 impl Default for Options {
@@ -67,6 +76,8 @@ impl Default for Options {
             guarded: false,
             session_timeout: Duration::from_secs(30),
             mode_e: false,
+            sign_on_baud: SIGN_ON_BAUD,
+            sleeps: false,
         }
     }
 }
@@ -157,6 +168,9 @@ pub struct IecMeter {
     last: Option<Message>,
     /// A break came amid the parts of an answer.
     ended: bool,
+    /// NUL characters in a row, and when there were enough of them.
+    nuls: usize,
+    woken: Option<Instant>,
 }
 
 impl IecMeter {
@@ -172,9 +186,11 @@ impl IecMeter {
         let advanced = Instant::now();
         Ok(Self {
             pty: Pty::open()?,
+            baud: options.sign_on_baud,
             options,
             control: Control::default(),
-            baud: SIGN_ON_BAUD,
+            nuls: 0,
+            woken: None,
             decoder,
             advanced,
             last: None,
@@ -198,7 +214,7 @@ impl IecMeter {
     /// The system's error when the line fails.
     pub async fn run(mut self) -> io::Result<()> {
         loop {
-            self.baud = SIGN_ON_BAUD;
+            self.baud = self.options.sign_on_baud;
             self.decoder.clear();
             self.decoder.expect_no_options(false);
             if let Message::Request { address } = self.message().await?
@@ -252,7 +268,7 @@ impl IecMeter {
                     ('0', '0') => {}
                     _ if any => {}
                     // A choice that it does not know counts as none (clause 6.4.3).
-                    _ => self.baud = SIGN_ON_BAUD,
+                    _ => self.baud = self.options.sign_on_baud,
                 }
             }
         }
@@ -262,6 +278,9 @@ impl IecMeter {
 
     /// The rate that a host chose: a lower one than announced is taken too, as many meters do.
     fn chosen(&self, mode: Mode, character: char) -> u32 {
+        if self.options.sign_on_baud != SIGN_ON_BAUD {
+            return self.options.sign_on_baud;
+        }
         let chosen = Identification { baud: character, ..self.options.identification.clone() }.mode();
         match (mode, chosen) {
             (Mode::C(offered), Mode::C(chosen)) if chosen <= offered => chosen,
@@ -385,6 +404,25 @@ impl IecMeter {
         Duration::from_secs(1) * bits / self.baud
     }
 
+    /// Whether a meter that sleeps hears what came: after a wake-up and the pause after it (clause 5).
+    fn is_awake(&mut self, count: usize, nul: bool) -> bool {
+        if !self.options.sleeps {
+            return true;
+        }
+        let now = Instant::now();
+        if nul {
+            self.nuls += count;
+            self.woken = (self.nuls >= WAKE_UP).then_some(now);
+            return false;
+        }
+        self.nuls = 0;
+        let awake = self
+            .woken
+            .is_some_and(|woken| now.duration_since(woken) >= WAKE_UP_PAUSE && now.duration_since(woken) < AWAKE);
+        self.woken = if awake { Some(now - WAKE_UP_PAUSE) } else { None };
+        awake
+    }
+
     /// The next message that the reader sent at the meter's rate.
     async fn message(&mut self) -> io::Result<Message> {
         let mut buffer = [0; 256];
@@ -396,6 +434,7 @@ impl IecMeter {
             }
             let count = self.pty.receive(&mut buffer).await?;
             let bytes = buffer.get(..count).unwrap_or_default();
+            let bytes_are_nul = bytes.iter().all(|byte| *byte == 0);
             // A pseudo-terminal delivers at once; on a wire the last character is still coming
             // when nine tenths of the time are over, and the reader must not have changed its rate.
             let on_the_wire = self.time_of(count);
@@ -406,7 +445,7 @@ impl IecMeter {
             if echo {
                 self.pty.send(bytes).await?;
             }
-            if understood {
+            if understood && self.is_awake(count, bytes_are_nul) {
                 self.decoder.push(bytes);
             } else {
                 self.control.state().wrong_rates += 1;
