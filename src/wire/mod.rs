@@ -14,6 +14,7 @@ pub mod iec62056;
 pub mod mbal;
 pub mod mbus;
 pub mod modbus;
+pub mod openlinkiq;
 pub mod p1;
 pub mod radio_line;
 pub mod rtl_wmbus;
