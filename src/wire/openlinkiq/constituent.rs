@@ -33,9 +33,9 @@ pub(super) struct Constituent {
 }
 
 impl Constituent {
-    /// Works out the ratio of each bit in `steps`, which end with the three of the tail. `give` is told the place and the
-    /// whole ratio of each bit, the last first.
-    pub(super) fn run(&mut self, steps: &[Step], mut give: impl FnMut(usize, i16)) {
+    /// Works out the ratio of each bit in `steps`, which end with the three of the tail. `give` is told
+    /// the place of each bit, what was known of it and its ratio, the last bit first.
+    pub(super) fn run(&mut self, steps: &[Step], mut give: impl FnMut(usize, i16, i16)) {
         let (steps, tail) = steps.split_at(steps.len().saturating_sub(3));
         self.forward.clear();
         let mut metrics = [0, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER, NEVER];
@@ -50,7 +50,7 @@ impl Constituent {
         }
         for ((place, step), before) in steps.iter().enumerate().zip(&self.forward).rev() {
             let (metrics, [low, high]) = backward(behind, *step);
-            give(place, ratio(*before, low, high));
+            give(place, step.bit, ratio(*before, low, high));
             behind = metrics;
         }
     }
@@ -65,7 +65,7 @@ fn forward(metrics: States, step: Step) -> States {
     let even = [m0, m2, m4, m6, m0, m2, m4, m6];
     let odd = [m1, m3, m5, m7, m1, m3, m5, m7];
     let branch = [a, b, negated(b), negated(a), negated(a), negated(b), b, a];
-    level(sum(add(even, branch), subtract(odd, branch)))
+    level(joined(add(even, branch), subtract(odd, branch)))
 }
 
 /// The metrics before a step, and those of its two branches from each state: with a 0 and with a 1
@@ -77,7 +77,7 @@ fn backward(metrics: States, step: Step) -> (States, [States; 2]) {
     let branch = [a, negated(a), b, negated(b), negated(b), b, negated(a), a];
     let low = add([m0, m0, m1, m1, m2, m2, m3, m3], branch);
     let high = subtract([m4, m4, m5, m5, m6, m6, m7, m7], branch);
-    (level(sum(low, high)), [low, high])
+    (level(joined(low, high)), [low, high])
 }
 
 /// The branch metrics of (bit, parity) = (0, 0) and (1, 0); those of (1, 1) and (0, 1) are their
@@ -109,11 +109,6 @@ fn total(metrics: States) -> i16 {
 }
 
 /// The logarithm of the sum of each pair.
-#[inline]
-fn sum(a: States, b: States) -> States {
-    joined(a, b)
-}
-
 #[inline]
 fn joined<const N: usize>(mut a: [i16; N], b: [i16; N]) -> [i16; N] {
     for (a, b) in a.iter_mut().zip(b) {

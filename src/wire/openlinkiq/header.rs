@@ -70,13 +70,12 @@ pub(super) fn received_word(header: [u8; LENGTH]) -> u128 {
 /// `None` when even the nearest word is so far that this is noise.
 pub(super) fn nearest(received: u128, longest: usize, doubt: impl Fn(u32) -> u32) -> Option<(Header, u16)> {
     let rates = [Rate::Half, Rate::Third];
-    let fits = |header: &Header| {
-        (SHORTEST_MBAL..=LONGEST_MBAL.min(longest)).contains(&usize::from(header.length))
-    };
+    let fits = |header: &Header| (SHORTEST_MBAL..=LONGEST_MBAL.min(longest)).contains(&usize::from(header.length));
     let wrong = |header: Header| received ^ header.word();
     // The code is systematic: mostly the length stands there as it was sent.
     let length = (received >> (WORD_BITS - 8)) as u8;
-    let sure = rates.map(|rate| Header { rate, length }).into_iter().find(|h| fits(h) && wrong(*h).count_ones() <= CERTAIN);
+    let sure =
+        rates.map(|rate| Header { rate, length }).into_iter().find(|h| fits(h) && wrong(*h).count_ones() <= CERTAIN);
     let all = || {
         let headers = (0..=u8::MAX).flat_map(|length| rates.map(|rate| Header { rate, length }));
         headers.filter(fits).min_by_key(|header| weight(wrong(*header), &doubt))

@@ -6,6 +6,7 @@
 //! goes the other way.
 
 mod constituent;
+mod decoder;
 mod encoder;
 mod header;
 mod interleaver;
@@ -64,8 +65,8 @@ impl Rate {
     /// The likelihood ratio of a hard bit, in 1/16 neper: at the wrong bits that the rate is made for, 8 and 14 %.
     const fn ratio(self) -> i8 {
         match self {
-            Self::Half => 39,
-            Self::Third => 29,
+            Self::Half => 42,
+            Self::Third => 31,
         }
     }
 }
@@ -138,14 +139,20 @@ fn decode_with(hard: &[u8], soft: Option<&[i8]>) -> Result<Frame, DecodeError> {
         let (sent, _) = received.split_at(usize::from(header.length));
         // The CRC-32 holds: this is what was sent, and what was sent is no MBAL frame.
         mbal::decode(sent).map_err(|fault| DecodeError { offset: header::LENGTH + fault.offset, ..fault })?;
-        return Ok(Frame { rate: header.rate, mbal: sent.to_vec(), header_corrected, block_corrected: 0, iterations: 0 });
+        return Ok(Frame {
+            rate: header.rate,
+            mbal: sent.to_vec(),
+            header_corrected,
+            block_corrected: 0,
+            iterations: 0,
+        });
     }
     let heard = heard(header, hard, soft);
     let believed = |block: &[u8]| {
         let (mbal, _) = block.split_at(usize::from(header.length).min(block.len()));
         sum_fits(header, block) && mbal::decode(mbal).is_ok()
     };
-    let (mut block, iterations) = turbo::decode(&heard, believed).ok_or_else(|| {
+    let (mut block, iterations) = decoder::decode(&heard, believed).ok_or_else(|| {
         let found = format!("a block of {} bytes with more wrong bits than the code mends", received.len());
         DecodeError::new(header::LENGTH, "a block with its CRC-32", found)
     })?;
@@ -163,11 +170,13 @@ fn crc(length: u8, mbal: &[u8]) -> u32 {
 }
 
 fn sum_fits(header: Header, block: &[u8]) -> bool {
-    block.split_last_chunk::<CRC_LENGTH>().is_some_and(|(mbal, told)| crc(header.length, mbal) == u32::from_be_bytes(*told))
+    block
+        .split_last_chunk::<CRC_LENGTH>()
+        .is_some_and(|(mbal, told)| crc(header.length, mbal) == u32::from_be_bytes(*told))
 }
 
 /// The ratios of all bits of a frame; what was not received is unknown.
-fn heard(header: Header, hard: &[u8], soft: Option<&[i8]>) -> turbo::Heard {
+fn heard(header: Header, hard: &[u8], soft: Option<&[i8]>) -> decoder::Heard {
     let sure = i16::from(header.rate.ratio());
     let ratio = |at: usize| match soft {
         Some(ratios) => ratios.get(at).copied().map_or(0, i16::from),
@@ -176,7 +185,7 @@ fn heard(header: Header, hard: &[u8], soft: Option<&[i8]>) -> turbo::Heard {
     let tails = header::WORD_AT + header::WORD_BITS;
     let block = 8 * header::LENGTH;
     let bits = 8 * (usize::from(header.length) + CRC_LENGTH);
-    turbo::Heard {
+    decoder::Heard {
         bits: (block..block + bits).map(ratio).collect(),
         parity: (block + bits..block + bits + header.rate.parity(bits)).map(ratio).collect(),
         tails: std::array::from_fn(|n| ratio(tails + n)),
@@ -194,9 +203,13 @@ pub fn encode(mbal: &[u8], rate: Rate, out: &mut Vec<u8>) -> Result<(), DecodeEr
     let length = u8::try_from(mbal.len()).map_err(|_| unfit())?;
     let block = [mbal, &crc(length, mbal).to_be_bytes()].concat();
     let coded = turbo::code(&block, rate).ok_or_else(unfit)?;
-    let tails = coded.tails.iter().fold(0, |bits, tail| bits << 6 | u16::from(tail.systematic) << 3 | u16::from(tail.parity));
+    let tails =
+        coded.tails.iter().fold(0, |bits, tail| bits << 6 | u16::from(tail.systematic) << 3 | u16::from(tail.parity));
     out.extend(Header { rate, length }.to_bytes(tails));
     out.extend(block);
     out.extend(coded.parity.as_chunks::<8>().0.iter().map(|bits| bits.iter().fold(0, |byte, bit| byte << 1 | bit)));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
