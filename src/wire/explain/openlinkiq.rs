@@ -95,7 +95,7 @@ mod tests {
         let explanation = explain(&wrong, Some(Format::OpenlinkIq)).unwrap();
         let json = explanation.to_json();
         let counted = ["corrected_bits", "header_corrected_bits", "block_corrected_bits"].map(|key| json[key].clone());
-        assert_eq!(counted, [3.into(), 1.into(), 2.into()]);
+        assert_eq!(counted, [3, 1, 2].map(serde_json::Value::from));
         let text = explanation.to_string();
         assert!(text.contains("3 wrong bits mended") && text.contains("2 bytes after the frame's end"), "{text}");
         let cut = explain(&frame()[..100], Some(Format::OpenlinkIq)).unwrap().to_string();

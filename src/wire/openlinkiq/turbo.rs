@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn half_the_parity_is_every_second_bit_of_each_encoder() {
-        let block: Vec<u8> = (0..16).map(|n| n * 37).collect();
+        let block: Vec<u8> = (0..16u8).map(|n| n.wrapping_mul(37)).collect();
         let (half, third) = (code(&block, Rate::Half).unwrap(), code(&block, Rate::Third).unwrap());
         let (first, second) = third.parity.split_at(128);
         assert!(half.parity[..64].iter().eq(first.iter().step_by(2)));
