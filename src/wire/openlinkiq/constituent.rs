@@ -1,18 +1,25 @@
 //! Decodes one encoder: how likely each bit is, given what both ends of the trellis say.
 //!
-//! Log-MAP (BCJR in the logarithmic domain) over 8 states, in 16-bit integers that saturate; the
-//! logarithm of a sum is the larger term plus a straight line that falls with the difference.
-//! What is said about a bit is a log-likelihood ratio, positive for 0; here in 1/16 of a neper, and
-//! path metrics in 1/32, because half of each ratio counts on either side.
+//! Log-MAP (BCJR in the logarithmic domain) over 8 states, in 16-bit integers; the logarithm of a
+//! sum is the larger term plus a straight line that falls with the difference. What is said about a
+//! bit is a log-likelihood ratio, positive for 0; here in 1/16 of a neper, and path metrics in 1/32,
+//! because half of each ratio counts on either side. Everything goes by eights, so that the compiler
+//! may use vectors.
+//!
+//! Nothing overflows: a ratio is below 660 and a parity's below 150, so a step changes a metric by
+//! less than 810; after three steps every state is reached from every other, so metrics are less
+//! than 3 * 2 * 810 apart, or still count from [`NEVER`]; no sum reaches 20,000.
 
 /// A metric of each of the 8 states, whose number is its three bits, the newest highest.
 type States = [i16; 8];
 
-/// Ratios beyond this are as sure as one can be; metrics then stay far from their limits.
-pub(super) const SUREST: i16 = 1024;
+/// Ratios beyond this, 32 nepers, are as sure as one can be.
+pub(super) const SUREST: i16 = 512;
+/// What a receiver says is at most this, shaken.
+pub(super) const LOUDEST: i16 = 145;
 
 /// A state that can't be.
-const NEVER: i16 = -12_000;
+const NEVER: i16 = -6_000;
 /// ln(e^a + e^b) is max(a, b) + (BEND - |a - b|) / 4 where that is above the larger term, in 1/32:
 /// off by 0.06 neper at most.
 const BEND: i16 = 80;
@@ -84,7 +91,7 @@ fn backward(metrics: States, step: Step) -> (States, [States; 2]) {
 /// negatives.
 #[inline]
 const fn branches(step: Step) -> [i16; 2] {
-    [step.bit.saturating_add(step.parity), step.parity.saturating_sub(step.bit)]
+    [step.bit.wrapping_add(step.parity), step.parity.wrapping_sub(step.bit)]
 }
 
 /// The ratio of a bit: all ways it is 0 against all ways it is 1.
@@ -93,30 +100,26 @@ fn ratio(before: States, low: States, high: States) -> i16 {
     // The bit is what enters the register unless exactly one of the two older bits is set.
     let [l0, l1, l2, l3, l4, l5, l6, l7] = low;
     let [h0, h1, h2, h3, h4, h5, h6, h7] = high;
-    let zero = total(add(before, [l0, h1, h2, l3, l4, h5, h6, l7]));
-    let one = total(add(before, [h0, l1, l2, h3, h4, l5, l6, h7]));
-    (zero.saturating_sub(one) / 2).clamp(-SUREST, SUREST)
-}
-
-/// The logarithm of the sum over all states.
-#[inline]
-fn total(metrics: States) -> i16 {
-    let [m0, m1, m2, m3, m4, m5, m6, m7] = metrics;
-    let [a, b, c, d] = joined([m0, m1, m2, m3], [m4, m5, m6, m7]);
-    let [a, b] = joined([a, b], [c, d]);
-    let [a] = joined([a], [b]);
-    a
+    let [z0, z1, z2, z3, z4, z5, z6, z7] = add(before, [l0, h1, h2, l3, l4, h5, h6, l7]);
+    let [o0, o1, o2, o3, o4, o5, o6, o7] = add(before, [h0, l1, l2, h3, h4, l5, l6, h7]);
+    // Both sums in one: the right half of the lanes idles from the second step on.
+    let [z0, z1, z2, z3, o0, o1, o2, o3] =
+        joined([z0, z1, z2, z3, o0, o1, o2, o3], [z4, z5, z6, z7, o4, o5, o6, o7]);
+    let [z0, z1, o0, o1, ..] = joined([z0, z1, o0, o1, z0, z1, o0, o1], [z2, z3, o2, o3, z2, z3, o2, o3]);
+    let [zero, one, ..] = joined([z0, o0, z0, o0, z0, o0, z0, o0], [z1, o1, z1, o1, z1, o1, z1, o1]);
+    (zero.wrapping_sub(one) / 2).clamp(-SUREST, SUREST)
 }
 
 /// The logarithm of the sum of each pair.
 #[inline]
-fn joined<const N: usize>(mut a: [i16; N], b: [i16; N]) -> [i16; N] {
-    for (a, b) in a.iter_mut().zip(b) {
-        let larger = (*a).max(b);
-        let apart = larger.saturating_sub((*a).min(b));
-        *a = larger.saturating_add(BEND.saturating_sub(apart).max(0) >> 2);
+fn joined(a: States, b: States) -> States {
+    let mut sums = a;
+    for (sum, b) in sums.iter_mut().zip(b) {
+        let (larger, smaller) = ((*sum).max(b), (*sum).min(b));
+        let near = BEND.wrapping_sub(larger.wrapping_sub(smaller)).max(0);
+        *sum = larger.wrapping_add(near >> 2);
     }
-    a
+    sums
 }
 
 /// Keeps the metrics around zero: only their differences count.
@@ -128,17 +131,17 @@ fn level(metrics: States) -> States {
 
 #[inline]
 fn add(mut a: States, b: States) -> States {
-    a.iter_mut().zip(b).for_each(|(a, b)| *a = a.saturating_add(b));
+    a.iter_mut().zip(b).for_each(|(a, b)| *a = a.wrapping_add(b));
     a
 }
 
 #[inline]
 fn subtract(mut a: States, b: States) -> States {
-    a.iter_mut().zip(b).for_each(|(a, b)| *a = a.saturating_sub(b));
+    a.iter_mut().zip(b).for_each(|(a, b)| *a = a.wrapping_sub(b));
     a
 }
 
 #[inline]
 const fn negated(metric: i16) -> i16 {
-    metric.saturating_neg()
+    metric.wrapping_neg()
 }

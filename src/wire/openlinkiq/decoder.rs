@@ -5,7 +5,7 @@
 //! shaken a little, which finds the right one often. All beginnings share one bound of iterations.
 
 use super::Rate;
-use super::constituent::{Constituent, SUREST, Step};
+use super::constituent::{Constituent, LOUDEST, SUREST, Step};
 use super::interleaver::order;
 
 /// How often both encoders are decoded at most: what bounds the time a frame can take.
@@ -143,7 +143,7 @@ impl Dither {
         let Heard { bits, parity, tails, .. } = &mut shaken;
         for ratio in bits.iter_mut().chain(parity).chain(tails) {
             self.0 = self.0.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *ratio = ratio.saturating_add((self.0 >> 16) as i16 / 2340);
+            *ratio = ratio.saturating_add((self.0 >> 16) as i16 / 2340).clamp(-LOUDEST, LOUDEST);
         }
         shaken
     }
