@@ -103,8 +103,7 @@ fn ratio(before: States, low: States, high: States) -> i16 {
     let [z0, z1, z2, z3, z4, z5, z6, z7] = add(before, [l0, h1, h2, l3, l4, h5, h6, l7]);
     let [o0, o1, o2, o3, o4, o5, o6, o7] = add(before, [h0, l1, l2, h3, h4, l5, l6, h7]);
     // Both sums in one: the right half of the lanes idles from the second step on.
-    let [z0, z1, z2, z3, o0, o1, o2, o3] =
-        joined([z0, z1, z2, z3, o0, o1, o2, o3], [z4, z5, z6, z7, o4, o5, o6, o7]);
+    let [z0, z1, z2, z3, o0, o1, o2, o3] = joined([z0, z1, z2, z3, o0, o1, o2, o3], [z4, z5, z6, z7, o4, o5, o6, o7]);
     let [z0, z1, o0, o1, ..] = joined([z0, z1, o0, o1, z0, z1, o0, o1], [z2, z3, o2, o3, z2, z3, o2, o3]);
     let [zero, one, ..] = joined([z0, o0, z0, o0, z0, o0, z0, o0], [z1, o1, z1, o1, z1, o1, z1, o1]);
     (zero.wrapping_sub(one) / 2).clamp(-SUREST, SUREST)
@@ -144,4 +143,79 @@ fn subtract(mut a: States, b: States) -> States {
 #[inline]
 const fn negated(metric: i16) -> i16 {
     metric.wrapping_neg()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encoder::{Encoder, encode};
+    use super::*;
+
+    fn ratios(steps: &[Step]) -> Vec<i16> {
+        let mut found = vec![0; steps.len() - 3];
+        Constituent::default().run(steps, |place, told, ratio| {
+            assert_eq!(told, steps[place].bit);
+            found[place] = ratio;
+        });
+        found
+    }
+
+    /// All words of `length` bits with their parity and tail, as signs.
+    fn words(length: usize) -> impl Iterator<Item = (usize, Vec<[f64; 2]>)> {
+        let sign = |bit: u8| if bit == 0 { 0.5 } else { -0.5 };
+        (0..1usize << length).map(move |word| {
+            let bits: Vec<u8> = (0..length).map(|n| (word >> n & 1) as u8).collect();
+            let (parity, tail) = encode(bits.iter().copied());
+            let tail = (0..3).rev().map(|n| [sign(tail.systematic >> n & 1), sign(tail.parity >> n & 1)]);
+            (word, bits.iter().zip(parity).map(|(bit, parity)| [sign(*bit), sign(parity)]).chain(tail).collect())
+        })
+    }
+
+    #[test]
+    fn ratios_are_those_of_the_sum_over_all_words() {
+        const LENGTH: usize = 9;
+        let mut state = 9u32;
+        let mut noise = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 16) as i16 / 700
+        };
+        for _ in 0..50 {
+            let steps: Vec<Step> = (0..LENGTH + 3).map(|_| Step { bit: noise(), parity: noise() }).collect();
+            let mut sums = [[0f64; 2]; LENGTH];
+            for (word, signs) in words(LENGTH) {
+                let terms = signs.iter().zip(&steps);
+                let exponent: f64 =
+                    terms.map(|(s, step)| s[0] * f64::from(step.bit) + s[1] * f64::from(step.parity)).sum();
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    sum[word >> n & 1] += (exponent / 16.0).exp();
+                }
+            }
+            for (ratio, [zero, one]) in ratios(&steps).iter().zip(sums) {
+                let exact = 16.0 * (zero / one).ln();
+                assert!((f64::from(*ratio) - exact).abs() < 8.0, "{ratio} where {exact} belongs");
+            }
+        }
+    }
+
+    #[test]
+    fn the_loudest_ratios_overflow_nothing() {
+        let loudest = SUREST + LOUDEST;
+        for pattern in 0..256u32 {
+            let mut encoder = Encoder::default();
+            let mut steps = Vec::new();
+            let mut sent = Vec::new();
+            for n in 0..200 {
+                let bit = (pattern >> (n % 8) & 1) as u8;
+                // Every seventh parity lies as loudly as it can.
+                let parity = if encoder.step(bit) ^ u8::from(n % 7 == 3) == 0 { LOUDEST } else { -LOUDEST };
+                steps.push(Step { bit: if bit == 0 { loudest } else { -loudest }, parity });
+                sent.push(bit);
+            }
+            let tail = encoder.end();
+            let loud = |bits: u8, n: u8| if bits >> n & 1 == 0 { LOUDEST } else { -LOUDEST };
+            steps.extend((0..3).rev().map(|n| Step { bit: loud(tail.systematic, n), parity: loud(tail.parity, n) }));
+            for (ratio, bit) in ratios(&steps).iter().zip(sent) {
+                assert_eq!((ratio.signum() < 0, ratio.abs()), (bit == 1, SUREST), "{pattern:08b}");
+            }
+        }
+    }
 }
