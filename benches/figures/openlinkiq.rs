@@ -50,9 +50,9 @@ impl Noise {
 }
 
 pub fn measure(scale: &Scale) -> Vec<Figure> {
-    let trials = scale.singles / 2;
+    let trials = scale.singles / 5;
     let mut figures = curves(trials);
-    figures.push(never_wrong(10 * trials));
+    figures.push(never_wrong(5 * trials));
     figures.extend(times(scale));
     figures.extend(instructions());
     figures
