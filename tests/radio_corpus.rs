@@ -160,7 +160,7 @@ fn the_worked_examples_of_openlinkiq_are_read_and_written_byte_for_byte() {
 fn the_fixtures_are_explained_as_they_say() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
     let mut cases = 0;
-    for (codec, format) in [("mbal", Format::Mbal), ("wmbus", Format::Wmbus)] {
+    for (codec, format) in [("mbal", Format::Mbal), ("wmbus", Format::Wmbus), ("openlinkiq-rf", Format::OpenlinkIq)] {
         for case in fs::read_dir(folder.join(codec)).unwrap() {
             let case = case.unwrap().path();
             let input = bytes(&fs::read_to_string(case.join("input.hex")).unwrap());
@@ -173,7 +173,7 @@ fn the_fixtures_are_explained_as_they_say() {
             cases += 1;
         }
     }
-    assert!(cases >= 5);
+    assert!(cases >= 9);
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! The figures of docs/figures.md, each as a ratio to a baseline measured in the same run:
 //! `cargo bench --bench figures [-- [--quick] [--json] [SECTION...]]`.
 //!
-//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, flash, size. `WEIR_FIGURES_DIR` names the disk to
+//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, openlinkiq, flash, size. `WEIR_FIGURES_DIR` names the disk to
 //! measure (default: target/tmp), `WEIR_FIGURES_BINARY` another build of weir than cargo's own.
 
 #![allow(
@@ -23,6 +23,7 @@ mod drain;
 mod flash;
 mod memory;
 mod modbus;
+mod openlinkiq;
 mod ready;
 mod rig;
 mod size;
@@ -64,6 +65,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("ready", ready::measure),
     ("wakeups", wakeups::measure),
     ("modbus", modbus::measure),
+    ("openlinkiq", openlinkiq::measure),
     ("flash", flash::measure),
     ("size", size::measure),
 ];
@@ -74,6 +76,11 @@ fn main() {
         && word == modbus::READER
     {
         return modbus::reader(device, count.parse().unwrap());
+    }
+    if let [word, frame, count] = &arguments[..]
+        && word == openlinkiq::DECODER
+    {
+        return openlinkiq::decoder(frame, count.parse().unwrap());
     }
     let (mut scale, mut json, mut named) = (FULL, false, Vec::new());
     for argument in std::env::args().skip(1) {

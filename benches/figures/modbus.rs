@@ -217,9 +217,9 @@ fn instructions() -> Vec<Figure> {
     }
 }
 
-const CALLGRIND: [&str; 2] = ["--tool=callgrind", "--callgrind-out-file=/dev/null"];
+pub const CALLGRIND: [&str; 2] = ["--tool=callgrind", "--callgrind-out-file=/dev/null"];
 
-fn collected(command: &mut Command) -> Option<f64> {
+pub fn collected(command: &mut Command) -> Option<f64> {
     let done = command.stdin(Stdio::null()).output().ok()?;
     let text = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{text}");

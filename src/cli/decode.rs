@@ -1,6 +1,6 @@
 //! `weir decode HEX`: a frame in words.
 
-use std::io::{BufRead, Write};
+use std::io::{BufRead, Read, Write};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -15,8 +15,9 @@ const LONGEST_LINE: usize = 1 << 16;
 
 /// Explain a frame layer by layer.
 ///
-/// Takes wireless M-Bus telegrams (with or without link CRCs), MBAL frames and frames of wired
-/// M-Bus. Without HEX it reads one a line from standard input and explains each; a bad one does not stop the rest.
+/// Takes wireless M-Bus telegrams (with or without link CRCs), OpenlinkIQ's frames on the air and the MBAL
+/// frames in them, and frames of wired M-Bus. Without HEX it reads one a line from standard input and answers each by
+/// one JSON object a line; a bad one does not stop the rest.
 /// Exits with 1 when a frame could not be explained.
 #[derive(Debug, Args)]
 pub(super) struct Decode {
@@ -28,7 +29,7 @@ pub(super) struct Decode {
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(Format::ALL.iter().map(|(word, _)| *word)))]
     format: Option<String>,
 
-    /// Print one JSON object a frame; {"error": ...} for a bad one.
+    /// Print one JSON object, {"error": ...} for a bad frame; always so for lines from standard input.
     #[arg(long)]
     json: bool,
 }
@@ -36,48 +37,60 @@ pub(super) struct Decode {
 impl Decode {
     pub(super) fn run(self) -> Result<(), Failure> {
         let format = self.format.as_deref().and_then(Format::parse);
-        if !self.hex.is_empty() {
-            return self.one(&self.hex.concat(), format);
-        }
-        let mut bad = false;
-        // As bytes: a line that is no text is a bad line, not the end.
-        for line in std::io::stdin().lock().split(b'\n') {
-            let line = line.map_err(|e| Failure::other(format!("standard input: {e}")))?;
-            let line = String::from_utf8_lossy(&line);
-            if !line.trim().is_empty() {
-                bad |= self.show(&line, format).is_err();
-            }
-        }
-        if bad { Err(Failure::silent(OTHER)) } else { Ok(()) }
-    }
-
-    fn one(&self, hex: &str, format: Option<Format>) -> Result<(), Failure> {
-        match self.show(hex, format) {
-            Ok(()) => Ok(()),
-            Err(()) => Err(Failure::silent(OTHER)),
-        }
+        let explain = |hex: &str| decode(hex, format);
+        let sound = if self.hex.is_empty() {
+            lines(&mut std::io::stdin().lock(), &mut std::io::stdout().lock(), explain)
+                .map_err(|e| Failure::other(format!("standard input or output: {e}")))?
+        } else {
+            self.one(explain(&self.hex.concat()))
+        };
+        if sound { Ok(()) } else { Err(Failure::silent(OTHER)) }
     }
 
     /// Prints the explanation, or why there is none.
-    fn show(&self, hex: &str, format: Option<Format>) -> Result<(), ()> {
+    fn one(&self, found: Result<Explanation, String>) -> bool {
         let mut out = std::io::stdout().lock();
-        match decode(hex, format) {
-            Ok(explanation) if self.json => {
-                let _ = writeln!(out, "{}", explanation.to_json());
-            }
-            Ok(explanation) => {
-                let _ = writeln!(out, "{explanation}");
-            }
-            Err(sentence) => {
-                if self.json {
-                    let _ = writeln!(out, "{}", serde_json::json!({ "error": sentence }));
-                } else {
-                    let _ = writeln!(std::io::stderr(), "weir: {}", table::printable(&sentence));
-                }
-                return Err(());
-            }
+        let sound = found.is_ok();
+        // Whoever closed the output wants to hear no more.
+        let _ = match found {
+            found if self.json => writeln!(out, "{}", object(found)),
+            Ok(explanation) => writeln!(out, "{explanation}"),
+            Err(sentence) => writeln!(std::io::stderr(), "weir: {}", table::printable(&sentence)),
+        };
+        sound
+    }
+}
+
+fn object(found: Result<Explanation, String>) -> serde_json::Value {
+    found.map_or_else(|sentence| serde_json::json!({ "error": sentence }), |explanation| explanation.to_json())
+}
+
+/// Answers each line that is not empty by one JSON object; tells whether all were sound.
+fn lines(
+    input: &mut impl BufRead,
+    out: &mut impl Write,
+    explain: impl Fn(&str) -> Result<Explanation, String>,
+) -> std::io::Result<bool> {
+    let (mut line, mut sound) = (Vec::new(), true);
+    loop {
+        line.clear();
+        if input.take(LONGEST_LINE as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+            return Ok(sound);
         }
-        Ok(())
+        if line.len() > LONGEST_LINE && !line.ends_with(b"\n") {
+            input.skip_until(b'\n')?;
+        }
+        // As bytes: a line that is no text is a bad line, not the end.
+        let text = String::from_utf8_lossy(&line);
+        if text.trim().is_empty() {
+            continue;
+        }
+        let found = explain(&text);
+        sound &= found.is_ok();
+        match writeln!(out, "{}", object(found)) {
+            Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => return Ok(sound),
+            written => written?,
+        }
     }
 }
 
@@ -94,4 +107,51 @@ fn decode(hex: &str, format: Option<Format>) -> Result<Explanation, String> {
         .decode(digits.as_bytes())
         .map_err(|_| format!("{} hex digits are no whole bytes; one digit is missing or too many", digits.len()))?;
     explain(&bytes, format).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(input: &[u8]) -> (bool, Vec<serde_json::Value>) {
+        let mut out = Vec::new();
+        let sound = lines(&mut &input[..], &mut out, |hex| decode(hex, None)).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        (sound, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+    }
+
+    #[test]
+    fn each_line_has_one_object_and_a_bad_one_stops_nothing() {
+        let (sound, objects) =
+            answers(b"e5\n\n0b 44 2d2c 78563412 1b16 a001\r\n zz\n\xFF\xFE\n0b442d2c785634121b16a001");
+        assert!(!sound);
+        let errors: Vec<bool> = objects.iter().map(|object| object["error"].is_string()).collect();
+        assert_eq!(errors, [true, false, true, true, false]);
+        assert_eq!(objects[1]["id"], "12345678");
+        assert_eq!(answers(b"\n \n"), (true, vec![]));
+    }
+
+    #[test]
+    fn a_line_without_an_end_is_one_error_and_no_memory() {
+        let mut input = vec![b'0'; 10 * LONGEST_LINE];
+        input.extend(b"\n0b442d2c785634121b16a001\n");
+        let (sound, objects) = answers(&input);
+        assert_eq!((sound, objects.len()), (false, 2));
+        assert!(objects[0]["error"].as_str().unwrap().contains("too long") && objects[1]["error"].is_null());
+    }
+
+    #[test]
+    fn a_reader_that_leaves_ends_it_without_a_fault() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(std::io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let endless = std::iter::repeat_n(b"e5\n", 1000).flatten().copied().collect::<Vec<u8>>();
+        assert!(!lines(&mut &endless[..], &mut Closed, |hex| decode(hex, None)).unwrap());
+    }
 }

@@ -15,6 +15,8 @@ pub mod iec62056;
 pub mod mbal;
 pub mod mbus;
 pub mod modbus;
+pub mod openlinkiq;
+pub mod openlinkiq_line;
 pub mod p1;
 pub mod radio_line;
 pub mod rtl_wmbus;

@@ -107,8 +107,9 @@ fn decode_explains_every_fixture_as_an_argument_and_line_by_line() {
         lines += &format!("{}\nnot hex\n\n", hex.trim());
         objects.push(object);
     }
-    assert!(objects.len() >= 5);
+    assert!(objects.len() >= 9);
     let output = decode(&["--json"], &lines);
+    assert_eq!(stdout(&output), stdout(&decode(&[], &lines)), "lines are answered by JSON, asked for or not");
     assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(1), ""));
     let printed: Vec<Value> = stdout(&output).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(printed.len(), 2 * objects.len());

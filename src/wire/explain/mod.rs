@@ -5,6 +5,7 @@
 
 mod layers;
 mod mbus;
+mod openlinkiq;
 
 use std::fmt;
 
@@ -18,6 +19,8 @@ use super::{DecodeError, mbal, wmbus};
 pub enum Format {
     /// A wireless M-Bus telegram: without CRCs, or in frame format A or B with them.
     Wmbus,
+    /// OpenlinkIQ's frame on the air, from behind the sync word.
+    OpenlinkIq,
     /// An MBAL frame of OpenlinkIQ.
     Mbal,
     /// A wired M-Bus frame.
@@ -26,7 +29,8 @@ pub enum Format {
 
 impl Format {
     /// Every format with its word.
-    pub const ALL: &[(&str, Self)] = &[("wmbus", Self::Wmbus), ("mbal", Self::Mbal), ("mbus", Self::Mbus)];
+    pub const ALL: &[(&str, Self)] =
+        &[("wmbus", Self::Wmbus), ("openlinkiq-rf", Self::OpenlinkIq), ("mbal", Self::Mbal), ("mbus", Self::Mbus)];
 
     /// Finds a format by its word.
     pub fn parse(word: &str) -> Option<Self> {
@@ -101,6 +105,7 @@ impl fmt::Display for Explanation {
 /// Where the bytes are not what they are said to be, or, without `format`, that nothing fits.
 pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
     match format {
+        Some(Format::OpenlinkIq) => openlinkiq::explain(bytes),
         Some(Format::Mbal) => explain_mbal(bytes),
         Some(Format::Wmbus) => explain_wmbus(bytes),
         Some(Format::Mbus) => mbus::explain(bytes),
@@ -109,10 +114,16 @@ pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, Deco
         // The first block of format A ends in the same CRC as an MBAL header, but the L field that
         // it starts with fits no MBAL control field: the stricter reading goes first.
         None if format::decode(FrameFormat::A, bytes).is_ok() => explain_wmbus(bytes),
+        // A CRC-32 and a CRC-16 at lengths of its own: nothing else is taken for it.
+        None if openlinkiq::is_whole(bytes) => openlinkiq::explain(bytes),
         None => explain_mbal(bytes).or_else(|_| explain_wmbus(bytes)).map_err(|fault| {
             let found =
                 format!("{} bytes whose lengths and checksums fit none (as wireless M-Bus: {fault})", bytes.len());
-            DecodeError::new(0, "a telegram of wireless M-Bus, a frame of wired M-Bus or an MBAL frame", found)
+            DecodeError::new(
+                0,
+                "a telegram of wireless M-Bus, a frame of wired M-Bus, of OpenlinkIQ or an MBAL frame",
+                found,
+            )
         }),
     }
 }
@@ -237,7 +248,7 @@ mod tests {
                 bytes[0] = u8::try_from(bytes.len() - 1).unwrap();
                 bytes[1] = 0x44;
             }
-            for format in [None, Some(Format::Wmbus), Some(Format::Mbal), Some(Format::Mbus)] {
+            for format in std::iter::once(None).chain(Format::ALL.iter().map(|(_, format)| Some(*format))) {
                 if let Ok(explanation) = explain(&bytes, format) {
                     prop_assert!(!explanation.to_string().is_empty() && explanation.to_json().is_object());
                 }
