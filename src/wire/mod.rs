@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+pub mod aes;
 pub mod explain;
 pub mod gcm;
 pub mod hex_line;
