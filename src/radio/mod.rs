@@ -8,6 +8,7 @@
 mod duplicates;
 mod health;
 mod intake;
+mod keys;
 mod settings;
 mod source;
 
