@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Explanation, Layer, Row, layers};
 use crate::wire::mbal;
+use crate::wire::mbus::{self, Answer, Frame, answer};
 use crate::wire::wmbus::{
     self, Content, Formats, How, Keys, LINK_HEADER, Locked, Meter, Opened, Reasons, Upper, Value, open_link, upper,
 };
@@ -32,6 +33,17 @@ pub(super) fn of_mbal(found: &mut Explanation, frame: &[u8], keys: &Keys, format
     let inner = Inner { sender: frame.meter, layers: frame.mbus, offset: mbal::HEADER };
     let told = append(found, &inner, keys, formats);
     urgent(found, wmbus::of_layers(&frame.upper()).or(told));
+}
+
+/// Appends what an encrypted answer of wired M-Bus says; a clear one has been told already.
+pub(super) fn of_wired(found: &mut Explanation, frame: &[u8], keys: &Keys, formats: &mut Formats) {
+    let Ok(frame) = mbus::decode(frame) else { return };
+    let (Ok(Answer::Encrypted(header)), Frame::Long { ci, data, .. }) = (answer::decode(&frame), &frame) else {
+        return;
+    };
+    let layers = [&[*ci], data.as_slice()].concat();
+    const CI: usize = 6;
+    append(found, &Inner { sender: header.meter, layers: &layers, offset: CI }, keys, formats);
 }
 
 fn urgent(found: &mut Explanation, reasons: Reasons) {
@@ -95,7 +107,7 @@ fn values(found: &mut Explanation, opened: &Opened, decrypted: bool, formats: &m
             rows.extend(content.values.iter().map(|value| row("record", in_words(value))));
             to_json(found, &content);
             if let Some(fault) = &content.fault {
-                rows.push(row("broken", format!("the rest of the records: {fault}")));
+                rows.push(row("broken", fault.to_string()));
             }
             if content.more {
                 rows.push(row("1F", "more records follow in another telegram".to_owned()));
@@ -151,6 +163,7 @@ fn row(field: &'static str, meaning: String) -> Row {
 mod tests {
     use super::super::{Explainer, Explanation};
     use crate::wire::aes::Aes128;
+    use crate::wire::mbus;
     use crate::wire::wmbus::Keys;
 
     const KEY: [u8; 16] = [0x42; 16];
@@ -180,6 +193,22 @@ mod tests {
         assert_eq!(json["urgency"], serde_json::json!(["status-alarm", "error-flags"]));
         assert!(text.contains("volume = 2850.427 m³  (8-0:1.0.0*255)") && text.contains("proven right"), "{text}");
         assert!(!text.contains("4242"), "the key is not shown");
+    }
+
+    #[test]
+    fn an_encrypted_answer_of_a_wired_meter_is_opened_too() {
+        let mut body = BODY;
+        let address = [0x2D, 0x2C, 0x78, 0x56, 0x34, 0x12, 0x1B, 0x07];
+        let iv = [&address[..], &[9; 8]].concat().try_into().unwrap();
+        Aes128::new(&KEY).cbc_encrypt(iv, &mut body);
+        let data = [&address[2..6], &address[..2], &address[6..], &[9, 0, 0x10, 0x05], &body].concat();
+        let mut frame = Vec::new();
+        mbus::encode(&mbus::Frame::Long { control: 0x08, address: 1, ci: 0x72, data }, &mut frame);
+        let found = Explainer::new(Keys::for_any(KEY)).explain(&frame, None).unwrap().to_json();
+        assert_eq!((&found["format"], &found["decrypted"]), (&"mbus".into(), &true.into()));
+        assert_eq!(found["records"][0]["value"], "2850.427");
+        let locked = Explainer::new(Keys::none()).explain(&frame, None).unwrap().to_json();
+        assert!(locked["locked"].as_str().unwrap().contains("has no key"));
     }
 
     #[test]

@@ -127,6 +127,7 @@ impl Explainer {
         let (keys, formats) = (&self.keys, &mut self.formats);
         match found.json.get("format").and_then(Value::as_str) {
             Some("wmbus") => content::of_telegram(&mut found, &unframed(bytes).0, keys, formats),
+            Some("mbus") => content::of_wired(&mut found, bytes, keys, formats),
             Some("mbal") => content::of_mbal(&mut found, bytes, keys, formats),
             // A frame on the air has its MBAL frame with it.
             Some("openlinkiq-rf") => {

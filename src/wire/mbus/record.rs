@@ -204,6 +204,11 @@ fn temporal(field: &[u8]) -> Option<String> {
 fn variable(field: &[u8], meaning: &Meaning, vifs: &[u8]) -> Option<String> {
     let (kind, content) = field.split_first()?;
     match *kind {
+        // Not meant for people to read, whatever its characters would be.
+        0x00..=0xBF if meaning.name.contains("compact_profile") => Some(data::hex(content)),
+        0x00..=0xBF if meaning.name.starts_with("manufacturer_") && content.iter().any(|b| b.is_ascii_control()) => {
+            Some(data::hex(content))
+        }
         0x00..=0xBF => Some(data::text(content)),
         0xC0..=0xC9 => scaled(data::bcd(content), meaning, vifs),
         0xD0..=0xD9 => match data::bcd(content) {
