@@ -127,6 +127,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::aes::Aes128;
 
     fn sender(id: u32) -> Meter {
         Meter { manufacturer: 0x2C2D, id, version: 1, device: 7 }
@@ -166,6 +167,33 @@ mod tests {
         let found = all(&mut joining, 1, &[pieces[0].clone(), pieces[2].clone(), pieces[1].clone()]);
         assert!(found.iter().all(|f| matches!(f, Err(Locked::Fragment(_)))));
         assert!(all(&mut joining, 1, &pieces)[2].is_ok());
+    }
+
+    #[test]
+    fn a_first_fragment_that_is_also_the_last_is_a_whole_message() {
+        let opened = Fragments::default().open(sender(1), &fragments(b"01", 9)[0], 10, &Keys::none()).unwrap();
+        assert_eq!(opened.body, b"01");
+    }
+
+    /// An authenticated message whose code is in its last fragment and the rest in its first.
+    #[test]
+    fn the_code_over_a_joined_message_is_checked() {
+        let key = Aes128::new(&[1; 16]);
+        let derived = |purpose| Aes128::new(&key.cmac(&[&[purpose, 5, 0, 0, 0, 1, 0, 0, 0], &[7; 7]]));
+        let mut body = [0x2F; 64];
+        derived(0).cbc_encrypt([0; 16], &mut body);
+        let message = [&[0x7A, 9, 0, 0x40, 0x07, 0x10][..], &body].concat();
+        let mac = derived(1).cmac(&[&[0x25, 5, 0, 0, 0], &message]);
+        let first = [&[0x90, 7, 1, 0x68, 0x25, 5, 0, 0, 0], &message[..40]].concat();
+        let last = [&[0x90, 10, 2, 0x04], &mac[..8], &message[40..]].concat();
+        let keys = Keys::for_any([1; 16]);
+        let mut joining = Fragments::default();
+        assert_eq!(joining.open(sender(1), &first, 10, &keys), Err(Locked::Fragment(1)));
+        assert_eq!(joining.open(sender(1), &last, 10, &keys).map(|o| o.body), Ok(vec![0x2F; 64]));
+        let mut altered = last;
+        *altered.last_mut().unwrap() ^= 1;
+        let _ = joining.open(sender(1), &first, 10, &keys);
+        assert!(matches!(joining.open(sender(1), &altered, 10, &keys), Err(Locked::WrongKey { .. })));
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn counter_block(sender: Meter, ell: Ell) -> [u8; BLOCK] {
 
 /// Opens the transport layer; `so_far` is how the layers below came to be clear.
 fn transport(sender: Meter, found: &Upper<'_>, so_far: How, keys: &Keys) -> Result<Opened, Locked> {
-    if let Some(afl) = found.afl.filter(|afl| afl.fragment() > 0) {
+    if let Some(afl) = found.afl.filter(|afl| afl.fragment() > 1 || afl.more_fragments()) {
         return Err(Locked::Fragment(afl.fragment()));
     }
     if let Some(fault) = &found.fault {
