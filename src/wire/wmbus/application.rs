@@ -71,7 +71,7 @@ pub fn records(opened: &Opened, formats: &mut Formats) -> Result<Content, Unread
             let record = Record::text("alarm_status", data_encoding::HEXUPPER.encode(behind_fillers(body)));
             Ok(Content { values: vec![Value { record, obis: None }], ..Content::default() })
         }
-        0x6E | 0x6F | 0x70 => Err(Unread::Refused(answer::application_error(behind_fillers(body).first().copied()))),
+        0x6E..=0x70 => Err(Unread::Refused(answer::application_error(behind_fillers(body).first().copied()))),
         0x80 | 0x8A | 0x8B => Ok(Content::default()),
         own @ 0xA0..=0xB7 => Err(Unread::Manufacturer(own)),
         other => Err(Unread::Other(other)),
