@@ -285,6 +285,7 @@ async fn an_adapter_unplugged_in_the_middle_of_a_reading_ends_it_at_once_with_nu
     let (answer, ()) = tokio::join!(timeout(5 * SECOND, bus.handle.read("m")), unplug);
     let sentence = answer.expect("the time limit is not waited out").unwrap_err();
     assert!(sentence.contains("cannot open /dev/pts/"), "{sentence}");
+    assert_eq!(bus.handle.read("m").await.unwrap_err(), sentence, "the system's own reason is kept");
     assert_eq!(bus.health.meters()["m"].stretch, 1, "the port's fault stretches no interval");
 }
 

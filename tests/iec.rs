@@ -12,10 +12,14 @@
 
 #[path = "iec/answers.rs"]
 mod answers;
+#[path = "iec/babble.rs"]
+mod babble;
 #[path = "iec/deviations.rs"]
 mod deviations;
 #[path = "iec/independent.rs"]
 mod independent;
+#[path = "iec/left_alone.rs"]
+mod left_alone;
 #[path = "iec/mode_e.rs"]
 mod mode_e;
 #[path = "iec/plumbing.rs"]

@@ -97,6 +97,58 @@ async fn the_frame_count_goes_on_when_a_slave_does_not_confirm_its_reset() {
 }
 
 #[tokio::test]
+async fn an_old_telegram_is_never_taken_for_a_new_one_when_the_reset_is_not_heard() {
+    for telegrams in [1_u8, 3] {
+        let (path, control) = start(vec![slave(5, 0x1234_5678)]);
+        let mut reader = Reader::open(path.clone(), &settings("address = 5\nretries = 0")).await;
+        let mut fresh = |round: u32| {
+            let one = |n: u8| volume(n, 1000 * (round + 1) + u32::from(n));
+            control.state().slaves[0].telegrams = (0..telegrams).map(one).collect();
+        };
+        let first = |values: &[weir::model::Value]| text(values, "volume").to_owned();
+        control.state().faults.ignores_resets = true;
+        for round in 0..8_u32 {
+            fresh(round);
+            // The answer to the data request of every second reading gets lost.
+            if round % 2 == 0 {
+                assert_eq!(first(&reader.read().await.unwrap()), format!("{}.000", round + 1), "{telegrams}");
+            } else {
+                control.state().faults.lost = 1;
+                reader.read().await.unwrap_err();
+            }
+        }
+        // A new process does not know what the last one heard.
+        drop(reader);
+        let mut reader = Reader::open(path, &settings("address = 5\nretries = 0")).await;
+        fresh(20);
+        assert_eq!(first(&reader.read().await.unwrap()), "21.000", "{telegrams}");
+        // Nor which telegram a reading that was dropped amid its requests had got to.
+        fresh(21);
+        control.state().faults.delay = Duration::from_millis(100);
+        assert!(tokio::time::timeout(Duration::from_millis(280), reader.read()).await.is_err());
+        control.state().faults.delay = Duration::ZERO;
+        fresh(22);
+        assert_eq!(first(&reader.read().await.unwrap()), "23.000", "{telegrams}");
+    }
+}
+
+#[tokio::test]
+async fn after_a_change_of_rate_the_frame_count_goes_on() {
+    let mut slave = slave(5, 0x1234_5678);
+    slave.baud = Some(9600);
+    let (path, control) = start(vec![slave]);
+    let mut reader = Reader::open(path, &settings("address = 5\nswitch_baud = 38400")).await;
+    control.state().faults.ignores_resets = true;
+    for round in 0..4_u32 {
+        control.state().slaves[0].telegrams = vec![volume(0, round)];
+        assert_eq!(text(&reader.read().await.unwrap(), "volume"), format!("0.00{round}"));
+    }
+    assert_eq!(switched(&control).0, 8);
+    // The order to change is numbered as the requests are: none of them was taken for a repetition.
+    assert_eq!(control.state().tally.repeated, 0);
+}
+
+#[tokio::test]
 async fn a_meter_is_read_by_who_it_is_and_left_deselected() {
     let mut twin = slave(0, 0x1234_5678);
     twin.meter.version = 2;

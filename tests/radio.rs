@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
 use weir::os::clock::{self, Clock, ClockSettings, Trust};
-use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status};
+use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status, Survey, TelegramsSettings};
 use weir::setting::{At, Count};
 use weir::sim::pty::Pty;
 use weir::sim::radio_replay::{Lines, RadioReplay};
@@ -35,7 +35,7 @@ fn settings(receiver: &str, device: Option<String>, command: Option<&[&str]>) ->
         receiver: At::nowhere(receiver.to_owned()),
         device: device.map(At::nowhere),
         command: command.map(|words| At::nowhere(words.iter().map(|w| (*w).to_owned()).collect())),
-        baud: Count::clamped(9600),
+        baud: Some(Count::clamped(9600)),
         mode: None,
         forward: At::nowhere(Forward::Raw),
         keys_file: None,
@@ -58,7 +58,15 @@ struct Running {
 fn start(settings: RadioSettings, room: usize) -> Running {
     let (sender, frames) = mpsc::channel(room);
     let health = Health::new();
-    let task = tokio::spawn(radio::run(settings, sender, trusted(), health.clone()));
+    let (out, heard) = mpsc::channel(1);
+    // Nothing waits, and a second is long enough between two of the same.
+    let desk = TelegramsSettings {
+        gather: At::nowhere(Duration::ZERO),
+        window: At::nowhere(Duration::from_secs(1)),
+        ..TelegramsSettings::default()
+    };
+    tokio::spawn(radio::gather(heard, sender, desk, Survey::new()));
+    let task = tokio::spawn(radio::run(settings, out, trusted(), health.clone()));
     Running { frames, health, task }
 }
 
@@ -260,8 +268,8 @@ async fn a_full_channel_holds_the_receiver_back_and_loses_nothing() {
     let steps: Vec<_> = (0..500).map(|_| replay.next(clock::now())).collect();
     let text: String = steps.iter().map(|s| s.text.as_str()).collect();
     let writer = tokio::spawn(async move { stream.write_all(text.as_bytes()).await.map(|()| stream) });
-    // Nobody takes frames yet: one is in the channel, one waits.
-    running.status(|s| s.heard == 2 && s.forwarded == 1).await;
+    // Nobody takes frames yet: one is in the channel, one at the desk, one before it, one at the receiver.
+    running.status(|s| s.heard == 4 && s.forwarded == 1).await;
     for step in &steps {
         assert_eq!(running.telegram().await.1.bytes, step.telegram);
     }
@@ -322,6 +330,38 @@ async fn what_the_demo_plays_arrives_complete_and_once() {
 }
 
 #[tokio::test]
+async fn two_receivers_that_hear_the_same_street_give_each_telegram_once_by_its_best_reception() {
+    let (sender, mut frames) = mpsc::channel(8);
+    let (out, heard) = mpsc::channel(4);
+    let survey = Survey::new();
+    tokio::spawn(radio::gather(heard, sender, TelegramsSettings::default(), survey.clone()));
+    let mut streams = Vec::new();
+    for _ in 0..2 {
+        let (listener, device) = listener().await;
+        tokio::spawn(radio::run(settings("hex-lines", device, None), out.clone(), trusted(), Health::new()));
+        streams.push(listener.accept().await.unwrap().0);
+    }
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    let steps: Vec<_> = (0..50).map(|_| replay.next(clock::now())).collect();
+    for step in &steps {
+        let hex = data_encoding::HEXLOWER.encode(&step.telegram);
+        for (stream, rssi) in streams.iter_mut().zip([-91, -62]) {
+            stream.write_all(format!("{hex};{rssi}\n").as_bytes()).await.unwrap();
+        }
+    }
+    for step in &steps {
+        let frame = timeout(LIMIT, frames.recv()).await.unwrap().unwrap();
+        let Body::Copies(telegram, 2) = frame.body else { panic!("{frame:?}") };
+        assert_eq!((&telegram.bytes, telegram.rssi), (&step.telegram, Some(Rssi::Dbm(-62))));
+    }
+    let sights = survey.sights();
+    assert_eq!(
+        sights.iter().map(|sight| (sight.telegrams, sight.copies)).fold((0, 0), |(a, b), (c, d)| (a + c, b + d)),
+        (50, 50)
+    );
+}
+
+#[tokio::test]
 async fn what_the_demo_plays_over_a_serial_line_arrives_too() {
     let mut pty = Pty::open().unwrap();
     let device = Some(pty.path().to_string_lossy().into_owned());
@@ -336,4 +376,36 @@ async fn what_the_demo_plays_over_a_serial_line_arrives_too() {
         running.telegram().await;
     }
     drop(player.await.unwrap());
+}
+
+#[tokio::test]
+async fn weir_radio_without_an_agent_listens_itself_and_shows_who_is_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let (listener, device) = listener().await;
+    let config = folder.path().join("weir.toml");
+    let text = format!(
+        "[broker]\nurl = \"tcp://127.0.0.1:1\"\n[store]\npath = \"{}\"\n[[radio]]\nname = \"roof\"\nreceiver = \"hex-lines\"\ndevice = \"{}\"\n\
+         [telegrams]\ndeny = [\"KAW\"]\n",
+        folder.path().join("store").display(),
+        device.unwrap()
+    );
+    std::fs::write(&config, text).unwrap();
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_weir"));
+    command.args(["radio", "--json", "--for", "5s", "--config"]).arg(&config).kill_on_drop(true);
+    let output = tokio::spawn(async move { command.output().await.unwrap() });
+    let (mut stream, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    for _ in 0..30 {
+        stream.write_all(replay.next(clock::now()).text.as_bytes()).await.unwrap();
+    }
+    let output = timeout(LIMIT, output).await.unwrap().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let meters = told["meters"].as_array().unwrap();
+    let heard: u64 = meters.iter().map(|meter| meter["telegrams"].as_u64().unwrap()).sum();
+    assert_eq!((heard, told["receivers"]["roof"]["heard"].as_u64()), (30, Some(30)));
+    for meter in meters {
+        assert_eq!(meter["forwarded"], meter["manufacturer"] != "KAW", "{meter}");
+        assert!(meter["rssi_best"].is_i64(), "{meter}");
+    }
 }

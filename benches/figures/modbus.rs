@@ -200,7 +200,7 @@ fn instructions() -> Vec<Figure> {
         ]))
     };
     let (Some(few), Some(many)) = (weir(READS), weir(2 * READS)) else {
-        eprintln!("no valgrind: tests/install valgrind");
+        eprintln!("no valgrind: tests/install figures");
         return Vec::new();
     };
     let theirs = |slaves| {

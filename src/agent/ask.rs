@@ -8,8 +8,9 @@ use tokio::time::{Instant, timeout};
 
 use super::{Evidence, statement};
 use crate::meter::bus::Handle;
-use crate::model::{Timestamp, Value};
+use crate::model::{Rssi, TelegramKind, Timestamp, Value};
 use crate::os::line::{Listener, Speed, Traced, What};
+use crate::radio::{Security, Sight, Survey};
 
 /// A reading waits for the bus at most so long.
 const READ_LIMIT: Duration = Duration::from_mins(5);
@@ -20,6 +21,8 @@ const READ_LIMIT: Duration = Duration::from_mins(5);
 pub enum Ask {
     /// How every meter has been doing.
     Meters,
+    /// Every receiver, and every radio meter that they hear.
+    Radio,
     /// The values of one meter, now.
     Read {
         /// Its name.
@@ -39,7 +42,7 @@ impl Ask {
     /// One sentence that says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| {
-            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
+            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"radio\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
         })
     }
 }
@@ -66,6 +69,10 @@ impl Desk {
     pub(super) async fn answer(&self, ask: Ask) -> Result<Answer, String> {
         match ask {
             Ask::Meters => Ok(Answer::Whole(self.meters())),
+            Ask::Radio => {
+                let receivers = statement::receivers(&self.evidence.receivers);
+                Ok(Answer::Whole(survey(receivers, &self.evidence.survey, self.evidence.clock.now())))
+            }
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
             Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
         }
@@ -114,6 +121,50 @@ impl Desk {
     }
 }
 
+/// Receivers and the radio meters they hear as JSON, as `weir radio --json` prints it.
+pub fn survey(receivers: Json, survey: &Survey, now: Timestamp) -> Json {
+    let strength = |rssi: Option<Rssi>| match rssi {
+        Some(Rssi::Dbm(dbm)) => (json!(dbm), Json::Null),
+        Some(Rssi::Relative(level)) => (Json::Null, json!(level)),
+        None => (Json::Null, Json::Null),
+    };
+    let meter = |sight: Sight| {
+        let ((best, best_relative), (last, last_relative)) = (strength(sight.best), strength(sight.now));
+        let security = match sight.security {
+            Security::None => json!("none"),
+            Security::Link => json!("ell"),
+            Security::Mode(mode) => json!(format!("mode {mode}")),
+        };
+        json!({
+            "meter": sight.name(),
+            "manufacturer": sight.meter.letters(),
+            "id": sight.meter.number(),
+            "version": sight.meter.version,
+            "type": sight.meter.device,
+            "device": sight.meter.device_name(),
+            "frametype": match sight.kind {
+                TelegramKind::OpenlinkIq => "OpenlinkIQ",
+                TelegramKind::WirelessMbus => "wM-Bus",
+            },
+            "first_heard": sight.first.wall.to_string(),
+            "last_heard": sight.last.wall.to_string(),
+            "telegrams": sight.telegrams,
+            "copies": sight.copies,
+            "urgent": sight.urgent,
+            "interval_s": sight.interval,
+            "rssi_best": best,
+            "rssi_last": last,
+            "rssirelative_best": best_relative,
+            "rssirelative_last": last_relative,
+            "security": security,
+            "forwarded": sight.wanted,
+            "receiver": &*sight.receiver,
+        })
+    };
+    let meters: Vec<_> = survey.sights().into_iter().map(meter).collect();
+    json!({ "timestamp": now.to_string(), "receivers": receivers, "meters": meters })
+}
+
 /// A reading as JSON, as `weir read --json` prints it.
 pub fn reading(meter: &str, time: Timestamp, values: &[Value]) -> Json {
     let value = |v: &Value| json!({ "name": v.name, "value": v.value, "unit": v.unit, "quality": v.quality.word() });
@@ -157,6 +208,7 @@ mod tests {
     #[test]
     fn questions_are_read_strictly_and_a_mistake_says_what_can_be_asked() {
         assert_eq!(Ask::parse("{\"ask\":\"meters\"}"), Ok(Ask::Meters));
+        assert_eq!(Ask::parse("{\"ask\":\"radio\"}"), Ok(Ask::Radio));
         assert_eq!(Ask::parse("{\"ask\":\"read\",\"meter\":\"m\"}"), Ok(Ask::Read { meter: "m".into() }));
         assert_eq!(Ask::parse("{\"ask\":\"trace\",\"port\":\"p\"}"), Ok(Ask::Trace { port: "p".into() }));
         for bad in ["", "{}", "[]", "{\"ask\":\"write\"}", "{\"ask\":\"read\"}", "{\"ask\":\"read\",\"meter\":1}"] {

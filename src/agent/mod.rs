@@ -26,7 +26,8 @@ mod supervisor;
 mod wiring;
 
 pub use identity::identity;
-pub use wiring::{Evidence, resolve_port};
+pub use statement::receivers;
+pub use wiring::{Evidence, SESSIONS, resolve_port};
 
 /// How long frames may wait for a place in the channel at shutdown.
 const LET_IN_GRACE: Duration = Duration::from_secs(2);
@@ -81,6 +82,8 @@ pub struct Agent {
     /// Held to let the inputs' last frames in at shutdown.
     frames: mpsc::Sender<Frame>,
     inputs: supervisor::Rooms,
+    /// What makes frames of what the receivers hear.
+    desk: Option<tokio::task::JoinHandle<()>>,
     intake: tokio::task::JoinHandle<()>,
     /// What was delivered of the meters' profiles; it ends before the intake does.
     keeper: (Keeper, tokio::task::JoinHandle<()>),
@@ -154,11 +157,18 @@ impl Agent {
     /// Stops in order: inputs, channels into the store, sync, uplink.
     pub async fn shut_down(self) {
         notify::stopping();
-        let Self { store, evidence, frames, inputs, intake, keeper: (keeper, keeping), uplink, stop_uplink } = self;
+        let Self { store, evidence, frames, inputs, desk, intake, keeper: (keeper, keeping), uplink, stop_uplink } =
+            self;
         if timeout(LET_IN_GRACE, intake::let_in(&frames)).await.is_err() {
             warn!("the store takes no frames at shutdown; readings under way are lost");
         }
         inputs.stop().await;
+        // No receiver is left: what the desk holds leaves now.
+        if let Some(desk) = desk
+            && timeout(DRAIN_GRACE, desk).await.is_err()
+        {
+            warn!(room = "radio desk", "still running at shutdown; telegrams that it held are lost");
+        }
         evidence.clock.close().await;
         drop(frames);
         keeper.close();

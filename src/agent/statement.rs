@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::Evidence;
 use crate::meter::{MeterHealth, ProfileHealth};
 use crate::model::{ClockState, Stamp, Timestamp};
+use crate::radio::{self, SourceState};
 use crate::store::{Status, Store};
 use crate::uplink::{Account, Amount};
 
@@ -46,7 +47,7 @@ fn document(status: &Status, evidence: &Evidence, gateway: &str, running: Durati
     if extended {
         members.insert("evicted_by_meter".into(), json!(*status.evicted_by_meter));
         members.insert("meters".into(), meters(evidence));
-        members.insert("receivers".into(), receivers(evidence));
+        members.insert("receivers".into(), receivers(&evidence.receivers));
     }
     Value::Object(members)
 }
@@ -172,14 +173,23 @@ fn on_the_line(health: &MeterHealth) -> Value {
     })
 }
 
-fn receivers(evidence: &Evidence) -> Value {
-    let receivers = evidence.receivers.iter().map(|(name, health)| {
+/// Every receiver's counters by its name.
+pub fn receivers(receivers: &[(String, radio::Health)]) -> Value {
+    let receivers = receivers.iter().map(|(name, health)| {
         let status = health.status();
         let told = json!({
             "heard": status.heard,
             "forwarded": status.forwarded,
             "duplicates": status.duplicates,
+            "unwanted": status.unwanted,
+            "sampled_out": status.sampled_out,
             "damaged": status.damaged,
+            "noise": status.noise,
+            "source": match status.source {
+                SourceState::Starting => "starting",
+                SourceState::Open => "open",
+                SourceState::Waiting => "gone",
+            },
             "failures": status.failures,
             "last_heard": time(status.last_heard),
         });

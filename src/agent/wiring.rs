@@ -36,6 +36,8 @@ pub struct Evidence {
     pub buses: Vec<bus::Handle>,
     /// Every receiver's counters, by name.
     pub receivers: Vec<(String, radio::Health)>,
+    /// Every meter that the receivers hear.
+    pub survey: radio::Survey,
     /// What was sent and received, and how the data budget stands.
     pub traffic: Traffic,
     uplink: SharedHealth,
@@ -76,8 +78,15 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let keeper = Keeper::new(settings.store.path.join("profiles"));
     let keeping = keeper.clone();
     let (meters, receivers) = (meter::Health::new(), Vec::new());
-    let evidence =
-        Evidence { clock: clock.clone(), meters, buses: Vec::new(), receivers, traffic, uplink: uplink_health };
+    let evidence = Evidence {
+        clock: clock.clone(),
+        meters,
+        buses: Vec::new(),
+        receivers,
+        survey: radio::Survey::new(),
+        traffic,
+        uplink: uplink_health,
+    };
     let mut agent = Agent {
         intake: tokio::spawn(intake::run(waiting, asked, store.clone())),
         keeper: (keeper.clone(), tokio::spawn(async move { keeping.run(markers).await })),
@@ -85,6 +94,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         evidence,
         frames: frames.clone(),
         inputs: Rooms::default(),
+        desk: None,
         uplink: uplink_rooms,
         stop_uplink,
     };
@@ -100,14 +110,15 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         }
     }
     start_door(&mut agent, settings);
-    for radio in &settings.radio {
-        start_receiver(&mut agent, radio, &frames);
-    }
+    start_receivers(&mut agent, settings, &frames);
     if let Some(status) = &settings.status {
         start_statement(&mut agent, status, gateway, tell);
     }
     Ok(agent)
 }
+
+/// The folder of the store in which sessions keep what must outlive a restart.
+pub const SESSIONS: &str = "sessions";
 
 type SharedHealth = Arc<Mutex<Vec<watch::Receiver<uplink::Health>>>>;
 
@@ -170,6 +181,7 @@ fn start_books(agent: &mut Agent, gateway: String) {
 
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {
     let on_port = |m: &&meter::MeterSettings| *m.port == port.name;
+    let kept = settings.store.path.join(SESSIONS);
     let settings: Vec<_> = settings.meter.iter().filter(on_port).cloned().collect();
     if settings.is_empty() {
         return;
@@ -179,7 +191,8 @@ fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::
     agent.evidence.buses.push(door);
     let keeper = agent.keeper.0.clone();
     agent.inputs.start(format!("port {}", port.name), move || {
-        let meters: Result<Vec<_>, _> = settings.iter().map(Meter::new).collect();
+        let kept = |meter| Meter::new(meter).map(|meter| meter.kept_in(&kept));
+        let meters: Result<Vec<_>, _> = settings.iter().map(kept).collect();
         let (port, frames, clock, health) = (port.clone(), frames.clone(), clock.clone(), health.clone());
         let jobs = jobs.clone();
         let profiles = ReadBack::new(&settings, &keeper, frames.clone(), (clock.clone(), health.clone()));
@@ -228,13 +241,26 @@ fn start_door(agent: &mut Agent, settings: &Settings) {
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 
-fn start_receiver(agent: &mut Agent, settings: &RadioSettings, frames: &mpsc::Sender<crate::model::Frame>) {
+/// All receivers, and the desk that makes frames of what they hear; it ends when the last of them has.
+fn start_receivers(agent: &mut Agent, settings: &Settings, frames: &mpsc::Sender<crate::model::Frame>) {
+    if settings.radio.is_empty() {
+        return;
+    }
+    let (out, heard) = mpsc::channel(radio::HEARD_WAITING);
+    for radio in &settings.radio {
+        start_receiver(agent, radio, &out);
+    }
+    let survey = agent.evidence.survey.clone();
+    agent.desk = Some(tokio::spawn(radio::gather(heard, frames.clone(), settings.telegrams.clone(), survey)));
+}
+
+fn start_receiver(agent: &mut Agent, settings: &RadioSettings, out: &mpsc::Sender<radio::Heard>) {
     let health = radio::Health::default();
     agent.evidence.receivers.push((settings.name.to_string(), health.clone()));
-    let (settings, frames, clock) = (settings.clone(), frames.clone(), agent.evidence.clock.clone());
+    let (settings, out, clock) = (settings.clone(), out.clone(), agent.evidence.clock.clone());
     agent.inputs.start(format!("radio {}", *settings.name), move || {
-        let (settings, frames, clock, health) = (settings.clone(), frames.clone(), clock.clone(), health.clone());
-        async move { radio::run(settings, frames, clock, health).await }
+        let (settings, out, clock, health) = (settings.clone(), out.clone(), clock.clone(), health.clone());
+        async move { radio::run(settings, out, clock, health).await }
     });
 }
 

@@ -20,6 +20,7 @@ mod demo;
 mod failure;
 mod log;
 mod meters;
+mod radio;
 mod read;
 mod report;
 mod run;
@@ -46,6 +47,7 @@ Start here:
   weir read METER                 one reading now, as a table
   weir report                     everything tried once: the sheet to hand over
   weir meters                     how every meter has been doing
+  weir radio                      who is heard by radio, how well and how often
   weir trace PORT                 the bytes on a port, and what they mean
   weir run                        run the agent (systemd does this)"
 )]
@@ -72,6 +74,7 @@ enum Command {
     Read(read::Read),
     Report(report::Report),
     Meters(meters::Meters),
+    Radio(radio::Radio),
     Trace(trace::Trace),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
@@ -117,6 +120,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Read(command) => command.run(config, log),
         Command::Report(command) => command.run(config, log),
         Command::Meters(command) => command.run(config),
+        Command::Radio(command) => command.run(config, log),
         Command::Trace(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),

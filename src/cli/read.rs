@@ -92,7 +92,8 @@ async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
         let mut listener = listen::Meter::new(meter).map_err(Failure::config)?;
         listen::read_once(&port, &mut listener, PATIENCE).await
     } else {
-        let mut session = Meter::new(meter).map_err(Failure::config)?;
+        let kept = settings.store.path.join(agent::SESSIONS);
+        let mut session = Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
         bus::read_once(&port, &mut session).await
     };
     read.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))

@@ -11,7 +11,7 @@ use toml::de::DeTable;
 
 use crate::meter::{MeterSettings, PortSettings};
 use crate::os::clock::ClockSettings;
-use crate::radio::RadioSettings;
+use crate::radio::{RadioSettings, TelegramsSettings};
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
 use crate::uplink::{Arrangement, Brokers, BudgetSettings, StatusSettings, UplinkSettings};
@@ -51,6 +51,8 @@ settings! {
         pub meter: Vec<MeterSettings> = [],
         /// Radio receivers.
         pub radio: Vec<RadioSettings> = [],
+        /// What becomes of the telegrams that the receivers hear.
+        pub telegrams: TelegramsSettings = {},
         /// Transparent serial tunnels.
         pub tunnel: Option<Later>,
         /// Remote control by MQTT and SMS.

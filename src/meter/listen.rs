@@ -3,19 +3,21 @@
 //!
 //! Invariants: nobody else touches the port; however often the meter sends, one frame leaves per
 //! interval, stamped with the time at which its message was heard; an interval in which nothing
-//! right was heard gives a frame with nulls. When the channel of frames is full it goes on
-//! hearing, and intervals pass by meanwhile. A clock that is set moves the intervals as it moves the
-//! bus's slots. Start with [`run`].
+//! right was heard gives a frame with nulls, unless the meter sends as seldom as its interval and the
+//! next message is not overdue. When the channel of frames is full it goes on hearing, and intervals
+//! pass by meanwhile. A clock that is set moves the intervals as it moves the bus's slots. A meter
+//! whose key file is missing gives nulls with that reason until it is there. Start with [`run`].
 
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::bus::{Inbox, Job, LONGEST_SLEEP, LeaseError, Opener, Port};
 use super::health::{Health, Outcome};
-use super::{Listener, MeterError, MeterSettings, protocol};
+use super::heard::Wishes;
+use super::{Listener, MeterError, MeterSettings, Protocol, protocol};
 use crate::model::{Body, Frame, Lane, Quality, Reading, Stamp, Timestamp, Value};
 use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError};
@@ -25,6 +27,10 @@ const FRESH: Duration = Duration::from_mins(2);
 /// The longest gap between two characters of one message (IEC 62056-21, clause 6.4.3).
 const PAUSE: Duration = Duration::from_millis(1500);
 
+/// Two messages so close are one that came twice.
+const COPY: Duration = Duration::from_secs(2);
+/// A file that a meter's messages can't be understood without is looked for again after this time.
+const LOOK: Duration = Duration::from_secs(10);
 /// A TCP connection on which nothing came for so long may be dead without knowing it.
 const DEAD: Duration = Duration::from_secs(60);
 
@@ -32,7 +38,10 @@ const DEAD: Duration = Duration::from_secs(60);
 pub struct Meter {
     name: String,
     every: Duration,
-    listener: Box<dyn Listener>,
+    row: &'static Protocol,
+    settings: MeterSettings,
+    /// What understands it, or one sentence that says why nothing does: a key file that is not there yet.
+    listener: Result<Box<dyn Listener>, String>,
 }
 
 impl std::fmt::Debug for Meter {
@@ -42,7 +51,8 @@ impl std::fmt::Debug for Meter {
 }
 
 impl Meter {
-    /// Makes a meter and its listener.
+    /// Makes a meter and its listener. Without the files that it needs it is made all the same: it gives nulls then,
+    /// and looks for them again.
     ///
     /// # Errors
     /// One sentence that says what is wrong with the settings; `check` says it with its place.
@@ -50,7 +60,25 @@ impl Meter {
         let row = protocol(&settings.protocol).ok_or_else(|| {
             format!("protocol \"{}\" of meter \"{}\" is not known to this build", *settings.protocol, *settings.name)
         })?;
-        Ok(Self { name: settings.name.to_string(), every: *settings.every, listener: row.listener(settings)? })
+        let listener = row.listener(settings);
+        match listener {
+            Err(reason) if !row.listens() => Err(reason),
+            listener => Ok(Self {
+                name: settings.name.to_string(),
+                every: *settings.every,
+                row,
+                settings: settings.clone(),
+                listener,
+            }),
+        }
+    }
+
+    /// The values of a reading in which nothing was understood.
+    fn absent(&self, quality: Quality) -> Vec<Value> {
+        match &self.listener {
+            Ok(listener) => listener.absent(quality),
+            Err(_) => Wishes::new(&self.settings).absent(quality),
+        }
     }
 }
 
@@ -64,15 +92,21 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
     let mut post = Post::new(port, meter, clock, health);
     let mut ready = None;
     let mut buffer = [0; 1024];
+    // Kept over the turns: who asks anew for a place stands at the end of the queue again.
+    let mut place = std::pin::pin!(frames.reserve());
     loop {
         opener.open_when_due(&post.port).await;
+        post.look();
         if ready.is_none() {
             ready = post.due(&mut opener);
         }
         let pause = post.pause_ends();
         tokio::select! {
-            place = frames.reserve(), if ready.is_some() => match (place, ready.take()) {
-                (Ok(place), Some(frame)) => place.send(frame),
+            given = &mut place, if ready.is_some() => match (given, ready.take()) {
+                (Ok(given), Some(frame)) => {
+                    given.send(frame);
+                    place.set(frames.reserve());
+                }
                 _ => return,
             },
             () = frames.closed() => return,
@@ -100,6 +134,7 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
 /// # Errors
 /// What the line said; [`LineError::Silent`] when no message was right within `patience`.
 pub async fn read_once(port: &Port, meter: &mut Meter, patience: Duration) -> Result<Vec<Value>, MeterError> {
+    let listener = meter.listener.as_mut().map_err(|reason| MeterError::Refused(reason.clone()))?;
     let mut line = port.open().await?;
     let give_up = Instant::now() + patience;
     let mut buffer = [0; 1024];
@@ -107,8 +142,8 @@ pub async fn read_once(port: &Port, meter: &mut Meter, patience: Duration) -> Re
     loop {
         let until = (Instant::now() + PAUSE).min(give_up);
         let found = match line.receive(&mut buffer, until).await {
-            Ok(count) => meter.listener.push(buffer.get(..count).unwrap_or_default()),
-            Err(LineError::Silent(_)) => meter.listener.silence(),
+            Ok(count) => listener.push(buffer.get(..count).unwrap_or_default()),
+            Err(LineError::Silent(_)) => listener.silence(),
             Err(error) => return Err(error.into()),
         };
         for result in found {
@@ -132,6 +167,15 @@ async fn hear(opener: &mut Opener, buffer: &mut [u8], pause: Instant) -> Option<
     None
 }
 
+/// A message that could be read.
+#[derive(Clone)]
+struct Heard {
+    at: Instant,
+    time: Stamp,
+    values: Vec<Value>,
+    outcome: Outcome,
+}
+
 /// What is known about the meter between two frames.
 struct Post {
     port: Port,
@@ -139,10 +183,14 @@ struct Post {
     clock: Clock,
     health: Health,
     due: Timestamp,
-    /// The last message that could be read, and when.
-    last: Option<(Stamp, Vec<Value>, Outcome)>,
-    /// The newest reading, also when it was published.
-    newest: Option<(Instant, Vec<Value>)>,
+    /// The newest message that could be read, also when it was published.
+    newest: Option<Heard>,
+    /// It came in this interval.
+    fresh: bool,
+    /// The time between the last two messages.
+    gap: Option<Duration>,
+    /// How often the meter sends, once two gaps have agreed on it.
+    period: Duration,
     /// Why the last message that could not be read was not.
     damage: Option<MeterError>,
     /// When something came that was not followed by a pause yet.
@@ -153,13 +201,59 @@ struct Post {
     told: Option<Quality>,
     /// Intervals that failed since it was logged.
     failed: u64,
+    /// When what the listener needs is looked for again.
+    next_look: Instant,
+    /// It was told that it can't be understood.
+    told_why: bool,
 }
 
 impl Post {
     fn new(port: Port, meter: Meter, clock: Clock, health: Health) -> Self {
-        let due = clock.now().next_aligned(meter.every);
-        let (last, newest, damage, heard, told) = (None, None, None, None, None);
-        Self { port, meter, clock, health, due, last, newest, damage, heard, bytes: 0, told, failed: 0 }
+        Self {
+            due: clock.now().next_aligned(meter.every),
+            port,
+            meter,
+            clock,
+            health,
+            newest: None,
+            fresh: false,
+            gap: None,
+            period: Duration::ZERO,
+            damage: None,
+            heard: None,
+            bytes: 0,
+            told: None,
+            failed: 0,
+            next_look: Instant::now(),
+            told_why: false,
+        }
+    }
+
+    /// Looks whether the files are there that the meter can't be understood without.
+    fn look(&mut self) {
+        if self.meter.listener.is_ok() || Instant::now() < self.next_look {
+            return;
+        }
+        self.next_look = Instant::now() + LOOK;
+        self.meter.listener = self.meter.row.listener(&self.meter.settings);
+        let (meter, port) = (&self.meter.name, &self.port.name);
+        match &self.meter.listener {
+            Ok(_) if self.told_why => info!(%meter, %port, "the meter can be understood now"),
+            Ok(_) => {}
+            Err(reason) if self.told_why => debug!(%meter, error = %reason, "the meter still can't be understood"),
+            Err(reason) => {
+                error!(%meter, %port, error = %reason, "the meter can't be understood; its readings are nulls until that is put right");
+                let (now, sentence) = (self.clock.now(), reason.clone());
+                self.health.update(meter, |health| health.last_error = Some((now, sentence)));
+                self.told_why = true;
+            }
+        }
+        self.told_why &= self.meter.listener.is_err();
+    }
+
+    /// How long a message counts as the present one, however often frames leave.
+    fn lasts(&self) -> Duration {
+        self.period * 5 / 4
     }
 
     fn idle_time(&self) -> Duration {
@@ -174,13 +268,17 @@ impl Post {
     fn take(&mut self, bytes: &[u8]) {
         self.heard = Some(Instant::now());
         self.bytes = self.bytes.saturating_add(bytes.len());
-        let found = self.meter.listener.push(bytes);
-        self.keep(found);
+        if let Ok(listener) = &mut self.meter.listener {
+            let found = listener.push(bytes);
+            self.keep(found);
+        }
     }
 
     fn silence(&mut self) {
-        if self.heard.take().is_some() {
-            let found = self.meter.listener.silence();
+        if self.heard.take().is_some()
+            && let Ok(listener) = &mut self.meter.listener
+        {
+            let found = listener.silence();
             self.keep(found);
         }
     }
@@ -191,16 +289,26 @@ impl Post {
             let time = self.clock.stamp();
             self.health.count(&self.meter.name, time.wall, &outcome);
             match result {
-                Ok(values) => {
-                    self.newest = Some((Instant::now(), values.clone()));
-                    self.last = Some((time, values, outcome));
-                }
+                Ok(values) => self.notice(Heard { at: Instant::now(), time, values, outcome }),
                 Err(error) => {
                     debug!(meter = %self.meter.name, %error, "a message was not understood");
                     self.damage = Some(error);
                 }
             }
         }
+    }
+
+    /// Keeps a message, and learns how often they come.
+    fn notice(&mut self, heard: Heard) {
+        let gap = self.newest.as_ref().map(|newest| heard.at.saturating_duration_since(newest.at));
+        if let Some(gap) = gap.filter(|gap| *gap >= COPY) {
+            let before = self.gap.replace(gap).unwrap_or_default();
+            if before.max(gap) <= before.min(gap) * 5 / 4 {
+                self.period = before.max(gap);
+            }
+        }
+        self.newest = Some(heard);
+        self.fresh = true;
     }
 
     /// The frame of the interval that has ended, if one has. A clock that was set back moves the
@@ -212,21 +320,27 @@ impl Post {
             return None;
         }
         self.due = now.next_aligned(self.meter.every);
-        let (last, damage) = (self.last.take(), self.damage.take());
+        let damage = self.damage.take();
         let silent = std::mem::take(&mut self.bytes) == 0;
+        let fresh = std::mem::take(&mut self.fresh);
+        // The next message of a meter that sends as seldom as this is only due a little later.
+        let is_present = |heard: &&Heard| fresh || (damage.is_none() && heard.at.elapsed() <= self.lasts());
+        let last =
+            self.newest.as_ref().filter(is_present).cloned().map(|heard| (heard.time, heard.values, heard.outcome));
         let (time, values, outcome) = last.unwrap_or_else(|| {
-            let time = self.clock.stamp();
-            let outcome = match &damage {
-                Some(error) => Outcome::Bad(error.quality(), error.to_string()),
-                None => self.nothing(silent, opener),
+            let outcome = match (&self.meter.listener, &damage) {
+                (Err(reason), _) => Outcome::Bad(Quality::Invalid, reason.clone()),
+                (Ok(_), Some(error)) => Outcome::Bad(error.quality(), error.to_string()),
+                (Ok(_), None) => self.nothing(silent, opener),
             };
-            let quality = damage.as_ref().map_or(Quality::NoAnswer, MeterError::quality);
-            (time, self.meter.listener.absent(quality), outcome)
+            let quality = if let Outcome::Bad(quality, _) = outcome { quality } else { Quality::NoAnswer };
+            (self.clock.stamp(), self.meter.absent(quality), outcome)
         });
-        if damage.is_none() && matches!(outcome, Outcome::Bad(Quality::NoAnswer, _)) {
+        // A damaged message was counted when it came.
+        if damage.is_none() && !fresh && outcome != Outcome::Good {
             self.health.count(&self.meter.name, time.wall, &outcome);
         }
-        self.tell(&outcome, opener.line.is_some());
+        self.tell(&outcome, opener.line.is_some() && self.meter.listener.is_ok());
         let dead = |line: &Line| line.is_tcp() && line.last_byte().elapsed() >= DEAD;
         if silent && opener.line.as_ref().is_some_and(dead) {
             debug!(port = %self.port.name, "nothing is heard on the connection; it is opened again");
@@ -237,21 +351,25 @@ impl Post {
     }
 
     /// Answers who asks at the door.
-    fn serve(&self, job: Job) {
+    fn serve(&mut self, job: Job) {
+        self.next_look = Instant::now();
+        self.look();
         match job {
             Job::Read(reading) => {
-                let answer = match &self.newest {
+                let fresh = FRESH.max(self.lasts());
+                let answer = match (&self.meter.listener, &self.newest) {
                     _ if reading.meter != self.meter.name => Err(format!(
                         "no meter \"{}\" on port {}; known: {}",
                         reading.meter, self.port.name, self.meter.name
                     )),
-                    Some((heard, values)) if heard.elapsed() < FRESH => Ok(values.clone()),
-                    Some((heard, _)) => Err(format!(
+                    (Err(reason), _) => Err(format!("meter \"{}\" can't be understood: {reason}", self.meter.name)),
+                    (_, Some(heard)) if heard.at.elapsed() < fresh => Ok(heard.values.clone()),
+                    (_, Some(heard)) => Err(format!(
                         "nothing was heard of meter \"{}\" for {} s",
                         self.meter.name,
-                        heard.elapsed().as_secs()
+                        heard.at.elapsed().as_secs()
                     )),
-                    None => Err(format!("nothing was heard of meter \"{}\" yet", self.meter.name)),
+                    (_, None) => Err(format!("nothing was heard of meter \"{}\" yet", self.meter.name)),
                 };
                 // Nobody waits any more: the person gave up, which is no fault.
                 let _ = reading.reply.send(answer);
@@ -276,7 +394,7 @@ impl Post {
     }
 
     /// Logs a failure when it begins or changes its kind, and its end.
-    fn tell(&mut self, outcome: &Outcome, port_is_open: bool) {
+    fn tell(&mut self, outcome: &Outcome, is_news: bool) {
         match outcome {
             Outcome::Good => {
                 if self.told.take().is_some() {
@@ -284,8 +402,8 @@ impl Post {
                 }
                 self.failed = 0;
             }
-            // The port's own sentence was logged; its meter would only repeat it.
-            Outcome::Bad(quality, sentence) if self.told.is_none() && port_is_open => {
+            // The sentence of a missing port or key was logged; its meter would only repeat it.
+            Outcome::Bad(quality, sentence) if self.told.is_none() && is_news => {
                 self.told = Some(*quality);
                 self.failed += 1;
                 warn!(meter = %self.meter.name, port = %self.port.name, error = %sentence, "the meter was not heard completely");

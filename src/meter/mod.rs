@@ -18,10 +18,12 @@ use crate::setting::Problems;
 
 pub mod bus;
 mod d0;
+pub mod dlms;
 pub mod gaps;
 mod health;
 mod heard;
 pub mod iec62056;
+mod kept;
 pub mod listen;
 pub mod mbus;
 pub mod modbus;
@@ -32,6 +34,7 @@ mod sml;
 
 pub use gaps::ProfileHealth;
 pub use health::{Delays, Health, MeterHealth};
+pub use kept::Kept;
 pub use settings::{
     Address, EchoSetting, Level, LoadProfileSettings, MeterSettings, Names, PortSettings, RegisterSettings,
     Rs485Direction, Rs485Settings, UtcOffset,
@@ -59,6 +62,9 @@ pub trait Session: Send {
     fn guard(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Tells where to keep what must outlive a restart; called before the first read, when there is such a place.
+    fn keep_in(&mut self, _kept: Kept) {}
 
     /// The way to change something in the meter, when the protocol has one.
     fn writer(&mut self) -> Option<&mut dyn Writer> {
@@ -153,7 +159,7 @@ impl fmt::Debug for Protocol {
 
 /// Every protocol this build can speak.
 pub const PROTOCOLS: &[Protocol] =
-    &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
+    &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, dlms::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
 
 /// Protocols whose sessions set the speed themselves, or that have none.
 const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::{DeTable, DeValue};
 
+use super::dlms::DlmsSettings;
 use super::iec62056::{
     BlockCheck, IecAccess, IecPassword, IecProfileRead, IecRead, ProfileStamp, RequestTime, SummerTime,
 };
@@ -191,7 +192,8 @@ settings! {
         /// IEC 62056-21: whether a readout must end with ETX and a block check.
         pub block_check: BlockCheck = "required",
         /// IEC 62056-21: a text that the readout must show as the value of one of its ids, such as
-        /// the serial number of C.1.0; a readout without it is another meter's. Leading zeros don't count.
+        /// the serial number of C.1.0; a readout without it is another meter's. In programming mode and before a load
+        /// profile the identification or one of C.1.0, 0.0.0, 0.0.9 and 96.1.0 must show it. Leading zeros don't count.
         pub serial: Option<String>,
         /// IEC 62056-21: how values are read.
         pub access: IecAccess = "readout",
@@ -206,6 +208,8 @@ settings! {
         /// The difference between the meter's clock and UTC without summer time, "+01:00" in
         /// Vienna; summer time is added where the meter says that it is on.
         pub utc_offset: UtcOffset = "+00:00",
+        /// DLMS: how the meter is reached, and as whom.
+        pub dlms: Option<DlmsSettings>,
         /// The load profile to read, with what was missed while weir did not run.
         pub load_profile: Option<LoadProfileSettings>,
     }

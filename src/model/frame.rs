@@ -50,6 +50,8 @@ pub enum Body {
     Manifest(String),
     /// One interval of a wired meter's load profile, or one entry of its event log.
     Interval(Interval),
+    /// A radio telegram by its best reception, and how many receptions there were: two or more.
+    Copies(Telegram, u16),
 }
 
 /// A radio telegram as it was received.

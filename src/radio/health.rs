@@ -6,16 +6,20 @@ use tokio::sync::watch;
 
 use crate::model::Timestamp;
 
-/// Counters of one receiver since weir started. `heard = forwarded + duplicates`, but for the one
-/// telegram that may be waiting for room.
+/// Counters of one receiver since weir started. `heard = forwarded + duplicates + unwanted + sampled_out`, but for the
+/// telegrams that are held for better receptions or the end of a sampling period, or wait for room.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// Telegrams with a sound link layer.
     pub heard: u64,
     /// Frames handed on.
     pub forwarded: u64,
-    /// Telegrams dropped because the same one came within the last second.
+    /// Telegrams dropped because the same one came shortly before, from this receiver or another.
     pub duplicates: u64,
+    /// Telegrams of meters that the settings do not want.
+    pub unwanted: u64,
+    /// Telegrams dropped because a newer one of the same sampling period came.
+    pub sampled_out: u64,
     /// Telegrams dropped because length, CRC or form were wrong, or the receiver said so.
     pub damaged: u64,
     /// Lines that were no telegrams.

@@ -1,16 +1,18 @@
-//! Hears radio telegrams from receivers: one task a receiver, one row of [`RECEIVERS`] a kind.
+//! Hears radio telegrams from receivers: one task a receiver, one row of [`RECEIVERS`] a kind, one desk for all.
 //!
 //! Invariants: only telegrams with a sound link layer become frames, byte for byte; the cost of a
 //! telegram does not depend on how many meters there are; garbage is counted, never logged one by
 //! one. A source that is gone is opened again for ever. When the frames channel is full the
 //! receiver waits: first the kernel's buffers fill, then the source's own. Start with [`run`].
 
-mod duplicates;
+mod desk;
+mod driver;
 mod health;
 mod intake;
 mod keys;
 mod settings;
 mod source;
+mod telegrams;
 
 use std::fmt;
 use std::time::Duration;
@@ -18,22 +20,30 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
+pub use desk::{Ear, Heard, Security, Sight, Survey};
+pub use driver::{Driver, Starting};
 pub use health::{Health, SourceState, Status};
 pub use settings::{Forward, RadioSettings, check};
+pub use source::Open;
+pub use telegrams::{SampleSettings, TelegramsSettings, Urgency, check as check_telegrams};
 
+use self::driver::Lines;
 use self::intake::Intake;
-use self::source::{Open, Source};
+use self::source::Source;
 use crate::model::Frame;
 use crate::os::clock::Clock;
-use crate::wire::radio_line::{Item, LineDecoder};
 use crate::wire::{hex_line, rtl_wmbus};
 
 /// One row of the table of receivers.
 pub struct Receiver {
     /// The word in `receiver = "..."`.
     pub name: &'static str,
-    /// Reads one line of its output.
-    pub decode: fn(&[u8]) -> Vec<Item>,
+    /// Its speed on a serial line, when the settings say nothing.
+    pub baud: u32,
+    /// The words that `mode` may be; empty when it can't be told what to listen to. The first is the default.
+    pub modes: &'static [&'static str],
+    /// Makes its driver, or says in one sentence what is wrong with the settings.
+    pub make: fn(&RadioSettings) -> Result<Box<dyn Driver>, String>,
 }
 
 impl fmt::Debug for Receiver {
@@ -44,9 +54,19 @@ impl fmt::Debug for Receiver {
 
 /// Every kind of receiver this build can hear.
 pub const RECEIVERS: &[Receiver] = &[
-    Receiver { name: "rtl-wmbus", decode: rtl_wmbus::decode },
-    Receiver { name: "hex-lines", decode: hex_line::decode_wmbus },
-    Receiver { name: "openlinkiq", decode: hex_line::decode_mbal },
+    Receiver { name: "rtl-wmbus", baud: 115_200, modes: &[], make: |_| Ok(Box::new(Lines::new(rtl_wmbus::decode))) },
+    Receiver {
+        name: "hex-lines",
+        baud: 115_200,
+        modes: &[],
+        make: |_| Ok(Box::new(Lines::new(hex_line::decode_wmbus))),
+    },
+    Receiver {
+        name: "openlinkiq",
+        baud: 115_200,
+        modes: &[],
+        make: |_| Ok(Box::new(Lines::new(hex_line::decode_mbal))),
+    },
 ];
 
 /// Finds a kind of receiver by its name.
@@ -63,6 +83,9 @@ pub enum RadioError {
     /// Neither or both of device and command.
     #[error("the radio \"{0}\" needs a device or a command, and not both; run weir check")]
     Source(String),
+    /// The receiver's driver does not like its settings.
+    #[error("the radio \"{0}\": {1}; run weir check")]
+    Settings(String, String),
 }
 
 /// The first pause before a source is opened again; it doubles.
@@ -71,22 +94,37 @@ const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// A source that stayed open this long works.
 const STEADY: Duration = Duration::from_mins(1);
 
-/// Hears one receiver until nobody takes frames any more. Dropping the future closes the source
+/// Makes frames of what all receivers hear, until no receiver is left or nobody takes frames any more; who is heard
+/// stands in `survey`.
+pub async fn gather(
+    heard: mpsc::Receiver<Heard>,
+    frames: mpsc::Sender<Frame>,
+    settings: TelegramsSettings,
+    survey: Survey,
+) {
+    desk::run(heard, frames, settings, survey).await;
+}
+
+/// Telegrams that may wait between all receivers and [`gather`].
+pub const HEARD_WAITING: usize = 64;
+
+/// Hears one receiver until nobody takes what it hears any more. Dropping the future closes the source
 /// and ends the program it started.
 ///
 /// # Errors
 /// [`RadioError`] when the settings can't be used.
 pub async fn run(
     settings: RadioSettings,
-    frames: mpsc::Sender<Frame>,
+    out: mpsc::Sender<Heard>,
     clock: Clock,
     health: Health,
 ) -> Result<(), RadioError> {
     let name = settings.name.to_string();
     let source = Source::of(&settings)?;
     let receiver = receiver(&settings.receiver).ok_or_else(|| RadioError::Receiver(settings.receiver.to_string()))?;
-    let closed = frames.clone();
-    let intake = Intake::new(name.clone(), receiver, frames, health.clone());
+    let driver = (receiver.make)(&settings).map_err(|reason| RadioError::Settings(name.clone(), reason))?;
+    let closed = out.clone();
+    let intake = Intake::new(name.clone(), driver, out, health.clone());
     tokio::select! {
         () = closed.closed() => Ok(()),
         never = hear(&name, &source, intake, &clock, &health) => match never {},
@@ -113,7 +151,10 @@ async fn hear(
                 });
                 let heard = health.status().heard;
                 let steady_at = Instant::now() + STEADY;
-                let error = listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await.err();
+                let error = match intake.start(&mut open, clock).await {
+                    Ok(()) => listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await.err(),
+                    Err(reason) => Some(std::io::Error::other(reason)),
+                };
                 if health.status().heard > heard || Instant::now() >= steady_at {
                     pause = FIRST_PAUSE;
                 }
@@ -139,7 +180,6 @@ async fn listen(
     trouble: &mut Trouble,
     steady_at: Instant,
 ) -> std::io::Result<()> {
-    let mut lines = LineDecoder::new();
     let mut buffer = vec![0; 4096];
     let mut steady = false;
     loop {
@@ -147,23 +187,22 @@ async fn listen(
             steady = true;
             trouble.is_over(name);
         }
+        let silent_at = intake.patience().map(|patience| Instant::now() + patience);
+        let until = [silent_at, (!steady).then_some(steady_at)].into_iter().flatten().min();
         let read = open.read(&mut buffer);
-        let count = if steady {
-            read.await?
-        } else {
-            match timeout_at(steady_at, read).await {
+        let count = match until {
+            None => read.await?,
+            Some(until) => match timeout_at(until, read).await {
                 Ok(count) => count?,
-                Err(_elapsed) => continue,
-            }
+                Err(_elapsed) => {
+                    if silent_at.is_some_and(|at| at <= Instant::now()) {
+                        intake.take(&[], Instant::now(), clock.stamp()).await;
+                    }
+                    continue;
+                }
+            },
         };
-        match buffer.get(..count) {
-            None | Some([]) => lines.finish(),
-            Some(bytes) => lines.push(bytes),
-        }
-        let (arrival, stamp) = (Instant::now(), clock.stamp());
-        while let Some(piece) = lines.next() {
-            intake.take(piece, arrival, stamp).await;
-        }
+        intake.take(buffer.get(..count).unwrap_or_default(), Instant::now(), clock.stamp()).await;
         if count == 0 {
             return Ok(());
         }

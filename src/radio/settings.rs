@@ -19,8 +19,9 @@ settings! {
         /// A program that prints the lines, with its arguments. It is started again whenever it
         /// ends. A pipeline needs a shell: `["sh", "-c", "rtl_sdr ... | rtl_wmbus"]`.
         pub command: Option<At<Vec<String>>>,
-        /// Bits per second of a serial device; eight data bits, no parity, one stop bit.
-        pub baud: Count<50, 4_000_000> = 115200,
+        /// Bits per second of a serial device; eight data bits, no parity, one stop bit. Unset: what this kind of
+        /// receiver has from its maker, 115200 for those that print lines.
+        pub baud: Option<Count<50, 4_000_000>>,
         /// What to listen to, e.g. "C+T", for receivers that can be told; those that print lines
         /// are set by their own options.
         pub mode: Option<String>,

@@ -4,9 +4,12 @@ use std::io;
 
 use tokio::io::AsyncReadExt;
 
-use super::{RadioError, RadioSettings};
+use super::{RadioError, RadioSettings, receiver};
 use crate::os::child::Child;
 use crate::os::line::{Direction, Endpoint, Framing, Line, Speed};
+
+/// The speed of a kind that has none of its own.
+const DEFAULT_BAUD: u32 = 115_200;
 
 /// A source that can be opened again and again.
 #[derive(Debug)]
@@ -16,8 +19,10 @@ pub(super) enum Source {
 }
 
 /// An open source.
-pub(super) enum Open {
+pub enum Open {
+    /// A serial line or a TCP server, which can be told something.
     Line(Line),
+    /// A program, which can't.
     Child(Child),
 }
 
@@ -25,7 +30,9 @@ impl Source {
     pub(super) fn of(settings: &RadioSettings) -> Result<Self, RadioError> {
         match (&settings.device, &settings.command) {
             (Some(device), None) => {
-                let speed = Speed { baud: settings.baud.value(), framing: Framing::EIGHT_N_ONE };
+                let usual = receiver(&settings.receiver).map_or(DEFAULT_BAUD, |row| row.baud);
+                let baud = settings.baud.map_or(usual, |baud| baud.value());
+                let speed = Speed { baud, framing: Framing::EIGHT_N_ONE };
                 Ok(Self::Line(Endpoint::parse(device), speed))
             }
             (None, Some(command)) if !command.is_empty() => Ok(Self::Command(command.to_vec())),
@@ -46,6 +53,14 @@ impl Source {
 }
 
 impl Open {
+    /// The line, when it is one.
+    pub const fn line(&mut self) -> Option<&mut Line> {
+        match self {
+            Self::Line(line) => Some(line),
+            Self::Child(_) => None,
+        }
+    }
+
     /// Reads what is there, waiting for at least one byte; 0 at the end.
     pub(super) async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {

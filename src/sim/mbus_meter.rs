@@ -107,8 +107,9 @@ impl Slave {
             Frame::Short { control: 0x40, address } => {
                 let which = self.listens(*address)?;
                 tally.resets += 1;
-                self.set_count(which, None);
-                self.at = 0;
+                // The first request after it has the bit set; one without it is a repetition.
+                self.set_count(which, Some(0));
+                self.at = self.telegrams.len().saturating_sub(1);
                 if *address == SELECTED {
                     self.selected = false;
                 }
@@ -211,6 +212,8 @@ pub struct Faults {
     pub truncated: u32,
     /// Answers that come twice.
     pub doubled: u32,
+    /// It hears no SND_NKE.
+    pub ignores_resets: bool,
     /// How much later than at once each answer comes.
     pub delay: Duration,
 }
@@ -247,6 +250,9 @@ impl Control {
         let State { slaves, faults, tally } = &mut *state;
         let mut answers: Vec<(usize, Vec<u8>)> = Vec::new();
         for slave in slaves {
+            if matches!(frame, Frame::Short { control: 0x40, .. }) && faults.ignores_resets {
+                continue;
+            }
             if faults.silent || slave.baud.is_some_and(|own| baud.is_some_and(|baud| baud != own)) {
                 continue;
             }

@@ -39,6 +39,8 @@ pub enum Fault {
     Echo,
     /// It refuses with this exception.
     Refuse(u8),
+    /// It refuses reads that begin at this address with this exception.
+    RefuseAt(u16, u8),
     /// It refuses requests for more registers than this.
     RefuseOver(u16),
     /// It does not know this function (exception 1).
@@ -309,6 +311,9 @@ impl ModbusMeters {
             (Some(Fault::Late(by)), _) => delay = by,
             (Some(Fault::WrongLength), Request::Read { quantity, .. }) => *quantity = quantity.saturating_sub(1),
             (Some(Fault::Refuse(code)), _) => answer = Some(Answer::Refused(Exception(code))),
+            (Some(Fault::RefuseAt(at, code)), Request::Read { address, .. }) if *address == at => {
+                answer = Some(Answer::Refused(Exception(code)));
+            }
             (Some(Fault::Unknown(function)), _) if function == request.function() => {
                 answer = Some(Answer::Refused(Exception(1)));
             }

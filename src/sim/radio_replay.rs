@@ -246,7 +246,7 @@ mod tests {
                             copies += 1;
                         }
                         Item::Damaged(_) => found.damaged += 1,
-                        Item::Noise => found.noise += 1,
+                        Item::Noise | Item::Skipped { .. } => found.noise += 1,
                     }
                 }
                 found.telegrams += 1;

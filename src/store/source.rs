@@ -20,7 +20,7 @@ pub(super) fn source(frame: &Frame) -> String {
         Body::Reading(reading) => cut(&reading.meter),
         Body::Interval(interval) => cut(&interval.meter),
         Body::Manifest(_) => "(manifest)".to_owned(),
-        Body::Telegram(telegram) => {
+        Body::Telegram(telegram) | Body::Copies(telegram, _) => {
             let meter = match telegram.kind {
                 TelegramKind::OpenlinkIq => mbal::decode(&telegram.bytes).ok().map(|m| m.meter),
                 TelegramKind::WirelessMbus => wmbus::decode(&telegram.bytes).ok().map(|t| t.meter),

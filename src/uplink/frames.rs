@@ -3,10 +3,11 @@
 //! A message is built frame by frame with its exact length known, so that it never grows beyond
 //! the limit; no clock, no input or output.
 
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use serde::Serialize;
 
-use crate::model::{Body, Origin, Rssi, Sequence, Stored, TelegramKind, TimeQuality, Timestamp, Value};
+use crate::model::{Body, Origin, Rssi, Sequence, Stored, Telegram, TelegramKind, TimeQuality, Timestamp, Value};
+use crate::wire::telegram;
 
 const HEAD: &[u8] = br#"{"version":1,"frames":["#;
 const TAIL: &[u8] = b"]}";
@@ -95,6 +96,9 @@ struct TelegramMeta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     rssirelative: Option<i16>,
     noofcorrectedbits: u16,
+    id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    copies: Option<u16>,
     #[serde(flatten)]
     every: Meta<'a>,
 }
@@ -128,22 +132,8 @@ fn write_frame(stored: &Stored, (time, quality): (Timestamp, TimeQuality), out: 
     let origin = frame.origin.as_ref().map(|Origin { gateway, sequence }| OriginJson { gateway, sequence: *sequence });
     let meta = Meta { sequence: stored.sequence, clock: quality.word(), origin };
     let json = match &frame.body {
-        Body::Telegram(telegram) => {
-            let (rssi, rssirelative) = match telegram.rssi {
-                Some(Rssi::Dbm(dbm)) => (Some(dbm), None),
-                Some(Rssi::Relative(level)) => (None, Some(level)),
-                None => (None, None),
-            };
-            FrameJson::Telegram {
-                frametype: match telegram.kind {
-                    TelegramKind::OpenlinkIq => "OpenlinkIQ",
-                    TelegramKind::WirelessMbus => "wM-Bus",
-                },
-                timestamp,
-                frame: BASE64.encode(&telegram.bytes),
-                meta: TelegramMeta { rssi, rssirelative, noofcorrectedbits: telegram.corrected_bits, every: meta },
-            }
-        }
+        Body::Telegram(telegram) => telegram_json(telegram, None, timestamp, meta),
+        Body::Copies(telegram, copies) => telegram_json(telegram, Some(*copies), timestamp, meta),
         Body::Reading(reading) => FrameJson::Reading {
             frametype: "Reading",
             timestamp,
@@ -170,6 +160,24 @@ fn write_frame(stored: &Stored, (time, quality): (Timestamp, TimeQuality), out: 
 
 fn value_json(value: &Value) -> ValueJson<'_> {
     ValueJson { name: &value.name, value: value.value.as_deref(), unit: &value.unit, quality: value.quality.word() }
+}
+
+fn telegram_json<'a>(telegram: &Telegram, copies: Option<u16>, timestamp: String, every: Meta<'a>) -> FrameJson<'a> {
+    let (rssi, rssirelative) = match telegram.rssi {
+        Some(Rssi::Dbm(dbm)) => (Some(dbm), None),
+        Some(Rssi::Relative(level)) => (None, Some(level)),
+        None => (None, None),
+    };
+    let id = HEXLOWER.encode(&telegram::id(telegram.kind, &telegram.bytes));
+    FrameJson::Telegram {
+        frametype: match telegram.kind {
+            TelegramKind::OpenlinkIq => "OpenlinkIQ",
+            TelegramKind::WirelessMbus => "wM-Bus",
+        },
+        timestamp,
+        frame: BASE64.encode(&telegram.bytes),
+        meta: TelegramMeta { rssi, rssirelative, noofcorrectedbits: telegram.corrected_bits, id, copies, every },
+    }
 }
 
 #[cfg(test)]
@@ -199,7 +207,7 @@ mod tests {
     fn an_openlinkiq_frame_has_the_documents_form() {
         assert_eq!(
             one(&telegram(123, vec![1, 2, 0xFF], Some(Rssi::Dbm(-87)))),
-            r#"{"version":1,"frames":[{"frametype":"OpenlinkIQ","timestamp":"2021-11-13T21:54:01Z","frame":"AQL/","meta":{"rssi":-87,"noofcorrectedbits":0,"sequence":123,"clock":"synced"}}]}"#
+            r#"{"version":1,"frames":[{"frametype":"OpenlinkIQ","timestamp":"2021-11-13T21:54:01Z","frame":"AQL/","meta":{"rssi":-87,"noofcorrectedbits":0,"id":"a3d04b03c1043b7b","sequence":123,"clock":"synced"}}]}"#
         );
     }
 

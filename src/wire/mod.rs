@@ -8,6 +8,7 @@
 use std::fmt;
 
 pub mod aes;
+pub mod dlms;
 pub mod explain;
 pub mod gcm;
 pub mod hex_line;
@@ -19,6 +20,7 @@ pub mod p1;
 pub mod radio_line;
 pub mod rtl_wmbus;
 pub mod sml;
+pub mod telegram;
 pub mod unit;
 pub mod wmbus;
 

@@ -17,6 +17,11 @@ pub enum Item {
     Damaged(DecodeError),
     /// Log text of the receiver, or garbage.
     Noise,
+    /// So many bytes that can't be a telegram, thrown away.
+    Skipped {
+        /// How many.
+        bytes: usize,
+    },
 }
 
 /// A telegram with what the receiver says about it.

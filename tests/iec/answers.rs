@@ -41,6 +41,8 @@ fn table() -> Vec<Exchange> {
     for register in &REGISTERS {
         table.push((command(&format!("R1\x02{}()", register.0)), vec![block(&line(register), 3)]));
     }
+    // Its serial number stands elsewhere.
+    table.push((command("R1\x02C.1.0()"), vec![block("(ER01)", 3)]));
     let other = block("0.0.0(99999999)\r\n1.8.0(777777.777*kWh)\r\n!\r\n", 3);
     table.push((b"/?99999999!\r\n".to_vec(), vec![b"/OTH5OTHER\r\n".to_vec(), other]));
     let profile = "P.02(0260115001500)(00)(15)(1)(1.5)(kW)\r\n(7.777)\r\n(7.777)\r\n(7.777)\r\n(7.777)\r\n";
@@ -77,11 +79,14 @@ fn believe(values: &[Value]) -> Result<usize, TestCaseError> {
     Ok(good)
 }
 
-fn single() -> MeterSettings {
+fn single(guarded: bool) -> MeterSettings {
     let directory = concat!(env!("CARGO_TARGET_TMPDIR"), "/iec-password");
     std::fs::write(directory, "00000000").unwrap();
     let ids = REGISTERS.map(|(id, _, _)| format!("\"{id}\"")).join(", ");
-    configured(&format!("access = \"programming\"\npassword_file = \"{directory}\"\nvalues = [{ids}]\nretries = 2"))
+    let serial = if guarded { "serial = \"12345678\"" } else { "" };
+    configured(&format!(
+        "access = \"programming\"\npassword_file = \"{directory}\"\nvalues = [{ids}]\nretries = 2\n{serial}"
+    ))
 }
 
 #[test]
@@ -90,8 +95,10 @@ fn without_a_fault_the_whole_table_is_read() {
         let mut meter =
             Scripted::start(&configured("serial = \"12345678\""), table(), Parity::Even, 0, Fault::None).await;
         assert_eq!(believe(&meter.read().await.unwrap()).unwrap(), REGISTERS.len());
-        let mut meter = Scripted::start(&single(), table(), Parity::Even, 0, Fault::None).await;
-        assert_eq!(believe(&meter.read().await.unwrap()).unwrap(), REGISTERS.len());
+        for guarded in [false, true] {
+            let mut meter = Scripted::start(&single(guarded), table(), Parity::Even, 0, Fault::None).await;
+            assert_eq!(believe(&meter.read().await.unwrap()).unwrap(), REGISTERS.len());
+        }
         for more in ["", ", command = \"R6\", records = 2"] {
             let settings = configured(&format!("load_profile = {{ id = \"P.01\"{more} }}"));
             let mut meter = Scripted::start(&settings, table(), Parity::Even, 0, Fault::None).await;
@@ -122,10 +129,12 @@ proptest! {
     }
 
     #[test]
-    fn single_values_are_what_the_meter_sent_for_them_or_null(at in 0usize..9, fault in fault(), even: bool) {
+    fn single_values_are_what_the_meter_sent_for_them_or_null(
+        at in 0usize..11, fault in fault(), even: bool, guarded: bool,
+    ) {
         let parity = if even { Parity::Even } else { Parity::Absent };
         in_virtual_time(async {
-            let mut meter = Scripted::start(&single(), table(), parity, at, fault).await;
+            let mut meter = Scripted::start(&single(guarded), table(), parity, at, fault).await;
             for _ in 0..2 {
                 if let Ok(values) = meter.read().await {
                     believe(&values)?;

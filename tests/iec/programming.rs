@@ -10,6 +10,7 @@ use weir::sim::iec_meter::{Faults, Options};
 use weir::wire::iec62056::Parity;
 
 use crate::plumbing::{Reader, configured, ended, password_file, text};
+use crate::scripted::{Exchange, Fault, Scripted, block, command};
 use crate::{meter, with};
 
 fn single(more: &str) -> MeterSettings {
@@ -181,4 +182,95 @@ async fn an_event_log_gives_an_event_for_each_entry() {
     let ends: Vec<_> = events.iter().map(|e| (e.end.as_millis() - after.as_millis()) / day).collect();
     assert_eq!(ends, [1, 2, 3]);
     assert!(events.iter().all(|e| e.period == 0 && e.status == "00002000" && e.values.is_empty()));
+}
+
+/// A meter that opens programming mode and answers a password and one command like this.
+fn answering(password: Vec<u8>, id: &str, answers: Vec<Vec<u8>>) -> Vec<Exchange> {
+    vec![
+        (b"/?!\r\n".to_vec(), vec![b"/TST5SIM\r\n".to_vec()]),
+        (b"\x06001\r\n".to_vec(), vec![command("P0\x02()")]),
+        (command("P1\x02(00000000)"), vec![password]),
+        (command(&format!("R1\x02{id}()")), answers),
+    ]
+}
+
+fn passwords(meter: &Scripted) -> usize {
+    let said: Vec<u8> = meter.heard.bytes().into_iter().flat_map(|(_, bytes)| bytes).collect();
+    said.windows(3).filter(|three| three == b"\x01P1").count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_password_that_gets_no_clear_answer_is_not_sent_again_in_the_same_reading() {
+    let (_directory, file) = password_file("00000000");
+    let settings =
+        configured(&format!("access = \"programming\"\nvalues = [\"1.8.0\"]\nretries = 3\npassword_file = \"{file}\""));
+    let table = |answer: &[u8]| answering(answer.to_vec(), "1.8.0", vec![block("1.8.0(1)", 3)]);
+    // Its answer, the third of the dialogue, is lost.
+    let mut meter = Scripted::start(&settings, table(&[6]), Parity::Even, 2, Fault::Short(0)).await;
+    assert_eq!(meter.read().await.unwrap_err().quality(), Quality::NoAnswer);
+    assert_eq!(passwords(&meter), 1, "three wrong ones would lock a meter, and one may have been wrong");
+    assert_eq!(text(&meter.read().await.unwrap(), "1.8.0"), "1", "the next reading may try");
+    // A break is a refusal: it is not sent again until its file changes.
+    let mut meter = Scripted::start(&settings, table(&command("B0")), Parity::Even, 0, Fault::None).await;
+    for _ in 0..2 {
+        assert_eq!(meter.read().await.unwrap_err().quality(), Quality::Refused);
+        assert_eq!(passwords(&meter), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_empty_parts_or_without_end_is_given_up() {
+    let settings = configured("access = \"programming\"\nvalues = [\"1.8.0\"]\nread_command = \"R1\"\nretries = 2");
+    let first = block("1.8.0(1)", 4);
+    for (parts, reason, limit) in [
+        (vec![block("", 4)], "a partial block is empty", 60),
+        (vec![first.clone(), block("", 4), block("(2)", 3)], "a partial block is empty", 60),
+        (std::iter::once(first).chain(vec![block(&"(1)".repeat(700), 4); 200]).collect(), "longer than 256 KiB", 600),
+    ] {
+        let mut meter =
+            Scripted::start(&settings, answering(vec![6], "1.8.0", parts), Parity::Even, 0, Fault::None).await;
+        let begun = tokio::time::Instant::now();
+        let error = meter.read().await.unwrap_err();
+        assert!(error.to_string().contains(reason), "{reason}: {error}");
+        assert!(begun.elapsed() < Duration::from_secs(limit), "{reason}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn the_serial_number_guards_single_values_and_profiles_too() {
+    let profile = "load_profile = { id = \"P.01\" }";
+    let now = weir::os::clock::now();
+    let after = Timestamp::from_millis(now.as_millis() - 7_200_000);
+    let own = single("serial = \"0012345678\"");
+    let (path, control) = meter(Options::default());
+    let mut reader = Reader::open(&path, &own).await;
+    assert_eq!(reader.read().await.unwrap().len(), 5);
+    // Four values, C.1.0 (refused) and 0.0.0; the second time it is known where the number stands.
+    assert_eq!(ended(&control).await.commands, 6);
+    assert_eq!(reader.read().await.unwrap().len(), 5);
+    assert_eq!(ended(&control).await.commands, 6 + 5);
+    drop(reader);
+    let mut reader = Reader::open(&path, &configured(&format!("serial = \"12345678\"\n{profile}"))).await;
+    assert!(reader.profile(after, now).await.unwrap().len() >= 7);
+    drop(reader);
+    // Another meter answers: nothing of it is believed, and nothing else is asked of it.
+    let before = ended(&control).await.commands;
+    let other = single("serial = \"87654321\"");
+    let error = Reader::open(&path, &other).await.read().await.unwrap_err();
+    assert!(error.to_string().contains("another meter answered"), "{error}");
+    ended(&control).await;
+    let mut reader = Reader::open(&path, &configured(&format!("serial = \"87654321\"\n{profile}"))).await;
+    let error = reader.profile(after, now).await.unwrap_err();
+    assert!(error.to_string().contains("another meter answered"), "{error}");
+    assert_eq!(ended(&control).await.commands, before + 2 * 4);
+}
+
+#[tokio::test]
+async fn an_identification_that_has_the_serial_number_needs_no_further_question() {
+    let mut identification = crate::identification('5');
+    identification.model = "SIM-0087654321.2".to_owned();
+    let (path, control) = meter(Options { identification, ..Options::default() });
+    let mut reader = Reader::open(&path, &single("serial = \"87654321\"")).await;
+    assert_eq!(reader.read().await.unwrap().len(), 5);
+    assert_eq!(ended(&control).await.commands, 4);
 }

@@ -83,14 +83,7 @@ impl Scripted {
         let endpoint = Endpoint::Tcp(listener.local_addr().unwrap().to_string());
         let heard = Heard::default();
         tokio::spawn(serve(listener, table, parity, at, fault, heard.clone()));
-        // Virtual time leaps to the next timer even while bytes are on their way in the system; so it
-        // is held back to a hundred times the real one.
-        tokio::spawn(async {
-            loop {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                std::thread::sleep(Duration::from_micros(150));
-            }
-        });
+        hold_back();
         let speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ONE };
         let line = Line::open(&endpoint, speed, Direction::Automatic).await.unwrap();
         let session = protocol("iec62056-21").unwrap().session(settings).unwrap();
@@ -102,8 +95,20 @@ impl Scripted {
     }
 }
 
+/// Virtual time leaps to the next timer even while bytes are on their way in the system; so it is
+/// held back to a hundred times the real one.
+pub(crate) fn hold_back() {
+    tokio::spawn(async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            std::thread::sleep(Duration::from_micros(150));
+        }
+    });
+}
+
 async fn serve(listener: TcpListener, table: Vec<Exchange>, parity: Parity, at: usize, fault: Fault, heard: Heard) {
     let (stream, _) = listener.accept().await.unwrap();
+    stream.set_nodelay(true).unwrap();
     let (mut reading, writing) = stream.into_split();
     let writing = Arc::new(tokio::sync::Mutex::new(writing));
     let mut buffer = [0; 512];

@@ -261,3 +261,96 @@ async fn a_device_without_sunspec_says_so_and_one_at_another_place_is_found() {
     assert_eq!((values[0].name.as_str(), values[0].value.as_deref()), ("current_total", Some("12.5")));
     assert!(values.len() > 30 && values.iter().all(|v| !v.quality.is_fault()));
 }
+
+/// A SunSpec map at 40000 with the common model (cut short) and two meters.
+fn two_meters() -> Vec<u16> {
+    let mut words = vec![0x5375, 0x6E53];
+    for current in [0x4148, 0x41A0] {
+        words.extend([213, 124]);
+        words.extend([current, 0]);
+        words.extend([0x7FC0, 0].repeat(61));
+    }
+    words.extend([0xFFFF, 0]);
+    words
+}
+
+#[tokio::test]
+async fn the_values_of_a_second_model_of_a_kind_have_names_of_their_own() {
+    let (meters, _served, mut device) = simulated("modbus-rtu", "profile = \"sunspec\"").await;
+    let mut words = two_meters();
+    meters.set_holding(1, 40_000, &words);
+    let check = |values: &[weir::model::Value]| {
+        let names: std::collections::BTreeSet<_> = values.iter().map(|v| v.name.clone()).collect();
+        assert_eq!(names.len(), values.len(), "{names:?}");
+        let text = |name: &str| values.iter().find(|v| v.name == name).unwrap().value.clone().unwrap();
+        assert_eq!((text("current_total"), text("current_total_2")), ("12.5".to_owned(), "20".to_owned()));
+    };
+    check(&device.read().await.unwrap());
+    // The same list without an end mark: the registers after it are not there.
+    words.truncate(words.len() - 2);
+    let (meters, _served, mut device) = simulated("modbus-rtu", "profile = \"sunspec\"").await;
+    meters.set_holding(1, 40_000, &words);
+    check(&device.read().await.unwrap());
+    let asked = meters.seen().len();
+    check(&device.read().await.unwrap());
+    assert!(meters.seen()[asked..].iter().all(|s| !is_walk(&s.request)), "it is not walked again");
+}
+
+fn is_walk(request: &Request) -> bool {
+    matches!(request, Request::Read { quantity: 2, .. })
+}
+
+#[tokio::test]
+async fn a_refusal_amid_the_list_of_models_does_not_cut_it_short_for_ever() {
+    let (meters, _served, mut device) = simulated("modbus-rtu", "profile = \"sunspec\"").await;
+    meters.set_holding(1, 40_000, &two_meters());
+    let second = 40_002 + 126;
+    // The device is busy, or fails, just when the second model is asked for.
+    meters.set_fault(1, Some(Fault::RefuseAt(second, 4)));
+    let some = device.read().await.unwrap();
+    assert!(some.iter().any(|v| v.name == "current_total") && some.iter().all(|v| v.name != "current_total_2"));
+    meters.set_fault(1, Some(Fault::RefuseAt(40_002, 4)));
+    assert!(matches!(device.read().await, Err(MeterError::Refused(_))), "of no model at all there is no reading");
+    meters.set_fault(1, None);
+    let all = device.read().await.unwrap();
+    assert!(all.iter().any(|v| v.name == "current_total_2"), "the next reading goes the way again");
+    let asked = meters.seen().len();
+    device.read().await.unwrap();
+    assert!(meters.seen()[asked..].iter().all(|s| !is_walk(&s.request)), "and then no more");
+}
+
+#[tokio::test]
+async fn a_gateway_that_finds_nobody_behind_it_is_silence_and_not_asked_for_every_block() {
+    for code in [10, 11] {
+        let registers =
+            "register = [{ name = \"a\", register = \"holding:0\" }, { name = \"b\", register = \"holding:5\" }]";
+        let (meters, _served, mut device) = simulated("modbus-tcp", registers).await;
+        meters.set_fault(1, Some(Fault::Refuse(code)));
+        let error = device.read().await.unwrap_err();
+        assert_eq!(error.quality(), weir::model::Quality::NoAnswer, "{code}: {error}");
+        assert!(!error.must_reopen());
+        assert_eq!(meters.seen().len(), 1, "{code}");
+        meters.set_fault(1, Some(Fault::RefuseAt(5, code)));
+        let values = device.read().await.unwrap();
+        assert_eq!(device_texts(&values), ["1000", "no-answer"], "{code}: what came before is kept");
+    }
+}
+
+fn device_texts(values: &[weir::model::Value]) -> Vec<String> {
+    crate::device::texts(values)
+}
+
+#[tokio::test]
+async fn a_wait_for_a_late_answer_that_is_dropped_half_way_is_waited_again() {
+    let registers = "timeout = \"500ms\"\nregister = [{ name = \"a\", register = \"holding:0\" }]";
+    let (meters, _served, mut device) = simulated("modbus-rtu", registers).await;
+    meters.set_fault(1, Some(Fault::Late(Duration::from_millis(850))));
+    assert!(device.read().await.is_err());
+    // The next answers come soon, but later than the one that is still out.
+    meters.set_fault(1, Some(Fault::Late(Duration::from_millis(400))));
+    // Until a second after the request its answer may still come; whoever waits for that gives up early.
+    let dropped = tokio::time::timeout(Duration::from_millis(100), device.write("holding:5", "7")).await;
+    assert!(dropped.is_err() && meters.seen().len() == 1, "nothing else was sent yet");
+    let written = device.write("holding:5", "7").await.unwrap();
+    assert_eq!(written.before.value.as_deref(), Some("1005"), "and not the late answer to another request");
+}

@@ -45,7 +45,8 @@ async fn mosquitto_sub_receives_every_frame_exactly_in_contract_form() {
     assert_eq!((status.topic.as_str(), status.payload.as_str()), ("status/gw1", "{\"connected\": 1}"));
     let event = subscriber.next().await;
     assert_eq!((event.topic.as_str(), event.qos.as_str(), event.retain.as_str()), ("event/gw1", "1", "0"));
-    let meta = json!({"rssi": null, "noofcorrectedbits": 3, "sequence": 2, "clock": "synced"});
+    let meta =
+        json!({"rssi": null, "noofcorrectedbits": 3, "id": "a3d04b03c1043b7b", "sequence": 2, "clock": "synced"});
     let frame = json!({"frametype": "OpenlinkIQ", "timestamp": "2021-11-13T21:54:01Z", "frame": "AQL/", "meta": meta});
     assert_eq!(event.json(), json!({"version": 1, "frames": [frame]}));
     let data = subscriber.next().await;

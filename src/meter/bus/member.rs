@@ -1,9 +1,10 @@
 //! A meter on a port: its session, its place in the schedule, its own speed.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::schedule::Slots;
-use crate::meter::{MeterSettings, Session, protocol};
+use crate::meter::{Kept, MeterSettings, Session, protocol};
 use crate::model::{Body, Frame, Lane, Quality, Reading, Stamp, Value};
 use crate::os::line::{Echo, Framing, Speed};
 
@@ -45,6 +46,13 @@ impl Meter {
             slots: Slots::new(*settings.every, settings.stretch.value()),
             ..Self::of(&settings.name, format!("{} {address}", row.name), row.session(settings)?, *settings.every)
         })
+    }
+
+    /// Keeps what its session must remember over a restart in this folder.
+    #[must_use]
+    pub fn kept_in(mut self, folder: &Path) -> Self {
+        self.session.keep_in(Kept::new(folder));
+        self
     }
 
     /// Makes a meter of a session, whatever it speaks.

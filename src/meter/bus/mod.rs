@@ -233,7 +233,7 @@ impl Bus {
         let index = name.and_then(|name| self.meters.iter().position(|m| m.name == name));
         if let Some(index) = index {
             let result = self.attempt(index, Turn::Piece(background.as_mut())).await;
-            if matches!(&result, Some(Err(error)) if error.must_reopen()) {
+            if matches!(&result, Some(Err(error)) if error.must_reopen()) && self.line.line.is_some() {
                 self.line.close_for_a_while();
             }
         }
@@ -250,7 +250,8 @@ impl Bus {
             debug!(port = %self.port.name, "the line had gone; it is opened again");
             self.line.close();
             result = self.attempt(index, Turn::Reading).await?;
-            if matches!(&result, Err(e) if e.must_reopen()) {
+            // A line that could not be opened has said why, and waits already.
+            if matches!(&result, Err(e) if e.must_reopen()) && self.line.line.is_some() {
                 self.line.close_for_a_while();
             }
         }

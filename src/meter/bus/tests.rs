@@ -143,6 +143,49 @@ async fn a_missing_port_gives_frames_with_nulls_and_answers_jobs_with_a_sentence
     assert!(health.meters()["m"].timeouts >= 2);
 }
 
+/// Fails in the same way each time.
+struct Failing(fn() -> MeterError);
+
+impl Session for Failing {
+    fn read<'a>(&'a mut self, _line: &'a mut Line) -> Reply<'a> {
+        Box::pin(async { Err((self.0)()) })
+    }
+
+    fn absent(&self, _quality: Quality) -> Vec<Value> {
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn silent_meters_get_their_turn_also_between_meters_that_answer_with_nonsense_only() {
+    let server = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let endpoint = Endpoint::Tcp(server.local_addr().unwrap().to_string());
+    let failing =
+        |name: &str, error| Meter::of(name, name.to_owned(), Box::new(Failing(error)), Duration::from_secs(10));
+    let meters = vec![
+        failing("wrong", || MeterError::Damaged("nonsense".to_owned())),
+        failing("refuses", || MeterError::Refused("no".to_owned())),
+        failing("dead", || MeterError::Line(LineError::Silent(Duration::from_secs(1)))),
+    ];
+    let dial = Dial::new(BUILT, BootId::UNKNOWN);
+    let mut bus = Bus::new(Port { endpoint, ..port() }, meters, Handle::new("p").1, clock(&dial), Health::new());
+    for (index, answers) in [(0, true), (2, false), (1, true)] {
+        bus.scheduled(Next::Read(index)).await.unwrap();
+        assert_eq!(bus.after_an_answer, answers, "{}", bus.meters[index].name);
+    }
+    // On a line that is full of such meters the dead one is asked after one of them.
+    dial.pass(Duration::from_secs(60));
+    for index in [0, 1] {
+        assert_eq!(bus.next(), Next::Nulls(2), "its slots that passed are visible gaps");
+        bus.scheduled(Next::Nulls(2)).await.unwrap();
+        let next = bus.next();
+        assert_eq!(next, Next::Read(2), "after {index}");
+        bus.scheduled(next).await.unwrap();
+        bus.scheduled(Next::Read(index)).await.unwrap();
+        dial.pass(Duration::from_secs(60));
+    }
+}
+
 #[test]
 fn between_two_meters_the_line_is_silent_as_either_needs_and_longer_when_the_speed_changes() {
     let at = |baud| Speed { baud, framing: Framing::EIGHT_N_ONE };

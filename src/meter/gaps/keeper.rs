@@ -33,6 +33,8 @@ struct Shared {
     waiting: Mutex<BTreeMap<String, Note>>,
     news: Notify,
     closed: AtomicBool,
+    /// Wakes who waits for a disk that refused.
+    closing: Notify,
 }
 
 #[derive(Debug)]
@@ -45,7 +47,7 @@ impl Keeper {
     /// Keeps its files in `directory`, which is made when the first one is written.
     pub fn new(directory: PathBuf) -> Self {
         let (waiting, closed) = (Mutex::default(), AtomicBool::new(false));
-        Self(Arc::new(Shared { directory, waiting, news: Notify::new(), closed }))
+        Self(Arc::new(Shared { directory, waiting, news: Notify::new(), closed, closing: Notify::new() }))
     }
 
     /// The state of a meter's profile; an empty one when there is none that can be used.
@@ -123,7 +125,11 @@ impl Keeper {
                 if self.0.closed.load(Ordering::Relaxed) {
                     return;
                 }
-                sleep(AGAIN).await;
+                // Once it is closed there is one last attempt.
+                tokio::select! {
+                    () = sleep(AGAIN) => {}
+                    () = self.0.closing.notified() => {}
+                }
             }
         }
     }
@@ -132,6 +138,7 @@ impl Keeper {
     pub fn close(&self) {
         self.0.closed.store(true, Ordering::Relaxed);
         self.0.news.notify_one();
+        self.0.closing.notify_one();
     }
 
     fn waiting(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Note>> {
@@ -232,5 +239,63 @@ mod tests {
         running.await.unwrap();
         assert!(lost.load(Ordering::Relaxed));
         assert_eq!(keeper.load("other", "P.01"), State::new("P.01"));
+    }
+
+    #[tokio::test]
+    async fn closing_does_not_wait_out_the_pause_after_a_disk_that_refused() {
+        let home = tempfile::tempdir().unwrap();
+        // A file stands where the directory would be.
+        let directory = home.path().join("profiles");
+        fs::write(&directory, "").unwrap();
+        let keeper = Keeper::new(directory.clone());
+        let (markers, mut asked) = mpsc::channel::<Marker>(1);
+        let running = tokio::spawn({
+            let keeper = keeper.clone();
+            async move { keeper.run(markers).await }
+        });
+        keeper.note("m", state(), Arc::default());
+        asked.recv().await.unwrap().send(Some(0)).unwrap();
+        // It waits once what could not be written waits again.
+        while keeper.waiting().is_empty() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        fs::remove_file(&directory).unwrap();
+        keeper.close();
+        let last = async { asked.recv().await.unwrap().send(Some(0)).unwrap() };
+        tokio::time::timeout(AGAIN / 3, last).await.expect("no pause is waited out");
+        tokio::time::timeout(AGAIN / 3, running).await.unwrap().unwrap();
+        assert_eq!(keeper.load("m", "P.01"), state(), "and it is written after all");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_takes_long_does_not_hold_the_runtime_up() {
+        let home = tempfile::tempdir().unwrap();
+        let keeper = Keeper::new(home.path().join("profiles"));
+        let (markers, mut asked) = mpsc::channel::<Marker>(1);
+        let running = tokio::spawn({
+            let keeper = keeper.clone();
+            async move { keeper.run(markers).await }
+        });
+        for number in 0..300 {
+            keeper.note(&format!("m{number}"), state(), Arc::default());
+        }
+        let turns = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let counter = turns.clone();
+        let others = tokio::spawn(async move {
+            loop {
+                counter.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let marker = asked.recv().await.unwrap();
+        let before = turns.load(Ordering::Relaxed);
+        marker.send(Some(0)).unwrap();
+        keeper.close();
+        running.await.unwrap();
+        let meanwhile = turns.load(Ordering::Relaxed) - before;
+        others.abort();
+        assert_eq!(keeper.load("m299", "P.01"), state());
+        // Written by the runtime's own thread, the 300 files would leave no other task its turn.
+        assert!(meanwhile > 50, "{meanwhile} turns of the others");
     }
 }

@@ -69,10 +69,6 @@ fn programming(settings: &MeterSettings, problems: &mut Problems) {
     if settings.session_timeout.is_zero() {
         problems.error(whole, "session_timeout is zero; write how long the meter waits for a command, such as \"30s\"");
     }
-    if settings.serial.is_some() && (single || settings.load_profile.is_some()) {
-        let message = "serial is checked in readouts only; with access = \"programming\" or load_profile give the meter's address instead";
-        problems.error(settings.protocol.span(), message);
-    }
     let Some(profile) = &settings.load_profile else { return };
     let id = profile.id.trim();
     if id.is_empty() || id.contains(['(', ')', '/', '!']) || !id.is_ascii() {

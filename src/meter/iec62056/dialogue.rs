@@ -20,7 +20,9 @@ pub(super) const REPEAT_WINDOW: Duration = Duration::from_secs(2);
 const LATENCY: Duration = Duration::from_millis(100);
 /// The shortest reaction of a meter with a lower-case third letter.
 const FAST_REACTION: Duration = Duration::from_millis(20);
-/// A readout never takes longer, whatever its size.
+/// Before a sign-on a line that is not silent is waited for so long.
+const BABBLE: Duration = Duration::from_secs(3);
+/// A readout never takes longer, whatever its size and repetitions.
 pub(super) const LONGEST_READOUT: Duration = Duration::from_mins(10);
 /// NULs that wake a battery meter: 2.2 s at 300 Bd (clause 5; 2.1 s to 2.3 s).
 const WAKE_UP_CHARACTERS: usize = 66;
@@ -72,6 +74,12 @@ pub(super) struct Dialogue {
     change_delay: Duration,
 }
 
+/// What the largest block takes at this rate with half as much again for pauses and repetitions; at 300 Bd
+/// what ten minutes hold, some 18,000 characters.
+pub(super) fn budget(baud: u32) -> Duration {
+    (speed(baud).time_of(BLOCK_LIMIT) * 3 / 2).min(LONGEST_READOUT)
+}
+
 impl Dialogue {
     pub(super) fn new(settings: &MeterSettings) -> Self {
         let mut sign_on = settings.sign_on.clone();
@@ -107,6 +115,14 @@ impl Dialogue {
         link.slow_down()?;
         let rested = link.line().last_byte() + self.pause;
         tokio::time::sleep_until(rested).await;
+        // Lets the runtime look at the port once, so that bytes already here are seen.
+        tokio::task::yield_now().await;
+        let came = link.line().discard_waiting().await? > 0;
+        if came || link.line().last_byte().elapsed() < REACTION {
+            link.allow(BABBLE);
+            link.hush(REACTION).await.map_err(never_silent)?;
+        }
+        link.allow(LONGEST_READOUT);
         if self.wake_up {
             link.send_characters(vec![0; WAKE_UP_CHARACTERS], false).await?;
             sleep(WAKE_UP_PAUSE).await;
@@ -132,6 +148,7 @@ impl Dialogue {
             Trouble::Nothing(0) => LineError::Silent(self.answer_limit).into(),
             Trouble::Nothing(bytes) => MeterError::Damaged(format!("{bytes} bytes came, but no identification")),
             Trouble::Damaged(damage) => MeterError::Damaged(format!("no identification could be read: {damage}")),
+            Trouble::Noise | Trouble::Endless => return never_silent(trouble),
             Trouble::Line(error) => return error.into(),
         })
     }
@@ -198,8 +215,8 @@ impl Dialogue {
         let mut repeats = 0;
         let mut malformed = Vec::new();
         link.decoder().expect_no_checks(self.block_check == BlockCheck::Optional);
+        link.allow(budget(link.baud()));
         loop {
-            let longest = (2 * speed(link.baud()).time_of(BLOCK_LIMIT)).min(LONGEST_READOUT);
             let deadline = link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
             let wanted = |message| if let Message::Block(body) = message { Some(body) } else { None };
             let trouble = match link.listen(deadline, true, wanted).await {
@@ -221,7 +238,7 @@ impl Dialogue {
                 }
                 // A meter that promised a rate and kept to 300 Bd looks like this.
                 Trouble::Damaged(Damage::Parity | Damage::Truncated) if repeats == 1 && link.baud() != SIGN_ON_BAUD => {
-                    link.slow_down()?;
+                    slow_down(link)?;
                     REACTION
                 }
                 Trouble::Damaged(damage) => {
@@ -229,21 +246,34 @@ impl Dialogue {
                     REACTION
                 }
                 // A meter that understood no acknowledgement sends at 300 Bd (clause 6.4.3).
-                Trouble::Nothing(bytes) if link.baud() != SIGN_ON_BAUD && repeats == 0 => {
-                    tracing::debug!(meter = self.name, rate, bytes, "no data at this rate, trying 300 Bd");
-                    link.slow_down()?;
-                    let more = link.line().wait_for_silence(SLOWEST / 3, LONGEST_READOUT).await?;
-                    if bytes + more == 0 {
+                Trouble::Nothing(_) | Trouble::Noise if link.baud() != SIGN_ON_BAUD && repeats == 0 => {
+                    tracing::debug!(meter = self.name, rate, ?trouble, "no data at this rate, trying 300 Bd");
+                    slow_down(link)?;
+                    let more = link.hush(SLOWEST / 3).await.map_err(never_silent)?;
+                    if more == 0 && matches!(trouble, Trouble::Nothing(0)) {
                         return Err(Failure::Again(LineError::Silent(self.answer_limit).into()));
                     }
                     Duration::ZERO
                 }
                 Trouble::Nothing(_) => return Err(Failure::Garbled(rate, no_data(rate))),
+                Trouble::Noise | Trouble::Endless => return Err(never_silent(trouble)),
             };
-            link.line().wait_for_silence(silence, longest).await?;
+            self.hush(link, silence).await?;
             link.clear().await?;
             link.send(&Message::Repeat).await?;
             repeats += 1;
+        }
+    }
+
+    /// Waits until the meter is silent. What is noise at a rate may be a readout at 300 Bd: then it is waited
+    /// for at that rate.
+    pub(super) async fn hush(&self, link: &mut Link<'_>, silence: Duration) -> Result<usize, Failure> {
+        match link.hush(silence).await {
+            Err(Trouble::Noise) if link.baud() != SIGN_ON_BAUD => {
+                slow_down(link)?;
+                link.hush(SLOWEST / 3).await.map_err(never_silent)
+            }
+            waited => waited.map_err(never_silent),
         }
     }
 
@@ -253,6 +283,23 @@ impl Dialogue {
             Damage::Parity | Damage::Truncated => Failure::Garbled(rate, error),
             Damage::Checksum | Damage::TooLong | Damage::Syntax => Failure::Final(error),
         }
+    }
+}
+
+/// Goes to 300 Bd, with the time that a readout takes there.
+fn slow_down(link: &mut Link<'_>) -> Result<(), LineError> {
+    link.slow_down()?;
+    link.allow(budget(SIGN_ON_BAUD));
+    Ok(())
+}
+
+/// What it means that a wait for silence had no end. Nothing is tried again at once: it would take as long.
+pub(super) fn never_silent(trouble: Trouble) -> Failure {
+    match trouble {
+        Trouble::Line(error) => error.into(),
+        _ => Failure::Final(MeterError::Damaged(
+            "the line does not fall silent; look for another sender, a wiring fault or a wrong speed".to_owned(),
+        )),
     }
 }
 

@@ -1,14 +1,22 @@
 //! Messages over a line: sending, waiting with an end, and the echo of an optical head.
+//!
+//! A meter or a fault that never falls silent does not hold the line: noise is recognised after some
+//! hundred bytes, and whoever waits for more has said how long it may take in all ([`Link::allow`]).
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::os::line::{Framing, Line, LineError, Speed};
-use crate::wire::iec62056::{Damage, Decoder, Event, Message, Parity, SIGN_ON_BAUD, encode};
+use crate::wire::iec62056::{Damage, Decoder, Event, Message, Parity, SIGN_ON_BAUD, encode, strip_even_parity};
 
 /// The longest time until a meter answers, and between two of its characters (clause 6.4.1).
 pub(super) const SLOWEST: Duration = Duration::from_millis(1500);
+
+/// So much noise, weighed against the characters among it, is no message with a few errors any more.
+const TOO_NOISY: u32 = 192;
+/// Without an end of its own a dialogue is given up after this.
+const LONGEST_DIALOGUE: Duration = Duration::from_hours(24);
 
 /// From so many bytes on that are no message, they are taken for one at another rate.
 const NOISE: usize = 8;
@@ -24,12 +32,47 @@ pub(super) enum Trouble {
     /// Nothing that began as a message; so many bytes of noise.
     Nothing(usize),
     Damaged(Damage),
+    /// Only noise comes, and goes on.
+    Noise,
+    /// It does not come to an end.
+    Endless,
     Line(LineError),
 }
 
 impl From<LineError> for Trouble {
     fn from(error: LineError) -> Self {
         Self::Line(error)
+    }
+}
+
+/// Tells noise from characters as they come.
+struct Noise {
+    parity: Parity,
+    /// The high bit of the byte before: without parity it stays the same.
+    high: Option<u8>,
+    weight: u32,
+}
+
+impl Noise {
+    const fn new(parity: Parity) -> Self {
+        Self { parity, high: None, weight: 0 }
+    }
+
+    /// Takes the next bytes and tells whether it is nothing but noise by now.
+    fn is_too_much(&mut self, bytes: &[u8]) -> bool {
+        for byte in bytes {
+            let (seven, wrong) = strip_even_parity(*byte);
+            let sound = match self.parity {
+                Parity::Even => !wrong,
+                Parity::Absent => self.high.replace(byte & 0x80).is_none_or(|high| high == byte & 0x80),
+            };
+            let meant = matches!(seven, 0x01..=0x04 | 0x06 | b'\r' | b'\n' | 0x15 | b' '..=b'~');
+            self.weight = if sound && meant { self.weight.saturating_sub(1) } else { self.weight + 2 };
+            if self.weight >= TOO_NOISY {
+                return true;
+            }
+        }
+        false
     }
 }
 
@@ -56,11 +99,15 @@ pub(super) struct Link<'a> {
     tells_echo: bool,
     /// What was just sent is a password, and so may be what comes.
     secret: bool,
+    /// When the whole dialogue is given up, and the present part of it.
+    last: Instant,
+    end: Instant,
 }
 
 impl<'a> Link<'a> {
     pub(super) fn new(line: &'a mut Line, parity: Parity) -> Self {
         let decoder = Decoder::new();
+        let last = Instant::now() + LONGEST_DIALOGUE;
         Self {
             line,
             decoder,
@@ -70,6 +117,47 @@ impl<'a> Link<'a> {
             echoes: false,
             tells_echo: false,
             secret: false,
+            last,
+            end: last,
+        }
+    }
+
+    /// Nothing is waited for beyond this.
+    pub(super) fn give_up_at(&mut self, last: Instant) {
+        self.last = last;
+        self.end = last;
+    }
+
+    /// What follows may take so long in all.
+    pub(super) fn allow(&mut self, time: Duration) {
+        self.end = self.last.min(Instant::now() + time);
+    }
+
+    /// Whether what was allowed is over.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    /// Reads away what still comes until the line was silent for `silence`, as long as that is allowed; returns
+    /// how many bytes came.
+    pub(super) async fn hush(&mut self, silence: Duration) -> Result<usize, Trouble> {
+        let mut noise = Noise::new(self.parity);
+        let mut dropped = 0;
+        let mut buffer = [0; 256];
+        loop {
+            let now = Instant::now();
+            if self.is_over() {
+                return Err(Trouble::Endless);
+            }
+            match self.line.receive(&mut buffer, (now + silence).min(self.end)).await {
+                Ok(count) if noise.is_too_much(buffer.get(..count).unwrap_or_default()) => return Err(Trouble::Noise),
+                Ok(count) => dropped += count,
+                // A silence that the end cut short is none, unless nothing came at all.
+                Err(LineError::Silent(_)) if dropped > 0 && now + silence > self.end => {}
+                Err(LineError::Silent(_)) => return Ok(dropped),
+                Err(LineError::Collision) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 
@@ -136,6 +224,7 @@ impl<'a> Link<'a> {
         let mut damaged = None;
         let mut ended = false;
         let mut unexplained = 0;
+        let mut unlike = Noise::new(self.parity);
         let mut buffer = [0; 512];
         loop {
             while let Some(event) = self.decoder.next() {
@@ -171,6 +260,9 @@ impl<'a> Link<'a> {
                         tracing::trace!(?bytes, "received");
                     }
                     unexplained += count;
+                    if begun && strict && unlike.is_too_much(bytes) {
+                        return Err(Trouble::Noise);
+                    }
                     self.take(bytes);
                 }
                 Ok(_) | Err(LineError::Silent(_)) => {
@@ -223,7 +315,8 @@ impl<'a> Link<'a> {
     /// A deadline for a message of `size` characters that begins within `limit`.
     pub(super) fn deadline(&self, limit: Duration, size: usize, longest: Duration) -> Deadline {
         let begin = Instant::now() + limit;
-        Deadline { begin, end: begin + (2 * self.line.speed().time_of(size)).min(longest) }
+        let end = begin + (2 * self.line.speed().time_of(size)).min(longest);
+        Deadline { begin: begin.min(self.end), end: end.min(self.end) }
     }
 
     /// Sets the line to the rate of a sign-on.

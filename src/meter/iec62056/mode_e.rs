@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::dialogue::{Dialogue, Failure, LONGEST_READOUT};
+use super::dialogue::{Dialogue, Failure, LONGEST_READOUT, budget};
 use super::ladder::{Ladder, character};
-use super::link::{Link, SLOWEST, Trouble, speed};
+use super::link::{Link, SLOWEST, Trouble};
 use crate::meter::{MeterError, MeterSettings};
 use crate::os::line::{Line, LineError};
 use crate::wire::iec62056::{BLOCK_LIMIT, Identification, Message, Mode, OptionSelect, Parity, SIGN_ON_BAUD};
@@ -64,18 +64,25 @@ async fn open(dialogue: &Dialogue, ladder: &mut Ladder, link: &mut Link<'_>) -> 
             link.set_baud(baud)?;
             Ok(Opening::Hdlc { identification, baud })
         }
-        Ok((false, _)) => pass(link, identification, baud).await,
+        Ok((false, _)) => pass(dialogue, link, identification, baud).await,
         Err(Trouble::Line(error)) => Err(error.into()),
         Err(Trouble::Nothing(0)) => Err(Failure::Again(LineError::Silent(dialogue.answer_limit).into())),
         // A readout at another rate, or one that breaks off.
-        Err(Trouble::Nothing(_) | Trouble::Damaged(_)) => pass(link, identification, baud).await,
+        Err(Trouble::Nothing(_) | Trouble::Damaged(_) | Trouble::Noise | Trouble::Endless) => {
+            pass(dialogue, link, identification, baud).await
+        }
     }
 }
 
 /// Lets a readout pass, at whatever rate it comes.
-async fn pass(link: &mut Link<'_>, identification: Identification, baud: u32) -> Result<Opening, Failure> {
-    let longest = (2 * speed(SIGN_ON_BAUD.min(baud)).time_of(BLOCK_LIMIT)).min(LONGEST_READOUT);
-    let bytes = link.line().wait_for_silence(SLOWEST.min(Duration::from_millis(500)), longest).await?;
+async fn pass(
+    dialogue: &Dialogue,
+    link: &mut Link<'_>,
+    identification: Identification,
+    baud: u32,
+) -> Result<Opening, Failure> {
+    link.allow(budget(SIGN_ON_BAUD.min(baud)));
+    let bytes = dialogue.hush(link, SLOWEST.min(Duration::from_millis(500))).await?;
     link.clear().await?;
     Ok(Opening::Readout { identification, bytes })
 }

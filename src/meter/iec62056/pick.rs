@@ -78,6 +78,15 @@ pub(super) fn shows(lines: &[Line], serial: &str) -> bool {
     lines.iter().flatten().flat_map(|set| &set.values).any(|value| significant(&value.text) == wanted)
 }
 
+/// Whether an identification names `serial`; a short one may stand there by chance and does not count.
+pub(super) fn identifies(model: &str, serial: &str) -> bool {
+    const SHORTEST: usize = 6;
+    let wanted = serial.trim().trim_start_matches('0');
+    let digits = wanted.bytes().all(|b| b.is_ascii_digit());
+    let part = |c: char| if digits { c.is_ascii_digit() } else { c.is_ascii_alphanumeric() };
+    wanted.len() >= SHORTEST && model.split(|c| !part(c)).any(|found| found.trim_start_matches('0') == wanted)
+}
+
 /// Compares by exact text; what the meter puts around a reduced id (`1-0:` and `*255`, "not
 /// used") does not count when `wanted` has none of it.
 pub(super) fn same_id(wanted: &str, theirs: &str) -> bool {

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use super::dialogue::{Dialogue, Failure, LONGEST_READOUT, Meter};
+use super::dialogue::{Dialogue, Failure, LONGEST_READOUT, Meter, budget, never_silent};
 use super::ladder::Ladder;
 use super::link::{Link, Trouble};
 use super::pick::same_id;
@@ -155,6 +155,7 @@ impl<'a> Programming<'a> {
     async fn challenge(&mut self) -> Result<(), Failure> {
         let rate = self.link.baud();
         let mut repeats = 0;
+        self.link.allow(budget(rate));
         loop {
             let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
             let wanted = |message| match message {
@@ -174,7 +175,7 @@ impl<'a> Programming<'a> {
                 Err(Trouble::Damaged(damage)) if repeats <= self.retries => {
                     self.repeat(&mut repeats, &damage.to_string()).await?;
                 }
-                Err(Trouble::Nothing(_) | Trouble::Damaged(_)) => {
+                Err(Trouble::Nothing(_) | Trouble::Damaged(_) | Trouble::Noise | Trouble::Endless) => {
                     let text =
                         format!("no P0 could be read at {rate} Bd; try baud_change_delay, max_baud or force_baud");
                     return Err(Failure::Garbled(rate, MeterError::Damaged(text)));
@@ -279,6 +280,7 @@ impl<'a> Programming<'a> {
         }
         tracing::debug!(command = %format_args!("{}{}", command.letter, command.number), id, "programming mode");
         let message = Message::Command(command.clone());
+        self.link.allow(budget(self.link.baud()));
         self.say(&message).await?;
         let letter = command.letter;
         let mut body = Vec::new();
@@ -286,7 +288,7 @@ impl<'a> Programming<'a> {
         let begun = tokio::time::Instant::now();
         loop {
             if begun.elapsed() > LONGEST_READOUT {
-                return Err(Failure::Final(MeterError::Damaged("the answer has no end".to_owned())));
+                return Err(no_end());
             }
             let deadline = self.link.deadline(self.answer_limit, BLOCK_LIMIT, LONGEST_READOUT);
             let first = body.is_empty();
@@ -294,6 +296,7 @@ impl<'a> Programming<'a> {
             let heard = match self.link.listen(deadline, true, wanted).await {
                 Ok((heard, _)) => heard,
                 Err(Trouble::Line(error)) => return Err(error.into()),
+                Err(Trouble::Nothing(_)) if self.link.is_over() => return Err(no_end()),
                 Err(Trouble::Nothing(_)) => {
                     return Err(Failure::Again(LineError::Silent(self.answer_limit).into()));
                 }
@@ -301,6 +304,7 @@ impl<'a> Programming<'a> {
                     self.repeat(&mut repeats, &damage.to_string()).await?;
                     continue;
                 }
+                Err(trouble @ (Trouble::Noise | Trouble::Endless)) => return Err(never_silent(trouble)),
             };
             match heard {
                 Message::Part(part) => {
@@ -312,6 +316,7 @@ impl<'a> Programming<'a> {
                     if body.len() > ANSWER_LIMIT {
                         return Err(Failure::Final(MeterError::Damaged("an answer longer than 256 KiB".to_owned())));
                     }
+                    self.link.allow(budget(self.link.baud()));
                     self.say(&Message::Acknowledge).await?;
                 }
                 Message::Block(last) => {
@@ -355,7 +360,7 @@ impl<'a> Programming<'a> {
         match self.link.listen(deadline, true, wanted).await {
             Err(Trouble::Nothing(_)) => Ok(body),
             Ok((other, _)) if other == body => Ok(body),
-            Ok(_) | Err(Trouble::Damaged(_)) => {
+            Ok(_) | Err(Trouble::Damaged(_) | Trouble::Noise | Trouble::Endless) => {
                 let text = format!("two answers came to the request for {id}");
                 Err(Failure::Again(MeterError::Damaged(text)))
             }
@@ -370,7 +375,7 @@ impl<'a> Programming<'a> {
             return Err(Failure::Again(MeterError::Damaged(text)));
         }
         *repeats += 1;
-        self.link.line().wait_for_silence(REACTION, LONGEST_READOUT).await?;
+        self.link.hush(REACTION).await.map_err(never_silent)?;
         self.link.clear().await?;
         Ok(self.link.send(&Message::Repeat).await?)
     }
@@ -382,6 +387,10 @@ impl<'a> Programming<'a> {
         self.link.clear().await?;
         self.link.send(message).await
     }
+}
+
+fn no_end() -> Failure {
+    Failure::Final(MeterError::Damaged("the answer has no end".to_owned()))
 }
 
 /// The message when it may answer a command of this letter. A block about another id answers

@@ -27,6 +27,8 @@ pub(super) struct Reader {
     session_timeout: Duration,
     values: Vec<String>,
     serial: Option<String>,
+    /// Under which id the meter showed it last in programming mode.
+    serial_id: Option<&'static str>,
     plan: Option<Plan>,
     /// The number of the sign-on text that was answered last.
     text: usize,
@@ -41,6 +43,9 @@ pub(super) struct Reader {
     /// Names and units of the last reading, for readings that fail.
     known: Vec<(String, String)>,
 }
+
+/// Where meters tell their serial number (VDEW specification for electronic load profile meters; OBIS 0-0:96.1.0).
+const SERIAL_IDS: [&str; 4] = ["C.1.0", "0.0.0", "0.0.9", "96.1.0"];
 
 /// What a sign-on is for.
 #[derive(Clone, Copy)]
@@ -70,6 +75,7 @@ impl Reader {
             session_timeout: settings.session_timeout,
             values: settings.values.clone(),
             serial: settings.serial.clone(),
+            serial_id: None,
             plan: Plan::of(settings),
             text: 0,
             parity: None,
@@ -91,7 +97,7 @@ impl Reader {
             if let Some(until) = self.quiet_until.take() {
                 tokio::time::sleep_until(until).await;
             }
-            let error = match self.once(line, want, attempt, &mut collected).await {
+            let error = match self.once(line, want, (attempt, end), &mut collected).await {
                 Ok(got) => return Ok(got),
                 // A lower rate is no repetition: the ladder has an end of its own.
                 Err(Failure::Garbled(rate, error))
@@ -121,7 +127,7 @@ impl Reader {
         &mut self,
         line: &mut Line,
         want: Want,
-        attempt: usize,
+        (attempt, end): (usize, Instant),
         collected: &mut Collected,
     ) -> Result<Got, Failure> {
         let single = self.access == IecAccess::Programming || matches!(want, Want::Intervals(..));
@@ -129,6 +135,7 @@ impl Reader {
         let texts = self.dialogue.texts();
         let guess = if (attempt / texts).is_multiple_of(2) { Parity::Even } else { Parity::Absent };
         let mut link = Link::new(line, self.parity.unwrap_or(guess));
+        link.give_up_at(end);
         self.finish_what_was_left(&mut link).await?;
         let meter = match self.dialogue.sign_on(&mut link, self.text + attempt).await {
             Ok(meter) => meter,
@@ -204,6 +211,7 @@ impl Reader {
             }
             return Err(failure);
         }
+        self.confirm(session).await?;
         match want {
             Want::Intervals(after, until) => self.intervals(session, after, until).await.map(Got::Intervals),
             Want::Values => {
@@ -215,6 +223,34 @@ impl Reader {
                 Ok(Got::Values(self.gathered(std::mem::take(collected), Quality::Invalid)))
             }
         }
+    }
+
+    /// Believes nothing before the meter has shown the configured serial number: in its identification,
+    /// or under one of the ids that serial numbers have.
+    async fn confirm(&mut self, session: &mut Programming<'_>) -> Result<(), Failure> {
+        let Some(serial) = self.serial.clone() else { return Ok(()) };
+        if pick::identifies(&session.identification().model, &serial) {
+            return Ok(());
+        }
+        let sound = |body: &[u8]| data::malformed(body).is_empty();
+        let before = self.serial_id.take();
+        let mut told = false;
+        for id in before.into_iter().chain(SERIAL_IDS.into_iter().filter(|id| Some(*id) != before)) {
+            let Answer::Data(body) = session.ask(self.number, id, "()", &sound).await? else { continue };
+            if pick::shows(&data::decode_sound(&body), &serial) {
+                self.serial_id = Some(id);
+                return Ok(());
+            }
+            told = true;
+        }
+        let ids = SERIAL_IDS.join(", ");
+        Err(Failure::Final(if told {
+            MeterError::Damaged(format!("the meter does not show the serial number {serial}: another meter answered"))
+        } else {
+            MeterError::Refused(format!(
+                "it tells no serial number in programming mode ({ids}); remove serial and give the meter's address"
+            ))
+        }))
     }
 
     async fn intervals(

@@ -3,7 +3,9 @@
 //! A read starts from a known state, so that no telegram is lost or taken twice: SND_NKE (primary)
 //! or a selection (secondary) resets the slave's frame count bit; each telegram is asked for with
 //! the toggled bit, a repetition with the same one. When the slave does not confirm SND_NKE, the
-//! bit goes on from the last answered request. An answer counts only when its address (primary) or
+//! bit goes on from the last answered request. Where it may then send again what it sent before (its
+//! last answer was lost, or it did reset its bit), all telegrams up to the last one are read first and
+//! given to nobody: they may be as old as the last reading. An answer counts only when its address (primary) or
 //! its header (secondary) is the meter's, and all telegrams of a read must come from one meter.
 //!
 //! Values are named as `docs/adding-a-meter.md` says. A read with a telegram missing fails as a
@@ -51,6 +53,7 @@ fn session(settings: &MeterSettings) -> Result<Box<dyn Session>, String> {
         telegram_limit: usize::try_from(settings.max_telegrams.value()).unwrap_or(1),
         wanted: settings.values.clone(),
         next_fcb: FCB,
+        in_doubt: true,
         known: settings.values.iter().map(|name| (name.clone(), String::new())).collect(),
     }))
 }
@@ -99,6 +102,8 @@ struct Master {
     wanted: Vec<String>,
     /// The frame count bit of the next request that is no repetition.
     next_fcb: u8,
+    /// It is not known which frame count bit the slave heard last: it may take the next request for a repetition.
+    in_doubt: bool,
     /// Names and units of the last reading, for readings that fail.
     known: Vec<(String, String)>,
 }
@@ -146,7 +151,10 @@ impl Master {
         };
         match told {
             Err(error) if error.must_reopen() => return Err(error),
-            Err(error) => debug!(%error, to = to.baud, "the change of rate was not confirmed"),
+            Err(error) => {
+                self.in_doubt = true;
+                debug!(%error, to = to.baud, "the change of rate was not confirmed");
+            }
             Ok(()) => self.next_fcb ^= FCB,
         }
         line.set_speed(to)?;
@@ -159,16 +167,20 @@ impl Master {
         match &self.target {
             Target::Secondary(secondary) => {
                 self.link.ask(line, &secondary.select(), self.retries, acknowledged).await?;
-                self.next_fcb = FCB;
+                (self.next_fcb, self.in_doubt) = (FCB, false);
                 Ok(SELECTED)
             }
             Target::Primary(address) => {
                 let address = *address;
                 let reset = Frame::Short { control: SND_NKE, address };
                 match self.link.ask(line, &reset, 0, acknowledged).await {
-                    Ok(()) => self.next_fcb = FCB,
+                    Ok(()) => (self.next_fcb, self.in_doubt) = (FCB, false),
                     Err(error) if error.must_reopen() => return Err(error),
-                    Err(error) => debug!(%error, address, "SND_NKE was not confirmed; the frame count goes on"),
+                    Err(error) => {
+                        debug!(%error, address, "SND_NKE was not confirmed; the frame count goes on");
+                        // A slave that did hear it takes a request without the bit for a repetition.
+                        self.in_doubt |= self.next_fcb != FCB;
+                    }
                 }
                 Ok(address)
             }
@@ -177,10 +189,15 @@ impl Master {
 
     async fn telegrams(&mut self, line: &mut Line) -> Result<Vec<Telegram>, MeterError> {
         let address = self.reach(line).await?;
+        if self.in_doubt {
+            self.let_pass(line, address).await?;
+        }
         if let Some(code) = self.application_reset {
             let (control, ci) = (SND_UD | self.next_fcb, CI_APPLICATION_RESET);
             let request = Frame::Long { control, address, ci, data: vec![code] };
+            self.in_doubt = true;
             self.link.ask(line, &request, self.retries, acknowledged).await?;
+            self.in_doubt = false;
             self.next_fcb ^= FCB;
         }
         let mut telegrams: Vec<Telegram> = Vec::new();
@@ -205,6 +222,20 @@ impl Master {
         Ok(telegrams)
     }
 
+    /// Reads telegrams up to the last one for nobody: after an answer the slave's frame count bit is known, and
+    /// after its last telegram it begins anew.
+    async fn let_pass(&mut self, line: &mut Line, address: u8) -> Result<(), MeterError> {
+        debug!(address, "what the slave may repeat from before is let pass");
+        for _ in 0..self.telegram_limit {
+            let (_, telegram) = self.request(line, address, None, &[]).await?;
+            if !telegram.more {
+                break;
+            }
+        }
+        // A second copy of it must not be taken for the first telegram of the reading.
+        self.link.begin(line).await
+    }
+
     /// Asks for the telegram after those that were seen.
     async fn request(
         &mut self,
@@ -225,10 +256,13 @@ impl Master {
             empty |= frame == Frame::Acknowledge;
             judge(target, meter, frame)
         };
+        // Noted before the first await, so that a reading that is dropped leaves it noted.
+        self.in_doubt = true;
         let result = self.link.ask(line, &request, self.retries, judge).await;
         match result {
             Ok(found) => {
                 self.next_fcb ^= FCB;
+                self.in_doubt = false;
                 Ok(found)
             }
             Err(error) if error.must_reopen() => Err(error),

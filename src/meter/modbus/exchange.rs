@@ -168,23 +168,22 @@ impl Guard {
 
     /// Waits until no answer to an open request can be taken for the answer to this one.
     async fn settle(&mut self, line: &mut Line, request: &Request) -> Result<(), MeterError> {
-        let Some((until, asked)) = self.open.take() else { return Ok(()) };
-        if asked == *request && Instant::now() < until {
-            self.open = Some((until, asked));
+        let Some((until, asked)) = &self.open else { return Ok(()) };
+        if asked == request && Instant::now() < *until {
             return Ok(());
         }
+        // It stays open until the wait is over: who drops this half way must wait again.
+        let until = *until;
         let mut dropped = 0;
         let mut scratch = [0; 256];
         while Instant::now() < until {
             match line.receive(&mut scratch, until).await {
                 Ok(count) => dropped += count,
                 Err(LineError::Silent(_)) => break,
-                Err(error) => {
-                    self.open = Some((until, asked));
-                    return Err(error.into());
-                }
+                Err(error) => return Err(error.into()),
             }
         }
+        self.open = None;
         if dropped > 0 && !self.late_told {
             self.late_told = true;
             warn!(meter = %self.name, bytes = dropped, "an answer came after its time limit and was dropped; raise the meter's timeout");

@@ -116,15 +116,17 @@ impl Modbus {
         self.blocks = plan::blocks(&self.points, self.limits);
     }
 
-    /// Looks for the models of a SunSpec device, once.
+    /// Looks for the models of a SunSpec device, until they were all found.
     async fn discover(&mut self, line: &mut Line) -> Result<(), MeterError> {
         if !self.sunspec || self.discovered {
             return Ok(());
         }
         let found = sunspec::discover(self, line).await?;
-        info!(unit = self.unit, values = found.len(), "the models of a SunSpec device were found");
-        self.plan(found);
-        self.discovered = true;
+        if found.whole {
+            info!(unit = self.unit, values = found.points.len(), "the models of a SunSpec device were found");
+        }
+        self.plan(found.points);
+        self.discovered = found.whole;
         Ok(())
     }
 

@@ -11,10 +11,10 @@ use super::point::{Point, points_of};
 use super::profile;
 use super::session::Modbus;
 use crate::meter::{MeterError, RegisterSettings};
-use crate::os::line::Line;
+use crate::os::line::{Line, LineError};
 use crate::setting::{Count, Problems};
 use crate::settings;
-use crate::wire::modbus::{Register, Request, Table};
+use crate::wire::modbus::{Exception, Register, Request, Table};
 
 /// Where the map may begin.
 const BASES: [u16; 3] = [40_000, 50_000, 0];
@@ -48,15 +48,22 @@ settings! {
     }
 }
 
+/// What was found in a device.
+pub(super) struct Found {
+    pub(super) points: Vec<Point>,
+    /// The list of models was read to its end.
+    pub(super) whole: bool,
+}
+
 /// Finds the points of every model that the device has and a file describes.
 ///
 /// # Errors
 /// What the line said, or that there is no SunSpec map.
-pub(super) async fn discover(session: &mut Modbus, line: &mut Line) -> Result<Vec<Point>, MeterError> {
+pub(super) async fn discover(session: &mut Modbus, line: &mut Line) -> Result<Found, MeterError> {
     let mut silence = None;
     for base in BASES {
         match two(session, line, base).await {
-            Ok(Some(MARK)) => return walk(session, line, base + 2).await,
+            Ok(Two::Words(MARK)) => return walk(session, line, base + 2).await,
             Ok(_) => {}
             Err(error) if error.must_reopen() => return Err(error),
             Err(error) => silence = Some(error),
@@ -66,23 +73,43 @@ pub(super) async fn discover(session: &mut Modbus, line: &mut Line) -> Result<Ve
     Err(silence.unwrap_or_else(|| MeterError::Refused(none.to_owned())))
 }
 
-/// Two holding registers; `None` when they are refused.
-async fn two(session: &mut Modbus, line: &mut Line, address: u16) -> Result<Option<[u16; 2]>, MeterError> {
+/// Two holding registers.
+enum Two {
+    Words([u16; 2]),
+    Refused(Exception),
+}
+
+async fn two(session: &mut Modbus, line: &mut Line, address: u16) -> Result<Two, MeterError> {
     let request = Request::Read { table: Table::Holding, address, quantity: 2 };
     match session.ask(line, &request).await? {
-        Given::Words(words) => Ok(words.first_chunk().copied()),
-        _ => Ok(None),
+        Given::Words(words) => match words.first_chunk() {
+            Some(two) => Ok(Two::Words(*two)),
+            None => Err(MeterError::Damaged("fewer registers came than were asked for".to_owned())),
+        },
+        Given::Refused(why) if why.is_gateways() => Err(LineError::Silent(session.guard.timeout()).into()),
+        Given::Refused(why) => Ok(Two::Refused(why)),
+        Given::Written | Given::Identity(_) => Err(MeterError::Damaged("no registers came".to_owned())),
     }
 }
 
-/// Goes from model to model.
-async fn walk(session: &mut Modbus, line: &mut Line, first: u16) -> Result<Vec<Point>, MeterError> {
+/// Goes from model to model. Only a register that is not there ends the list as an end mark does; after
+/// any other refusal it is not whole, and the next reading goes the way again.
+async fn walk(session: &mut Modbus, line: &mut Line, first: u16) -> Result<Found, MeterError> {
     let mut points: Vec<Point> = Vec::new();
+    let mut whole = true;
     let mut at = first;
     for _ in 0..MOST_MODELS {
-        let Some([id, length]) = two(session, line, at).await? else {
-            warn!(unit = session.unit, register = at, "the list of SunSpec models ends without an end mark");
-            break;
+        let [id, length] = match two(session, line, at).await? {
+            Two::Words(words) => words,
+            Two::Refused(why) if why.is_about_range() => {
+                warn!(unit = session.unit, register = at, "the list of SunSpec models ends without an end mark");
+                break;
+            }
+            Two::Refused(why) => {
+                debug!(unit = session.unit, register = at, %why, "the list of SunSpec models breaks off");
+                whole = false;
+                break;
+            }
         };
         if id == END {
             break;
@@ -92,8 +119,11 @@ async fn walk(session: &mut Modbus, line: &mut Line, first: u16) -> Result<Vec<P
         let Some(next) = at.checked_add(2).and_then(|a| a.checked_add(length)) else { break };
         at = next;
     }
+    if points.is_empty() && !whole {
+        return Err(MeterError::Refused("the list of SunSpec models can't be read just now".to_owned()));
+    }
     distinct(&mut points);
-    Ok(points)
+    Ok(Found { points, whole })
 }
 
 /// The points of a model as its file has them; none when no file describes it.

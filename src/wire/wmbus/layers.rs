@@ -57,6 +57,11 @@ impl Ell {
         self.control & 0x08 != 0
     }
 
+    /// Whether what follows is encrypted.
+    pub fn is_encrypted(self) -> bool {
+        self.encryption() != 0
+    }
+
     /// The encryption of what follows: 0 none, 1 AES-128-CTR (bits 31 to 29 of the session number).
     pub fn encryption(self) -> u8 {
         self.session.map_or(0, |session| u8::try_from(session >> 29).unwrap_or(0))

@@ -1,0 +1,108 @@
+//! `[meter.dlms]` of weir.toml.
+
+use crate::setting::{At, Count};
+use crate::{choices, settings};
+
+settings! {
+    /// How a DLMS/COSEM meter is reached, and as whom.
+    pub struct DlmsSettings {
+        /// What carries the APDUs.
+        pub link: DlmsLink = "hdlc",
+        /// The client's address: 16 is the public client, others as the meter's manual says.
+        pub client: Count<1, 65_535> = 16,
+        /// The meter's logical device: 1 is the management one. Its physical device is `address`, which only HDLC has.
+        pub server: Count<0, 65_535> = 1,
+        /// HDLC: the bytes of the meter's address, 1, 2 or 4. Unset: as many as its numbers need.
+        pub address_bytes: Option<At<Count<1, 4>>>,
+        /// HDLC: the most bytes of a frame that are asked for, both ways.
+        pub information_field: Count<32, 2030> = 512,
+        /// HDLC: the most frames before an acknowledgement that are asked for.
+        pub window: Count<1, 7> = 1,
+        /// How objects are named.
+        pub referencing: DlmsReferencing = "logical-names",
+        /// How the client shows who it is; a secret comes from `password_file`, for gmac from `authentication_key_file`.
+        pub authentication: DlmsAuthentication = "none",
+        /// What every APDU carries; the keys are `key_file` and `authentication_key_file`.
+        pub security: DlmsSecurity = "none",
+        /// The security suite: 0 and 1 have keys of 32 hexadecimal digits, 2 has keys of 64.
+        pub suite: Count<0, 2> = 0,
+        /// How ciphered APDUs are wrapped.
+        pub ciphering: DlmsCiphering = "auto",
+        /// This client's system title, 16 hexadecimal digits. Unset: one made of the meter's name.
+        pub system_title: Option<At<String>>,
+        /// The longest APDU that the meter may send; it says how long ours may be.
+        pub max_pdu: Count<64, 65_535> = 1024,
+    }
+}
+
+choices! {
+    /// What carries the APDUs.
+    pub enum DlmsLink {
+        /// HDLC at the meter's speed, on a serial line or through a serial server.
+        Hdlc = "hdlc",
+        /// HDLC after an opening by IEC 62056-21 mode E.
+        HdlcModeE = "hdlc-mode-e",
+        /// The wrapper, over TCP.
+        Wrapper = "wrapper",
+    }
+}
+
+choices! {
+    /// How objects are named.
+    pub enum DlmsReferencing {
+        /// By class and logical name.
+        LogicalNames = "logical-names",
+        /// By short names, as older meters do.
+        ShortNames = "short-names",
+    }
+}
+
+choices! {
+    /// How a client shows who it is.
+    pub enum DlmsAuthentication {
+        /// Not at all: the public client.
+        None = "none",
+        /// Low level security: a password.
+        Low = "low",
+        /// High level security 2, as Gurux does it: AES-128 of the challenge.
+        Manufacturer = "manufacturer",
+        /// High level security 3.
+        Md5 = "md5",
+        /// High level security 4.
+        Sha1 = "sha1",
+        /// High level security 5.
+        Gmac = "gmac",
+        /// High level security 6.
+        Sha256 = "sha256",
+        /// High level security 7.
+        Ecdsa = "ecdsa",
+    }
+}
+
+choices! {
+    /// What every APDU carries.
+    pub enum DlmsSecurity {
+        /// Nothing.
+        None = "none",
+        /// A tag.
+        Authenticated = "authenticated",
+        /// Ciphertext.
+        Encrypted = "encrypted",
+        /// Ciphertext and a tag.
+        AuthenticatedEncrypted = "authenticated-encrypted",
+    }
+}
+
+choices! {
+    /// How ciphered APDUs are wrapped.
+    pub enum DlmsCiphering {
+        /// As general-glo-ciphering where the meter grants it, else by service.
+        Auto = "auto",
+        /// As general-glo-ciphering.
+        General = "general",
+        /// Each service in its own glo- APDU.
+        Service = "service",
+        /// As general, with a key made for each association.
+        Dedicated = "dedicated",
+    }
+}

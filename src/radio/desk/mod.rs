@@ -1,0 +1,225 @@
+//! Makes frames of what all receivers hear: each telegram once, by its best reception, in its lane, of
+//! meters that are wanted, as often as they are wanted.
+//!
+//! A telegram's way: [`copies`] tells whether it was heard already; [`meters`] knows its sender and whether it
+//! is wanted; [`urgency`] decides its lane. An urgent one leaves at once; an ordinary one waits a moment in
+//! `copies` for better receptions and perhaps in [`sampler`] for the end of its period. All of them are bounded, and the
+//! cost of a telegram does not depend on how many meters there are.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::telegrams::TelegramsSettings;
+use super::{Health, Status};
+use crate::model::{Body, ClockState, Frame, Lane, Stamp, Telegram, Timestamp};
+use crate::wire::radio_line::Reception;
+use crate::wire::telegram::{self, facts};
+use crate::wire::wmbus::Meter;
+
+mod copies;
+mod meters;
+mod pattern;
+mod sampler;
+mod urgency;
+
+use copies::{Copies, Gathered};
+use meters::Selection;
+pub use meters::{Security, Sight, Survey};
+pub(super) use pattern::Pattern;
+use sampler::{Outcome, Sampler};
+use urgency::Reasons;
+
+/// A telegram that one receiver heard.
+#[derive(Debug)]
+pub struct Heard {
+    /// What it heard.
+    pub reception: Reception,
+    /// When its last byte came.
+    pub arrival: Instant,
+    /// What the gateway's clock showed then.
+    pub stamp: Stamp,
+    /// Who heard it.
+    pub ear: Arc<Ear>,
+}
+
+/// A receiver, as the desk knows it.
+#[derive(Debug)]
+pub struct Ear {
+    /// Its name in weir.toml.
+    pub name: Arc<str>,
+    /// Where what becomes of its telegrams is counted.
+    pub health: Health,
+}
+
+/// A receiver's own time further than this from the gateway's clock is wrong; less than any two
+/// time zones differ, because some programs print local time.
+const PLAUSIBLE: Duration = Duration::from_mins(10);
+
+/// What is remembered of a telegram on its way.
+#[derive(Debug, Clone)]
+struct Way {
+    ear: Arc<Ear>,
+    stamp: Stamp,
+    arrival: Instant,
+    meter: Meter,
+    sampled: Option<Duration>,
+}
+
+/// The desk without its channels.
+struct Desk {
+    settings: TelegramsSettings,
+    selection: Selection,
+    urgent: Reasons,
+    survey: Survey,
+    copies: Copies<Way>,
+    sampler: Sampler<Gathered<Way>>,
+    out: VecDeque<(Frame, Arc<Ear>)>,
+}
+
+impl Desk {
+    fn new(settings: TelegramsSettings, survey: Survey) -> Self {
+        Self {
+            selection: Selection::new(&settings),
+            urgent: Reasons::of(&settings.urgent),
+            survey,
+            copies: Copies::new(*settings.gather, *settings.window),
+            sampler: Sampler::new(),
+            out: VecDeque::new(),
+            settings,
+        }
+    }
+
+    /// Takes a telegram; what may leave is in `out` then.
+    fn take(&mut self, heard: Heard) {
+        let Heard { reception, arrival, stamp, ear } = heard;
+        self.release(arrival, false);
+        let Some(facts) = facts(reception.kind, &reception.bytes) else {
+            // Receivers give sound telegrams only.
+            return ear.health.change(|status| status.damaged += 1);
+        };
+        let (meter, id) = (facts.meter, telegram::id(reception.kind, &reception.bytes));
+        let way = |sampled| Way { ear: ear.clone(), stamp, arrival, meter, sampled };
+        if self.copies.is_copy(id, &reception, || way(None), arrival) {
+            self.survey.copied(meter);
+            return ear.health.change(|status| status.duplicates += 1);
+        }
+        let found = urgency::reasons(&facts).wanted(self.urgent);
+        let bit = facts.priority_bit;
+        let reminder = *self.settings.reminder;
+        let (wanted, sampled, news) =
+            self.survey.heard((&facts, &reception), stamp, &ear.name, &self.selection, |known| {
+                (known.wanted, known.sampled, known.alarm.is_news(found, arrival, reminder))
+            });
+        let urgent = wanted && (bit || news);
+        if urgent {
+            self.survey.was_urgent(meter);
+        }
+        let sampled = sampled.and_then(|place| self.settings.sample.get(place)).map(|sample| *sample.every);
+        let way = Way { ear: ear.clone(), stamp, arrival, meter, sampled };
+        // Also those that nobody wants are remembered: their copies must not look like news.
+        let gathered = Gathered { reception, copies: 1, with: way };
+        let may_wait = wanted && !urgent;
+        let mut leaving = self.copies.add(id, gathered, may_wait, arrival);
+        if !may_wait && let Some(now) = leaving.pop() {
+            if urgent {
+                self.forward(now, Lane::Priority);
+            } else {
+                ear.health.change(|status| status.unwanted += 1);
+            }
+        }
+        leaving.into_iter().for_each(|gathered| self.ordinary(gathered));
+    }
+
+    /// Lets go what has waited long enough, or everything.
+    fn release(&mut self, now: Instant, all: bool) {
+        while let Some(gathered) = self.copies.release(now, all) {
+            self.ordinary(gathered);
+        }
+        while let Some(gathered) = self.sampler.release(now, all) {
+            self.forward(gathered, Lane::Ordinary);
+        }
+    }
+
+    fn ordinary(&mut self, gathered: Gathered<Way>) {
+        let Some(every) = gathered.with.sampled else { return self.forward(gathered, Lane::Ordinary) };
+        let time = (gathered.with.arrival, gathered.with.stamp.wall);
+        match self.sampler.take(gathered.with.meter, gathered, time, every) {
+            Outcome::Held => {}
+            Outcome::Replaced(older) => older.with.ear.health.change(|status| status.sampled_out += 1),
+            Outcome::Full(gathered) => self.forward(gathered, Lane::Ordinary),
+        }
+    }
+
+    fn forward(&mut self, gathered: Gathered<Way>, lane: Lane) {
+        let Gathered { reception, copies, with: Way { ear, stamp, .. } } = gathered;
+        let time = time(&reception, stamp);
+        let Reception { kind, bytes, rssi, corrected_bits, .. } = reception;
+        let telegram = Telegram { kind, bytes, rssi, corrected_bits };
+        let body = if copies > 1 { Body::Copies(telegram, copies) } else { Body::Telegram(telegram) };
+        self.out.push_back((Frame { time, lane, body, origin: None }, ear));
+    }
+
+    /// When something will have waited long enough.
+    fn due(&self) -> Option<Instant> {
+        [self.copies.due(), self.sampler.due()].into_iter().flatten().min()
+    }
+}
+
+/// Takes telegrams until no receiver is left, then lets everything go; ends at once when nobody takes frames.
+pub(super) async fn run(
+    mut heard: mpsc::Receiver<Heard>,
+    frames: mpsc::Sender<Frame>,
+    settings: TelegramsSettings,
+    survey: Survey,
+) {
+    let mut desk = Desk::new(settings, survey);
+    loop {
+        while let Some((frame, ear)) = desk.out.pop_front() {
+            if frames.send(frame).await.is_err() {
+                return;
+            }
+            ear.health.change(|status: &mut Status| status.forwarded += 1);
+        }
+        let due = desk.due();
+        let next = tokio::select! {
+            next = heard.recv() => next,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                desk.release(Instant::now(), false);
+                continue;
+            }
+            () = frames.closed() => return,
+        };
+        match next {
+            Some(heard) => desk.take(heard),
+            None => break,
+        }
+    }
+    desk.release(Instant::now(), true);
+    for (frame, ear) in desk.out {
+        if frames.send(frame).await.is_err() {
+            return;
+        }
+        ear.health.change(|status| status.forwarded += 1);
+    }
+}
+
+/// The receiver's own time when it is plausible: it stood nearer to the event. An unsynced stamp
+/// stays as it is: nothing says what is plausible, and its uptime is what will be believed.
+fn time(reception: &Reception, stamp: Stamp) -> Stamp {
+    let clock = stamp.wall;
+    let plausible = |own: &Timestamp| own.since(clock).max(clock.since(*own)) <= PLAUSIBLE;
+    match reception.time.filter(plausible) {
+        Some(own) if stamp.clock == ClockState::Synced => {
+            let earlier = own.as_millis().saturating_sub(clock.as_millis());
+            Stamp { wall: own, uptime: stamp.uptime.saturating_add_signed(earlier), ..stamp }
+        }
+        _ => stamp,
+    }
+}
+
+#[cfg(test)]
+mod tests;

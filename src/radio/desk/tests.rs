@@ -1,0 +1,146 @@
+//! The desk as a whole, without receivers.
+
+use super::*;
+use crate::model::{Rssi, TelegramKind};
+use crate::radio::telegrams::{SampleSettings, Urgency};
+use crate::setting::At;
+
+struct Bench {
+    desk: Desk,
+    roof: Arc<Ear>,
+    stairs: Arc<Ear>,
+    start: Instant,
+}
+
+impl Bench {
+    fn new(settings: TelegramsSettings) -> Self {
+        let ear = |name: &str| Arc::new(Ear { name: Arc::from(name), health: Health::new() });
+        let desk = Desk::new(settings, Survey::new());
+        Self { desk, roof: ear("roof"), stairs: ear("stairs"), start: Instant::now() }
+    }
+
+    fn hear(&mut self, ear: &str, (bytes, rssi): (&[u8], i16), millis: u64) {
+        let kind = TelegramKind::WirelessMbus;
+        let reception =
+            Reception { kind, bytes: bytes.to_vec(), rssi: Some(Rssi::Dbm(rssi)), corrected_bits: 0, time: None };
+        let ear = if ear == "roof" { &self.roof } else { &self.stairs }.clone();
+        let wall = Timestamp::from_millis(1_800_000_000_000 + i64::try_from(millis).unwrap());
+        let stamp = Stamp { uptime: millis, ..Stamp::synced(wall) };
+        let arrival = self.start + Duration::from_millis(millis);
+        self.desk.take(Heard { reception, arrival, stamp, ear });
+    }
+
+    /// What has left up to a moment: lane, first payload byte behind the CI field, strength, copies.
+    fn left(&mut self, millis: u64) -> Vec<(Lane, u8, i16, u16)> {
+        self.desk.release(self.start + Duration::from_millis(millis), false);
+        let frames = self.desk.out.drain(..).map(|(frame, ear)| {
+            ear.health.change(|status| status.forwarded += 1);
+            let (telegram, copies) = match frame.body {
+                Body::Telegram(telegram) => (telegram, 1),
+                Body::Copies(telegram, copies) => (telegram, copies),
+                other => panic!("{other:?}"),
+            };
+            let Some(Rssi::Dbm(rssi)) = telegram.rssi else { panic!("{telegram:?}") };
+            (frame.lane, telegram.bytes[11], rssi, copies)
+        });
+        frames.collect()
+    }
+
+    fn tally(&self) -> [u64; 5] {
+        let (a, b) = (self.roof.health.status(), self.stairs.health.status());
+        [
+            a.forwarded + b.forwarded,
+            a.duplicates + b.duplicates,
+            a.unwanted + b.unwanted,
+            a.sampled_out + b.sampled_out,
+            a.damaged + b.damaged,
+        ]
+    }
+}
+
+/// A telegram of a meter with a number and an access number, whose status is ok or alarm.
+fn telegram(id: u8, access: u8, alarm: bool) -> Vec<u8> {
+    vec![14, 0x44, 0x2D, 0x2C, id, 0, 0, 0, 0x1B, 0x16, 0x7A, access, if alarm { 3 } else { 0 }, 0, 0]
+}
+
+#[tokio::test]
+async fn a_telegram_heard_by_two_receivers_and_a_repeater_is_one_frame_by_the_best_of_them() {
+    let mut bench = Bench::new(TelegramsSettings::default());
+    let mut relayed = telegram(1, 7, false);
+    relayed[1] |= 0x80;
+    bench.hear("roof", (&telegram(1, 7, false), -90), 0);
+    bench.hear("stairs", (&telegram(1, 7, false), -55), 20);
+    bench.hear("roof", (&relayed, -40), 300);
+    assert_eq!(bench.left(499), []);
+    assert_eq!(bench.left(500), [(Lane::Ordinary, 7, -40, 3)]);
+    bench.hear("stairs", (&relayed, -30), 5000);
+    assert_eq!(bench.left(9000), []);
+    assert_eq!(bench.tally(), [1, 3, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn an_alarm_leaves_at_once_and_one_that_stays_is_ordinary_until_the_reminder() {
+    let mut bench = Bench::new(TelegramsSettings::default());
+    bench.hear("roof", (&telegram(1, 1, true), -90), 0);
+    assert_eq!(bench.left(0), [(Lane::Priority, 1, -90, 1)]);
+    bench.hear("stairs", (&telegram(1, 1, true), -50), 10);
+    bench.hear("roof", (&telegram(1, 2, true), -90), 60_000);
+    assert_eq!(bench.left(60_500), [(Lane::Ordinary, 2, -90, 1)]);
+    bench.hear("roof", (&telegram(2, 3, true), -90), 61_000);
+    assert_eq!(bench.left(61_000), [(Lane::Priority, 3, -90, 1)], "another meter's alarm is news");
+    bench.hear("roof", (&telegram(1, 4, true), -90), 86_400_000);
+    assert_eq!(bench.left(86_400_000), [(Lane::Priority, 4, -90, 1)], "once a day");
+    assert_eq!(bench.tally(), [4, 1, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_switch_that_is_off_makes_nothing_urgent() {
+    let settings = TelegramsSettings { urgent: vec![Urgency::Installation], ..TelegramsSettings::default() };
+    let mut bench = Bench::new(settings);
+    bench.hear("roof", (&telegram(1, 1, true), -90), 0);
+    assert_eq!(bench.left(500), [(Lane::Ordinary, 1, -90, 1)]);
+    let mut installing = telegram(1, 2, false);
+    installing[1] = 0x46;
+    bench.hear("roof", (&installing, -90), 1000);
+    assert_eq!(bench.left(1000), [(Lane::Priority, 2, -90, 1)]);
+}
+
+#[tokio::test]
+async fn unwanted_meters_are_counted_once_and_urgent_ones_among_the_sampled_pass() {
+    let pattern = |text: &str| vec![At::nowhere(text.to_owned())];
+    let every = At::nowhere(Duration::from_mins(15));
+    let settings = TelegramsSettings {
+        deny: pattern("KAM.00000002"),
+        sample: vec![SampleSettings { meters: pattern("KAM.*"), every }],
+        ..TelegramsSettings::default()
+    };
+    let mut bench = Bench::new(settings);
+    bench.hear("roof", (&telegram(2, 1, true), -90), 0);
+    bench.hear("stairs", (&telegram(2, 1, true), -90), 1);
+    for minute in 0..16 {
+        bench.hear("roof", (&telegram(1, u8::try_from(minute).unwrap(), false), -90), minute * 60_000);
+    }
+    bench.hear("roof", (&telegram(1, 99, true), -90), 920_000);
+    // 1,800,000,000 s is a whole quarter of an hour.
+    assert_eq!(bench.left(930_000), [(Lane::Ordinary, 14, -90, 1), (Lane::Priority, 99, -90, 1)]);
+    bench.desk.release(bench.start, true);
+    assert_eq!(bench.left(930_000), [(Lane::Ordinary, 15, -90, 1)], "the end of weir ends every period");
+    assert_eq!(bench.tally(), [3, 1, 1, 14, 0]);
+}
+
+#[test]
+fn the_receivers_own_time_counts_while_it_is_near_the_clock_and_in_no_other_time_zone() {
+    let clock = Timestamp::from_millis(1_800_000_000_000);
+    let stamp = Stamp { uptime: 1_000_000, ..Stamp::synced(clock) };
+    let (near, zone) = (600_000, 900_000 - 1000);
+    for (offset, kept) in [(0, true), (near, true), (-near, true), (zone, false), (-zone, false)] {
+        let own = Timestamp::from_millis(clock.as_millis() + offset);
+        let kind = TelegramKind::WirelessMbus;
+        let reception = Reception { kind, bytes: Vec::new(), rssi: None, corrected_bits: 0, time: Some(own) };
+        let expected = Stamp { wall: own, uptime: 1_000_000u64.saturating_add_signed(offset), ..stamp };
+        assert_eq!(time(&reception, stamp), if kept { expected } else { stamp }, "{offset}");
+        let unsynced = Stamp { clock: ClockState::Unsynced, ..stamp };
+        assert_eq!(time(&reception, unsynced), unsynced);
+        assert_eq!(time(&Reception { time: None, ..reception }, stamp), stamp);
+    }
+}

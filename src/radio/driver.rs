@@ -1,0 +1,71 @@
+//! What a kind of receiver must do; one file a kind, one row of [`super::RECEIVERS`] each.
+
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::source::Open;
+use crate::wire::radio_line::{Item, LineDecoder, Piece};
+
+/// What starting a receiver gives: who it is, when it says so.
+pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>>;
+
+/// A dialogue with one receiver, and the reading of what it says. Knows nothing of what is done with telegrams.
+pub trait Driver: Send {
+    /// Brings a receiver whose source was just opened to listen: finds out what it is and changes only what is not
+    /// as the settings want it. What it hears meanwhile is not lost: [`Driver::next`] gives it. An error is one
+    /// sentence that says what to do; the source is then opened again after a pause.
+    fn start<'a>(&'a mut self, _source: &'a mut Open) -> Starting<'a> {
+        Box::pin(ready(Ok(None)))
+    }
+
+    /// Takes bytes as they came; holds no more than one telegram and what was pushed last.
+    fn push(&mut self, bytes: &[u8]);
+
+    /// How long the rest of what is incomplete may take to come; `None` when nothing is, or when it may take for ever.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Tells that the source has ended, or that nothing came for that long: what is incomplete is given up.
+    fn silence(&mut self);
+
+    /// The next thing in what was pushed.
+    fn next(&mut self) -> Option<Item>;
+}
+
+/// A receiver that prints lines and takes no orders.
+pub(super) struct Lines {
+    decoder: LineDecoder,
+    decode: fn(&[u8]) -> Vec<Item>,
+    ready: std::collections::VecDeque<Item>,
+}
+
+impl Lines {
+    /// Reads each line by `decode`.
+    pub(super) fn new(decode: fn(&[u8]) -> Vec<Item>) -> Self {
+        Self { decoder: LineDecoder::new(), decode, ready: std::collections::VecDeque::new() }
+    }
+}
+
+impl Driver for Lines {
+    fn push(&mut self, bytes: &[u8]) {
+        self.decoder.push(bytes);
+    }
+
+    fn silence(&mut self) {
+        self.decoder.finish();
+    }
+
+    fn next(&mut self) -> Option<Item> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                return Some(item);
+            }
+            match self.decoder.next()? {
+                Piece::Line(line) => self.ready.extend((self.decode)(&line)),
+                Piece::Skipped { bytes } => return Some(Item::Skipped { bytes }),
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! `[telegrams]` of weir.toml: what becomes of what all receivers hear.
+
+use std::time::Duration;
+
+use super::desk::Pattern;
+use crate::setting::{At, Problems};
+use crate::{choices, settings};
+
+settings! {
+    /// What becomes of the telegrams that all receivers hear. Meters are named "KAM.12345678.1b.16": manufacturer,
+    /// number, version and device type as `weir radio` shows them; "*" stands for any part, "?" for any digit, and parts may be left
+    /// out at the end.
+    pub struct TelegramsSettings {
+        /// The meters whose telegrams are forwarded; empty: all.
+        pub allow: Vec<At<String>> = [],
+        /// The meters whose telegrams are not forwarded.
+        pub deny: Vec<At<String>> = [],
+        /// How long an ordinary telegram waits for better receptions of itself by other receivers; an urgent one never waits.
+        pub gather: At<Duration> = "500ms",
+        /// How long the same telegram is recognised: from other receivers, repeaters, or a receiver that gives it twice.
+        pub window: At<Duration> = "10s",
+        /// What makes a telegram of wireless M-Bus or OpenlinkIQ urgent, besides OpenlinkIQ's priority bit, which always does.
+        pub urgent: Vec<Urgency> = ["access-demand", "alarm-data", "alarm-message", "alarm-status"],
+        /// How often a meter that stays in alarm is urgent again; its other telegrams are ordinary until something changes.
+        pub reminder: At<Duration> = "1d",
+        /// Meters of which not every telegram is wanted; the first entry that names a meter counts.
+        pub sample: Vec<SampleSettings> = [],
+    }
+}
+
+settings! {
+    /// Meters of which only the newest telegram of each period is wanted. Urgent telegrams always pass.
+    pub struct SampleSettings {
+        /// Which meters.
+        pub meters: Vec<At<String>> = ["*"],
+        /// The period, aligned to the clock: "15m" means up to :00, :15, :30 and :45.
+        pub every: At<Duration> = "15m",
+    }
+}
+
+impl Default for TelegramsSettings {
+    fn default() -> Self {
+        Self {
+            allow: Vec::new(),
+            deny: Vec::new(),
+            gather: At::nowhere(Duration::from_millis(500)),
+            window: At::nowhere(Duration::from_secs(10)),
+            urgent: vec![Urgency::AccessDemand, Urgency::AlarmData, Urgency::AlarmMessage, Urgency::AlarmStatus],
+            reminder: At::nowhere(Duration::from_hours(24)),
+            sample: Vec::new(),
+        }
+    }
+}
+
+choices! {
+    /// What can make a telegram urgent, without any key.
+    pub enum Urgency {
+        /// A meter is being installed (C field SND-IR).
+        Installation = "installation",
+        /// The meter demands access (ACC-DMD).
+        AccessDemand = "access-demand",
+        /// The meter offers access (ACC-NR).
+        AccessOffer = "access-offer",
+        /// The meter marks the telegram by itself (extended link layer, bit P); some makers always set it.
+        LinkPriority = "link-priority",
+        /// The telegram is an alarm message (CI 71, 74, 75).
+        AlarmMessage = "alarm-message",
+        /// The application's status says alarm (status bits 0 and 1).
+        AlarmStatus = "alarm-status",
+        /// An answer says that alarm data wait (bit ACD of RSP-UD).
+        AlarmData = "alarm-data",
+    }
+}
+
+/// The longest time that a telegram may be held or recognised.
+const LONGEST_WINDOW: Duration = Duration::from_mins(5);
+
+/// Says everything that is wrong with these settings.
+pub fn check(settings: &TelegramsSettings, problems: &mut Problems) {
+    let sampled = settings.sample.iter().flat_map(|sample| &sample.meters);
+    for pattern in settings.allow.iter().chain(&settings.deny).chain(sampled) {
+        if Pattern::parse(pattern).is_none() {
+            let message =
+                format!("\"{}\" names no meters; write such as \"KAM.12345678.1b.16\" or \"KAM.*\"", **pattern);
+            problems.error(pattern.span(), message);
+        }
+    }
+    for sample in settings.sample.iter().filter(|sample| sample.every.is_zero()) {
+        problems.error(sample.every.span(), "every is zero; write how often a telegram is wanted, such as \"15m\"");
+    }
+    if *settings.window > LONGEST_WINDOW {
+        problems.error(
+            settings.window.span(),
+            "window is longer than \"5m\", in which meters may well send the same again",
+        );
+    }
+    if *settings.gather > *settings.window {
+        problems.error(settings.gather.span(), "gather is longer than window");
+    }
+    if settings.reminder.is_zero() {
+        problems.error(settings.reminder.span(), "reminder is zero; write how often an alarm that stays is told again");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setting::Setting;
+
+    #[test]
+    fn the_defaults_of_the_file_and_of_the_type_are_the_same() {
+        assert_eq!(TelegramsSettings::stand_in().unwrap().printed(), TelegramsSettings::default().printed());
+    }
+}

@@ -1,0 +1,36 @@
+//! DLMS/COSEM from outside: our session against a meter on a library that nobody here wrote.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly"
+)]
+
+#[path = "peers/mod.rs"]
+mod peers;
+
+use peers::Peer;
+use weir::meter::{MeterSettings, protocol};
+use weir::model::Value;
+use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
+
+/// Reads a meter once as these settings say, over TCP.
+async fn read(port: u16, settings: &str) -> Vec<Value> {
+    let endpoint = Endpoint::parse(&format!("tcp://127.0.0.1:{port}"));
+    let speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ONE };
+    let mut line = Line::open(&endpoint, speed, Direction::Automatic).await.unwrap();
+    let settings = format!("name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\n{settings}");
+    let settings = MeterSettings::parse(&settings).unwrap();
+    let mut session = protocol("dlms").unwrap().session(&settings).unwrap();
+    session.read(&mut line).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_public_client_reads_the_name_of_a_device_over_the_wrapper() {
+    let port = peers::free_port();
+    let _meter = Peer::python("dlms_meter.py", &["--wrapper", &port.to_string()], "ready");
+    let values = read(port, "[dlms]\nlink = \"wrapper\"").await;
+    assert_eq!(values[0].value.as_deref(), Some("GRX0000000000001"));
+}

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
+# A process of its own for tests, on a library under the GPL; no part of weir is made from it.
+"""Simulated DLMS/COSEM meter on PyPI gurux-dlms only (GPL-2.0, run as a separate test process).
+
+  dlms_meter.py [--wrapper PORT] [--hdlc PORT] [--tty PATH]          prints "ready" when it listens
+
+Associations (selected by client SAP): 16 none, 17 LLS "Gurux", 18 HLS(2) "Gurux",
+1 HLS-GMAC + authenticated encryption (suite 0).
+Keys: EK 000102..0F, AK D0D1..DF, server system title "GRX" 00 00 00 00 01.
+The PyPI server class has never been run by its authors in this version (several NameErrors);
+the overrides below are what is needed to make it work.
+"""
+import argparse, datetime, os, pty, select, socket, sys, threading, traceback, tty
+from gurux_dlms.secure import GXDLMSSecureServer
+from gurux_dlms import GXByteBuffer, GXServerReply, GXDateTime, GXUInt16, GXUInt32
+from gurux_dlms.enums import (InterfaceType, Authentication, SourceDiagnostic, ObjectType, AccessMode,
+                              MethodAccessMode, Unit, DataType, Conformance, Security, ErrorCode)
+from gurux_dlms.objects import (GXDLMSData, GXDLMSRegister, GXDLMSClock, GXDLMSProfileGeneric,
+                                GXDLMSAssociationLogicalName, GXDLMSCaptureObject, GXDLMSDisconnectControl)
+from gurux_dlms.GXDLMS import GXDLMS
+from gurux_dlms._HDLCInfo import _HDLCInfo
+
+VERBOSE = os.environ.get("METER_TRACE")
+
+# ---- repairs of the upstream (machine-ported, never exercised) server half -------------------
+from gurux_dlms import GXDLMSLongTransaction as _lt_mod
+from gurux_dlms.GXDLMSLongTransaction import GXDLMSLongTransaction as LT
+from gurux_dlms.GXDLMSSettings import GXDLMSSettings as S
+from gurux_dlms.ValueEventArgs import ValueEventArgs as VEA
+LT.setData = lambda self, d: setattr(self, "data", d)
+S.getCount = lambda self: self.count
+S.getMaxPduSize = lambda self: self.maxPduSize
+S.setConnected = lambda self, v: setattr(self, "connected", v)
+S.gbtWndowSize = property(lambda self: self.gbtWindowSize)
+VEA.isSkipMaxPduSize = True
+VEA.__iter__ = lambda self: iter([self])
+from gurux_dlms.GXHdlcSettings import GXHdlcSettings
+GXHdlcSettings.update = lambda self, o: None
+from gurux_dlms._GXAPDU import _GXAPDU
+from gurux_dlms.GXSecure import GXSecure
+from gurux_dlms.enums import Command
+from gurux_dlms.internal._GXCommon import _GXCommon
+from gurux_dlms.objects.enums import AssociationStatus
+
+def _aare(settings, data, result, diagnostic, cipher, errorData, encryptedData):
+    """Corrected AARE encoder (upstream writes a wrong length for the server system title)."""
+    b = GXByteBuffer(); ciphered = bool(cipher and cipher.isCiphered())
+    def tlv(tag, body): b.setUInt8(tag); b.setUInt8(len(body)); b.set(bytes(body))
+    tlv(0xA1, bytes([6, 7, 0x60, 0x85, 0x74, 5, 8, 1, 3 if ciphered else 1]))
+    tlv(0xA2, bytes([2, 1, int(result)]))
+    tlv(0xA3, bytes([0xA1, 3, 2, 1, int(diagnostic)]))
+    if cipher and (settings.authentication >= Authentication.HIGH_GMAC or ciphered):
+        tlv(0xA4, bytes([4, len(cipher.systemTitle)]) + bytes(cipher.systemTitle))
+    if settings.authentication > Authentication.LOW:
+        tlv(0x88, b"\x07\x80")
+        tlv(0x89, bytes([0x60, 0x85, 0x74, 5, 8, 2, int(settings.authentication)]))
+        c = bytes(settings.stoCChallenge); tlv(0xAA, bytes([0x80, len(c)]) + c)
+    u = bytes(errorData.array()) if errorData else bytes(_GXAPDU.getUserInformation(settings, cipher))
+    if ciphered: cipher.invocationCounter += 1
+    tlv(0xBE, bytes([4, len(u)]) + u)
+    data.setUInt8(0x61); _GXCommon.setObjectCount(len(b), data); data.set(b)
+_GXAPDU.generateAARE = staticmethod(_aare)
+
+def _secret(st, client_side):
+    a = st.authentication; pw = b"Gurux"
+    cl, sv = bytes(st.sourceSystemTitle or b""), bytes(st.cipher.systemTitle)
+    S, C = bytes(st.stoCChallenge), bytes(st.ctoSChallenge)
+    if a == Authentication.HIGH_GMAC: return cl if client_side else sv
+    if a == Authentication.HIGH_SHA256: return pw + (cl + sv + S + C if client_side else sv + cl + C + S)
+    return pw
+def _invoke(self, settings, e):
+    if e.index != 1: e.error = ErrorCode.READ_WRITE_DENIED; return None
+    got = bytes(e.parameters); ic = int.from_bytes(got[1:5], "big") if settings.authentication == Authentication.HIGH_GMAC else 0
+    want = bytes(GXSecure.secure(settings, settings.cipher, ic, settings.stoCChallenge, _secret(settings, True)))
+    if got != want:
+        self.associationStatus = AssociationStatus.NON_ASSOCIATED; e.error = ErrorCode.OTHER_REASON; return None
+    self.associationStatus = AssociationStatus.ASSOCIATED
+    r = bytearray(GXSecure.secure(settings, settings.cipher, settings.cipher.invocationCounter, settings.ctoSChallenge, _secret(settings, False)))
+    settings.cipher.invocationCounter += 1
+    return r
+GXDLMSAssociationLogicalName.invoke = _invoke
+
+from gurux_dlms.AesGcmParameter import AesGcmParameter
+from gurux_dlms.GXCiphering import GXCiphering
+from gurux_dlms.enums import RequestTypes
+def _glo(settings, data):                    # upstream forgets the tag argument
+    if (data.moreData & RequestTypes.FRAME) != 0:
+        data.data.position -= 1; return
+    data.data.position -= 1
+    ded = settings.cipher.dedicatedKey and (settings.connected & 2)
+    p = AesGcmParameter(0, settings.sourceSystemTitle,
+                        settings.cipher.dedicatedKey if ded else settings.cipher.blockCipherKey,
+                        settings.cipher.authenticationKey)
+    tmp = GXCiphering.decrypt(settings, p, data.data)
+    data.data.clear(); data.data.set(tmp)
+    data.command = Command(data.data.getUInt8())
+GXDLMS.handleGloDedRequest = staticmethod(_glo)
+GXCiphering.reset = lambda self: setattr(self, "security", Security.NONE)    # upstream also zeroes the counter
+_aln = GXDLMSAssociationLogicalName
+_aln.getAssociationStatus = lambda self: self.associationStatus
+
+if VERBOSE:
+    _gd = GXDLMS.getData.__func__
+    def _getData(cls, *a):
+        try: return _gd(cls, *a)
+        except Exception: traceback.print_exc(); raise
+    GXDLMS.getData = classmethod(_getData)
+
+from gurux_dlms.objects import GXDLMSProfileGeneric as PG
+_pg_get = PG.getValue
+def _dt(o):                                  # octet-string date-time -> naive datetime (wildcards -> 0)
+    b = bytes(o); return datetime.datetime(b[0] << 8 | b[1], b[2], b[3], b[5], b[6], 0 if b[7] == 255 else b[7])
+def _pgv(self, settings, e):                 # attribute 2 incl. selective access (upstream: broken)
+    if e.index != 2: return _pg_get(self, settings, e)
+    rows, c0, c1 = self.buffer, 0, None
+    if e.selector == 1:
+        f, t = _dt(e.parameters[1]), _dt(e.parameters[2])
+        rows = [r for r in rows if f <= r[0].value.replace(tzinfo=None) <= t]
+    elif e.selector == 2:
+        a, b = e.parameters[0], e.parameters[1]; rows = rows[a - 1:(b or len(rows))]   # from_entry..to_entry, 1-based
+        c0 = (e.parameters[2] or 1) - 1; c1 = e.parameters[3] or None
+    out = GXByteBuffer(); out.setUInt8(DataType.ARRAY); _GXCommon.setObjectCount(len(rows), out)
+    for r in rows:
+        r = r[c0:c1]; out.setUInt8(DataType.STRUCTURE); out.setUInt8(len(r))
+        for v in r:
+            if isinstance(v, GXDateTime): _GXCommon.setData(settings, out, DataType.OCTET_STRING, v)
+            else: _GXCommon.setData(settings, out, DataType.UINT32, v)
+    e.byteArray = True; settings.index = settings.count = 0
+    return out.array()
+PG.getValue = _pgv
+
+class SR:                                   # stand-in for GXServerReply (upstream misses setters)
+    def __init__(self, data): self.data = data; self.reply = None; self.count = 0; self.connectionInfo = None
+    def setReply(self, v): self.reply = v
+    def getReply(self): return self.reply
+    def getConnectionInfo(self): return self.connectionInfo
+    def isStreaming(self): return self.count != 0
+    def setCount(self, v): self.count = v
+    def getCount(self): return self.count
+
+class Hdlc:                                 # has both attribute sets that GXDLMSServer mixes up
+    def __init__(self, h): self._h = h; self.inactivityTimeout = 0
+    maxInfoTX = property(lambda s: s._h.maxInfoTX); maxInfoRX = property(lambda s: s._h.maxInfoRX)
+    windowSizeTX = property(lambda s: s._h.windowSizeTX); windowSizeRX = property(lambda s: s._h.windowSizeRX)
+    maximumInfoLengthReceive = 128; maximumInfoLengthTransmit = 128
+    windowSizeReceive = 1; windowSizeTransmit = 1
+
+class Meter(GXDLMSSecureServer):
+    def __init__(self, iface, store):
+        super().__init__(True, iface)
+        self.store = store
+        for o in store:
+            self.items.append(o)
+        self.settings.cipher = self.settings.ciphering        # upstream bug: two names
+        self.settings.cipher.systemTitle = b"GRX\x00\x00\x00\x00\x01"
+        self.settings.cipher.invocationCounter = 1
+        self.hdlc = Hdlc(self.settings.hdlc)
+        self.settings.maxServerPDUSize = 1024
+        self.initialize()
+    # --- addressing / auth -------------------------------------------------
+    def isTarget(self, serverAddress, clientAddress):
+        ok = clientAddress in (16, 17, 18, 1, 19, 20, 21)
+        self.settings.cipher.security = Security.AUTHENTICATION_ENCRYPTION if clientAddress == 1 else Security.NONE
+        return ok
+    def onValidateAuthentication(self, authentication, password):
+        want = {16: Authentication.NONE, 17: Authentication.LOW, 18: Authentication.HIGH,
+                19: Authentication.HIGH_MD5, 20: Authentication.HIGH_SHA1, 21: Authentication.HIGH_SHA256,
+                1: Authentication.HIGH_GMAC}[self.settings.clientAddress]
+        self.settings.maxPduSize = min(self.settings.maxPduSize, int(os.environ.get("METER_PDU", "512")))
+        if authentication != want:
+            return SourceDiagnostic.AUTHENTICATION_MECHANISM_NAME_NOT_RECOGNISED
+        if authentication == Authentication.LOW and bytes(password or b"") != b"Gurux":
+            return SourceDiagnostic.AUTHENTICATION_FAILURE
+        return SourceDiagnostic.NONE
+    def handleCommand(self, cmd, data, sr):
+        try:
+            return super().handleCommand(cmd, data, sr)
+        except Exception:
+            if VERBOSE: traceback.print_exc()
+            raise
+    def handleReleaseRequest(self, data):
+        if self.settings.interfaceType == InterfaceType.HDLC: self.replyData.set(b"\xE6\xE7\x00")
+        self.replyData.set(b"\x63\x03\x80\x01\x00")
+    def onFindObject(self, objectType, sn, ln): return None
+    def onPreRead(self, args): pass
+    def onPostRead(self, args=None): pass
+    def notifyRead(self): pass
+    def notifyConnected(self, ci): pass
+    def getTransaction(self): return self.transaction
+    def setTransaction(self, t): self.transaction = t
+    def onPreWrite(self, args): pass
+    def onPostWrite(self, args): pass
+    def onPreGet(self, args): pass
+    def onPostGet(self, args): pass
+    def onPreAction(self, args): pass
+    def onPostAction(self, args): pass
+    def onConnected(self, ci): pass
+    def onInvalidConnection(self, ci): pass
+    def onDisconnected(self, ci): pass
+    def onGetAttributeAccess(self, arg): return AccessMode.READ_WRITE
+    def onGetMethodAccess(self, arg): return MethodAccessMode.ACCESS
+
+def build():
+    clock = GXDLMSClock("0.0.1.0.0.255")
+    clock.time = GXDateTime(datetime.datetime(2026, 1, 15, 12, 0, 0))
+    ldn = GXDLMSData("0.0.42.0.0.255"); ldn.value = "GRX0000000000001"
+    imp = GXDLMSRegister("1.0.1.8.0.255"); imp.value = GXUInt32(1234567); imp.scaler = 0.1; imp.unit = Unit.ACTIVE_ENERGY
+    v = GXDLMSRegister("1.0.32.7.0.255"); v.value = GXUInt16(2304); v.scaler = 0.1; v.unit = Unit.VOLTAGE
+    ic = GXDLMSData("0.0.43.1.0.255"); ic.value = GXUInt32(0)
+    pg = GXDLMSProfileGeneric("1.0.99.1.0.255")
+    pg.capturePeriod = 900
+    pg.captureObjects.append((clock, GXDLMSCaptureObject(2, 0)))
+    pg.captureObjects.append((imp, GXDLMSCaptureObject(2, 0)))
+    t = datetime.datetime(2026, 1, 1)
+    for i in range(200):
+        pg.buffer.append([GXDateTime(t + datetime.timedelta(minutes=15 * i)), GXUInt32(1000000 + 25 * i)])
+    pg.entriesInUse = pg.profileEntries = len(pg.buffer)
+    dc = GXDLMSDisconnectControl("0.0.96.3.10.255")
+    aln = GXDLMSAssociationLogicalName("0.0.40.0.0.255")
+    aln.secret = b"Gurux"
+    objs = [ldn, clock, imp, v, ic, pg, dc, aln]
+    for o in objs:
+        aln.objectList.append(o)             # upstream initialize() would append a list -> TypeError
+    return objs
+
+def pump(m, rd, wr):
+    while True:
+        data = rd()
+        if not data:
+            m.reset(); return
+        if VERBOSE: print("RX", data.hex(" "), file=sys.stderr, flush=True)
+        sr = SR(data)
+        try:
+            while True:
+                m.handleRequest(sr)
+                if sr.reply:
+                    if VERBOSE: print("TX", bytes(sr.reply).hex(" "), file=sys.stderr, flush=True)
+                    wr(bytes(sr.reply)); sr.reply = None
+                if not sr.isStreaming(): break
+        except Exception:
+            traceback.print_exc()
+
+def serve_tcp(port, iface):
+    s = socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.bind(("127.0.0.1", port)); s.listen(4); print("ready", flush=True)
+    while True:
+        c, _ = s.accept()
+        m = Meter(iface, build())
+        try: pump(m, lambda: c.recv(4096), c.sendall)
+        except Exception: traceback.print_exc()
+        c.close()
+
+if __name__ == "__main__":
+    ap = argparse.ArgumentParser()
+    ap.add_argument("--wrapper", type=int); ap.add_argument("--hdlc", type=int); ap.add_argument("--tty")
+    a = ap.parse_args()
+    ts = []
+    if a.wrapper: ts.append(threading.Thread(target=serve_tcp, args=(a.wrapper, InterfaceType.WRAPPER)))
+    if a.hdlc: ts.append(threading.Thread(target=serve_tcp, args=(a.hdlc, InterfaceType.HDLC)))
+    if a.tty:
+        def ser():
+            fd = os.open(a.tty, os.O_RDWR | os.O_NOCTTY); tty.setraw(fd); print("ready", flush=True)
+            m = Meter(InterfaceType.HDLC, build())
+            pump(m, lambda: os.read(fd, 4096), lambda b: os.write(fd, b))
+        ts.append(threading.Thread(target=ser))
+    for t in ts: t.daemon = True; t.start()
+    for t in ts: t.join()
