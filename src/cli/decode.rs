@@ -1,5 +1,6 @@
 //! `weir decode HEX`: a frame in words.
 
+use std::cell::RefCell;
 use std::io::{BufRead, Read, Write};
 
 use clap::Args;
@@ -8,7 +9,9 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 
 use super::failure::{Failure, OTHER};
 use super::table;
-use crate::wire::explain::{Explanation, Format, explain};
+use crate::os::file;
+use crate::wire::explain::{Explainer, Explanation, Format};
+use crate::wire::wmbus::{Keys, LARGEST_FILE};
 
 /// Lines longer than this are no telegram.
 const LONGEST_LINE: usize = 1 << 16;
@@ -29,6 +32,10 @@ pub(super) struct Decode {
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(Format::ALL.iter().map(|(word, _)| *word)))]
     format: Option<String>,
 
+    /// The meter's key to open it with, in 32 hex digits, or a file of keys as `keys_file` of [[radio]] names it.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+
     /// Print one JSON object, {"error": ...} for a bad frame; always so for lines from standard input.
     #[arg(long)]
     json: bool,
@@ -37,7 +44,8 @@ pub(super) struct Decode {
 impl Decode {
     pub(super) fn run(self) -> Result<(), Failure> {
         let format = self.format.as_deref().and_then(Format::parse);
-        let explain = |hex: &str| decode(hex, format);
+        let explainer = RefCell::new(Explainer::new(self.key.as_deref().map_or(Ok(Keys::none()), keys)?));
+        let explain = |hex: &str| decode(hex, format, &explainer);
         let sound = if self.hex.is_empty() {
             lines(&mut std::io::stdin().lock(), &mut std::io::stdout().lock(), explain)
                 .map_err(|e| Failure::other(format!("standard input or output: {e}")))?
@@ -94,7 +102,7 @@ fn lines(
     }
 }
 
-fn decode(hex: &str, format: Option<Format>) -> Result<Explanation, String> {
+fn decode(hex: &str, format: Option<Format>, explainer: &RefCell<Explainer>) -> Result<Explanation, String> {
     if hex.len() > LONGEST_LINE {
         return Err("the line is too long for a frame".to_owned());
     }
@@ -106,7 +114,22 @@ fn decode(hex: &str, format: Option<Format>) -> Result<Explanation, String> {
     let bytes = HEXLOWER_PERMISSIVE
         .decode(digits.as_bytes())
         .map_err(|_| format!("{} hex digits are no whole bytes; one digit is missing or too many", digits.len()))?;
-    explain(&bytes, format).map_err(|e| e.to_string())
+    explainer.borrow_mut().explain(&bytes, format).map_err(|e| e.to_string())
+}
+
+/// The keys that `--key` gives: one, or those of a file.
+fn keys(given: &str) -> Result<Keys, Failure> {
+    if let Some(key) = Keys::key(given) {
+        return Ok(Keys::for_any(key));
+    }
+    // What was given may be a key with a mistake: it is not repeated.
+    let text = file::read_small(given.as_ref(), LARGEST_FILE)
+        .map_err(|e| Failure::usage(format!("--key is neither 32 hex digits nor a file that can be read: {e}")))?;
+    let (keys, faults) = Keys::parse(&String::from_utf8_lossy(&text));
+    match faults.first() {
+        None => Ok(keys),
+        Some(fault) => Err(Failure::usage(format!("the file of keys: {fault}"))),
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +138,8 @@ mod tests {
 
     fn answers(input: &[u8]) -> (bool, Vec<serde_json::Value>) {
         let mut out = Vec::new();
-        let sound = lines(&mut &input[..], &mut out, |hex| decode(hex, None)).unwrap();
+        let explainer = RefCell::new(Explainer::new(Keys::none()));
+        let sound = lines(&mut &input[..], &mut out, |hex| decode(hex, None, &explainer)).unwrap();
         let text = String::from_utf8(out).unwrap();
         (sound, text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
     }
@@ -152,6 +176,7 @@ mod tests {
             }
         }
         let endless = std::iter::repeat_n(b"e5\n", 1000).flatten().copied().collect::<Vec<u8>>();
-        assert!(!lines(&mut &endless[..], &mut Closed, |hex| decode(hex, None)).unwrap());
+        let explainer = RefCell::new(Explainer::new(Keys::none()));
+        assert!(!lines(&mut &endless[..], &mut Closed, |hex| decode(hex, None, &explainer)).unwrap());
     }
 }

@@ -9,6 +9,7 @@ mod desk;
 mod driver;
 mod health;
 mod intake;
+mod keys;
 mod settings;
 mod source;
 mod telegrams;

@@ -1,8 +1,8 @@
 //! `[[radio]]` of weir.toml.
 
-use super::{RECEIVERS, receiver};
+use super::{RECEIVERS, keys, receiver};
 use crate::os::line::Endpoint;
-use crate::setting::{At, Count, Later, Problems};
+use crate::setting::{At, Count, Problems, SecretFile};
 use crate::{choices, settings};
 
 settings! {
@@ -27,8 +27,9 @@ settings! {
         pub mode: Option<String>,
         /// What becomes a frame.
         pub forward: At<Forward> = "raw",
-        /// Keys for local decoding.
-        pub keys_file: Option<Later>,
+        /// Keys for local decoding: a line `NUMBER = KEY`, `NUMBER.MAN = KEY` or
+        /// `NUMBER.MAN.VERSION.TYPE = KEY` a meter; `#` starts a comment.
+        pub keys_file: Option<At<SecretFile>>,
     }
 }
 
@@ -67,6 +68,12 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
         ),
         (None, None) => {
             problems.missing(name.span(), format!("the radio \"{}\" has no source; set device or command", **name))
+        }
+    }
+    if let Some(file) = &settings.keys_file {
+        keys::check(file, problems);
+        if *settings.forward == Forward::Raw {
+            problems.warning(file.span(), "keys_file has no effect while forward = \"raw\"");
         }
     }
     if *settings.forward != Forward::Raw {

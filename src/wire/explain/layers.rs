@@ -5,9 +5,12 @@ use serde_json::{Map, Value, json};
 
 use super::{Layer, Row};
 use crate::wire::mbal::Mbal;
-use crate::wire::wmbus::{Afl, Ell, Meter, Telegram, Tpl, Upper, ci_name};
+use crate::wire::wmbus::{Afl, Ell, Meter, Telegram, Tpl, Upper, ci_name, mode_name};
 
 type Json = Map<String, Value>;
+
+/// The title of what could not be read.
+pub(super) const UNREAD: &str = "not read further";
 
 /// The link layer of a telegram in the normal form.
 pub(super) fn link(telegram: &Telegram<'_>, bytes: &[u8], json: &mut Json) -> Layer {
@@ -54,18 +57,23 @@ pub(super) fn upper(upper: &Upper<'_>, payload: &[u8], json: &mut Json) -> Vec<L
         let ci = payload.first().copied();
         put(json, "ci", json!(ci.map(|ci| format!("{ci:02x}"))));
         let rows = vec![row("payload", payload, fault.to_string())];
-        found.push(Layer { title: "not read further", rows });
+        found.push(Layer { title: UNREAD, rows });
     }
     found
 }
 
 fn meter(meter: Meter, json: &mut Json) -> Vec<Row> {
-    put(json, "manufacturer", json!(meter.letters()));
-    put(json, "id", json!(meter.number()));
-    put(json, "version", json!(meter.version));
-    put(json, "type", json!(meter.device));
-    put(json, "type_name", json!(meter.device_name()));
-    address(meter)
+    let meant = meter.as_meant();
+    put(json, "manufacturer", json!(meant.letters()));
+    put(json, "id", json!(meant.number()));
+    put(json, "version", json!(meant.version));
+    put(json, "type", json!(meant.device));
+    put(json, "type_name", json!(meant.device_name()));
+    let mut rows = address(meter);
+    if meant != meter {
+        rows.push(row("as meant", &[], format!("{meant}: such meters send version and type first")));
+    }
+    rows
 }
 
 fn address(meter: Meter) -> Vec<Row> {
@@ -81,7 +89,7 @@ fn address(meter: Meter) -> Vec<Row> {
 fn extended_link(ell: Ell, json: &mut Json) -> Layer {
     put(json, "ell", json!(format!("{:02x}", ell.ci)));
     put(json, "ell_control", json!(format!("{:02x}", ell.control)));
-    put(json, "priority", json!(ell.is_priority()));
+    put(json, "ell_priority", json!(ell.is_priority()));
     let flags = [
         (0x80, "bidirectional"),
         (0x40, "fast response"),
@@ -116,7 +124,7 @@ fn extended_link(ell: Ell, json: &mut Json) -> Layer {
     Layer { title: "extended link layer (EN 13757-4)", rows }
 }
 
-fn authentication(afl: Afl, json: &mut Json) -> Layer {
+fn authentication(afl: Afl<'_>, json: &mut Json) -> Layer {
     put(json, "afl", json!(HEXLOWER.encode(&afl.control.to_le_bytes())));
     let more = if afl.more_fragments() { ", more follow" } else { "" };
     let meaning = match afl.fragment() {
@@ -124,6 +132,13 @@ fn authentication(afl: Afl, json: &mut Json) -> Layer {
         number => format!("fragment {number}{more}"),
     };
     let mut rows = vec![row("FCL", &afl.control.to_le_bytes(), meaning)];
+    if let Some(length) = afl.message_length {
+        rows.push(row("ML", &length.to_le_bytes(), format!("{length} bytes in the whole message")));
+    }
+    if !afl.mac.is_empty() {
+        put(json, "mac", json!(HEXLOWER.encode(afl.mac)));
+        rows.push(row("MAC", afl.mac, "authentication code".to_owned()));
+    }
     if let Some(counter) = afl.counter {
         put(json, "message_counter", json!(counter));
         rows.push(row("MCR", &counter.to_le_bytes(), format!("message counter {counter}")));
@@ -151,27 +166,13 @@ fn transport(tpl: &Tpl<'_>, json: &mut Json) -> Layer {
         rows.push(row("ACC", &[header.access], format!("access number {}", header.access)));
         let status = if words.is_empty() { "no error".to_owned() } else { words.join(", ") };
         rows.push(row("status", &[header.status], status));
-        let security = format!("security mode {mode}: {}", security(mode));
+        let security = format!("security mode {mode}: {}", mode_name(mode));
         rows.push(row("configuration", &header.configuration.to_le_bytes(), security));
     }
     put(json, "body", json!(HEXLOWER.encode(tpl.body)));
     let what = if hidden { "may be encrypted" } else { "application data" };
     rows.push(row("body", tpl.body, format!("{} bytes, {what}", tpl.body.len())));
     Layer { title: "transport layer (EN 13757-7)", rows }
-}
-
-const fn security(mode: u8) -> &'static str {
-    match mode {
-        0 => "none",
-        2 | 3 => "DES-CBC (old)",
-        5 => "AES-128-CBC",
-        7 => "AES-128-CBC with a derived key",
-        8 => "AES-128-CTR with CMAC",
-        9 => "AES-128-GCM",
-        10 => "AES-128-CCM",
-        13 => "TLS",
-        _ => "reserved or manufacturer specific",
-    }
 }
 
 fn named(ci: u8) -> String {

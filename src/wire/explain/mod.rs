@@ -1,8 +1,9 @@
 //! A frame's bytes in words, layer by layer, for `weir decode`: as a table and as JSON.
 //!
-//! [`explain`] finds out by lengths and CRCs what the bytes are, unless it is told. It decrypts
-//! nothing, and decodes values of wired M-Bus only.
+//! [`explain`] finds out by lengths and CRCs what the bytes are, unless it is told. An [`Explainer`]
+//! has keys too, and remembers the formats that compact frames need.
 
+mod content;
 mod layers;
 mod mbus;
 mod openlinkiq;
@@ -12,6 +13,7 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::wmbus::format::{self, FrameFormat};
+use super::wmbus::{Formats, Keys};
 use super::{DecodeError, mbal, wmbus};
 
 /// What the bytes are said to be.
@@ -99,11 +101,52 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Explains a frame; without `format` it finds out by CRCs and lengths what the bytes are.
+/// Explains a frame without any keys; without `format` it finds out by CRCs and lengths what the bytes are.
 ///
 /// # Errors
 /// Where the bytes are not what they are said to be, or, without `format`, that nothing fits.
 pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
+    Explainer::new(Keys::none()).explain(bytes, format)
+}
+
+/// Explains frames, with keys and with the formats of those it explained before.
+#[derive(Debug)]
+pub struct Explainer {
+    keys: Keys,
+    formats: Formats,
+}
+
+impl Explainer {
+    /// Takes the keys of the meters.
+    pub fn new(keys: Keys) -> Self {
+        Self { keys, formats: Formats::default() }
+    }
+
+    /// Explains a frame; without `format` it finds out by CRCs and lengths what the bytes are.
+    ///
+    /// # Errors
+    /// As [`explain`].
+    pub fn explain(&mut self, bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
+        let mut found = outside(bytes, format)?;
+        let (keys, formats) = (&self.keys, &mut self.formats);
+        match found.json.get("format").and_then(Value::as_str) {
+            Some("wmbus") => content::of_telegram(&mut found, &unframed(bytes).0, keys, formats),
+            Some("mbus") => content::of_wired(&mut found, bytes, keys, formats),
+            Some("mbal") => content::of_mbal(&mut found, bytes, keys, formats),
+            // A frame on the air has its MBAL frame with it.
+            Some("openlinkiq-rf") => {
+                let inner = found.json.get("mbal").and_then(Value::as_str);
+                let inner = inner.and_then(|hex| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok());
+                content::of_mbal(&mut found, &inner.unwrap_or_default(), keys, formats);
+            }
+            _ => {}
+        }
+        Ok(found)
+    }
+}
+
+/// Explains all that needs no key.
+fn outside(bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
     match format {
         Some(Format::OpenlinkIq) => openlinkiq::explain(bytes),
         Some(Format::Mbal) => explain_mbal(bytes),
@@ -128,17 +171,22 @@ pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, Deco
     }
 }
 
-fn explain_wmbus(bytes: &[u8]) -> Result<Explanation, DecodeError> {
+/// A telegram in the normal form, and how its link layer was laid out.
+fn unframed(bytes: &[u8]) -> (Vec<u8>, &'static str) {
     // CRCs first: a frame of format B also has an L field that fits its length.
-    let unframed = |format| {
+    let sound = |format| {
         let telegram = format::decode(format, bytes).ok()?;
         wmbus::decode(&telegram).is_ok().then_some(telegram)
     };
-    let (stripped, layout) = match (unframed(FrameFormat::A), unframed(FrameFormat::B)) {
+    match (sound(FrameFormat::A), sound(FrameFormat::B)) {
         (Some(telegram), _) => (telegram, "A"),
         (None, Some(telegram)) => (telegram, "B"),
         (None, None) => (bytes.to_vec(), "normal"),
-    };
+    }
+}
+
+fn explain_wmbus(bytes: &[u8]) -> Result<Explanation, DecodeError> {
+    let (stripped, layout) = unframed(bytes);
     let telegram = wmbus::decode(&stripped)?;
     let note = match layout {
         "normal" => "without link CRCs",

@@ -123,7 +123,8 @@ fn fixed_structure(data: &[u8]) -> Result<Answer, DecodeError> {
     Ok(Answer::Telegram(Telegram { header: Some(header), records, more: false }))
 }
 
-fn application_error(code: Option<u8>) -> String {
+/// An application error in words.
+pub(in crate::wire) fn application_error(code: Option<u8>) -> String {
     let words = match code {
         None | Some(0) => "an unspecified application error",
         Some(1) => "it does not know this CI field",

@@ -6,6 +6,7 @@
 use super::DecodeError;
 
 pub mod answer;
+pub mod compact;
 mod data;
 mod decoder;
 mod fixed;
@@ -14,7 +15,7 @@ mod record;
 
 pub use answer::{Answer, Header, Telegram};
 pub use decoder::{Decoder, Event};
-pub use record::Record;
+pub use record::{Record, Records, readable};
 
 /// The single character by which a slave acknowledges.
 pub const ACKNOWLEDGE: u8 = 0xE5;

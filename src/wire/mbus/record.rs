@@ -29,18 +29,26 @@ pub struct Record {
 
 /// What a telegram's records are.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Records {
-    pub(super) records: Vec<Record>,
+pub struct Records {
+    /// The records in the order of the wire.
+    pub records: Vec<Record>,
     /// More records follow in another telegram (DIF 1F).
-    pub(super) more: bool,
+    pub more: bool,
 }
 
-const FILLER: u8 = 0x2F;
 const MANUFACTURER_DATA: u8 = 0x0F;
 const MORE_FOLLOW: u8 = 0x1F;
 
 /// Reads all records; `at` is where they start in the frame, for errors.
 pub(super) fn decode(bytes: &[u8], at: usize) -> Result<Records, DecodeError> {
+    match readable(bytes, at) {
+        (records, None) => Ok(records),
+        (_, Some(fault)) => Err(fault),
+    }
+}
+
+/// Reads records up to the first broken one; `at` is where they start in the frame, for the fault.
+pub fn readable(bytes: &[u8], at: usize) -> (Records, Option<DecodeError>) {
     let mut found = Records::default();
     let mut rest = bytes;
     while let [dif, tail @ ..] = rest {
@@ -54,19 +62,40 @@ pub(super) fn decode(bytes: &[u8], at: usize) -> Result<Records, DecodeError> {
                 break;
             }
             // Other special functions (0x3F .. 0x7F) have no data either.
-            dif if dif & 0x0F == 0x0F || dif == FILLER => rest = tail,
-            _ => {
-                let (record, length) = one(rest, offset)?;
-                found.records.push(record);
-                rest = rest.get(length..).unwrap_or_default();
-            }
+            dif if is_special(dif) => rest = tail,
+            _ => match one(rest, offset) {
+                Ok((record, length)) => {
+                    found.records.push(record);
+                    rest = rest.get(length..).unwrap_or_default();
+                }
+                Err(fault) => return (found, Some(fault)),
+            },
         }
     }
-    Ok(found)
+    (found, None)
 }
 
 fn short(offset: usize) -> DecodeError {
     DecodeError::new(offset, "the rest of a record", "the end of the telegram")
+}
+
+/// A DIF that is no record but a mark: filler, manufacturer data, more follows.
+pub(super) const fn is_special(dif: u8) -> bool {
+    dif & 0x0F == 0x0F
+}
+
+/// The length of a record's DIF, DIFEs, VIF and VIFEs and that of its data, which begins at `content`
+/// or, without it, right behind them.
+pub(super) fn lengths(bytes: &[u8], content: Option<&[u8]>) -> Option<(usize, usize)> {
+    let dib = DataInformationBlock::try_from(bytes).ok()?;
+    let coding = DataInformation::try_from(&dib).ok()?.data_field_coding;
+    let after_dib = bytes.get(dib.get_size()..).filter(|rest| !rest.is_empty())?;
+    let head = dib.get_size() + ValueInformationBlock::try_from(after_dib).ok()?.get_size();
+    let data = coding.data_size(match content {
+        Some(content) => content,
+        None => bytes.get(head..)?,
+    })?;
+    Some((head, data))
 }
 
 /// Reads one record and its length, which is at least 1.
@@ -175,6 +204,11 @@ fn temporal(field: &[u8]) -> Option<String> {
 fn variable(field: &[u8], meaning: &Meaning, vifs: &[u8]) -> Option<String> {
     let (kind, content) = field.split_first()?;
     match *kind {
+        // Not meant for people to read, whatever its characters would be.
+        0x00..=0xBF if meaning.name.contains("compact_profile") => Some(data::hex(content)),
+        0x00..=0xBF if meaning.name.starts_with("manufacturer_") && content.iter().any(|b| b.is_ascii_control()) => {
+            Some(data::hex(content))
+        }
         0x00..=0xBF => Some(data::text(content)),
         0xC0..=0xC9 => scaled(data::bcd(content), meaning, vifs),
         0xD0..=0xD9 => match data::bcd(content) {
@@ -193,7 +227,7 @@ fn variable(field: &[u8], meaning: &Meaning, vifs: &[u8]) -> Option<String> {
 
 impl Record {
     /// A record without a unit.
-    pub(super) fn text(name: &str, value: String) -> Self {
+    pub(in crate::wire) fn text(name: &str, value: String) -> Self {
         Self { name: name.to_owned(), value: Some(value), unit: String::new(), real: false }
     }
 }

@@ -1,5 +1,8 @@
 //! The CI field: what follows it (EN 13757-7, table of CI fields).
 
+/// The CI field of the authentication and fragmentation layer.
+pub(super) const AUTHENTICATION: u8 = 0x90;
+
 /// Which transport header follows a CI field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Header {

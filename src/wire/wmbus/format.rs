@@ -26,6 +26,19 @@ const BLOCK_A: usize = 16;
 /// The bytes that format B's first CRC covers.
 const FIRST_PART_B: usize = 126;
 
+/// The bytes of a whole frame whose first byte is `l`, the CRCs included; `None` when no frame of the
+/// format has such an L field.
+pub const fn length(format: FrameFormat, l: u8) -> Option<usize> {
+    let data = l as usize + 1;
+    match format {
+        FrameFormat::A if data >= FIRST_BLOCK_A => {
+            Some(data + CRC_LENGTH * (1 + (data - FIRST_BLOCK_A).div_ceil(BLOCK_A)))
+        }
+        FrameFormat::B if data >= FIRST_BLOCK_A + CRC_LENGTH => Some(data),
+        _ => None,
+    }
+}
+
 /// Checks a frame with CRCs and returns it in the normal form.
 ///
 /// # Errors
@@ -75,12 +88,10 @@ fn append_with_crc(block: &[u8], frame: &mut Vec<u8>) {
 
 fn decode_a(frame: &[u8]) -> Result<Vec<u8>, DecodeError> {
     let &length = frame.first().ok_or_else(|| DecodeError::new(0, "an L field", "nothing"))?;
-    let data = usize::from(length) + 1;
-    let blocks = 1 + data.saturating_sub(FIRST_BLOCK_A).div_ceil(BLOCK_A);
-    if data < FIRST_BLOCK_A || frame.len() != data + blocks * CRC_LENGTH {
+    if self::length(FrameFormat::A, length) != Some(frame.len()) {
         return Err(length_differs(usize::from(length), frame.len()));
     }
-    let mut telegram = Vec::with_capacity(data);
+    let mut telegram = Vec::with_capacity(frame.len());
     let (first, others) = frame.split_at_checked(FIRST_BLOCK_A + CRC_LENGTH).unwrap_or((frame, &[]));
     for (number, block) in std::iter::once(first).chain(others.chunks(BLOCK_A + CRC_LENGTH)).enumerate() {
         let offset = telegram.len() + number * CRC_LENGTH;
@@ -171,13 +182,14 @@ mod tests {
     #[test]
     fn every_length_and_every_flipped_bit() {
         for format in [FrameFormat::A, FrameFormat::B] {
-            for length in [9, 10, 24, 25, 26, 124, 125, 126, 127, 200, 251] {
-                let telegram = telegram(length);
+            for bytes in [9, 10, 24, 25, 26, 124, 125, 126, 127, 200, 251] {
+                let telegram = telegram(bytes);
                 let mut frame = framed(format, &telegram).unwrap();
+                assert_eq!(length(format, frame[0]), Some(frame.len()));
                 assert_eq!(decode(format, &frame).unwrap(), telegram);
                 for bit in 0..frame.len() * 8 {
                     frame[bit / 8] ^= 1 << (bit % 8);
-                    assert!(decode(format, &frame).is_err(), "{format:?} L = {length} bit {bit}");
+                    assert!(decode(format, &frame).is_err(), "{format:?} L = {bytes} bit {bit}");
                     frame[bit / 8] ^= 1 << (bit % 8);
                 }
             }

@@ -4,9 +4,11 @@
 //! reason is a value ([`Upper::fault`]).
 
 use super::super::DecodeError;
-use super::Meter;
+use super::afl::Afl;
 use super::ci::{self, Header};
+use super::cursor::Cursor;
 use super::format::CRC;
+use super::meter::Meter;
 
 /// The layers from the first CI field on, as far as they can be read without a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -14,9 +16,12 @@ pub struct Upper<'a> {
     /// The extended link layer, when there is one.
     pub ell: Option<Ell>,
     /// The authentication and fragmentation layer, when there is one.
-    pub afl: Option<Afl>,
+    pub afl: Option<Afl<'a>>,
     /// The transport layer, or the CI field that stands in its place.
     pub tpl: Option<Tpl<'a>>,
+    /// Everything from the transport layer's CI field on; the piece of it in a fragment. When the
+    /// reading stopped before, what could not be read.
+    pub message: &'a [u8],
     /// Why the reading stopped before the transport layer's end; the offset counts from the
     /// telegram's first byte.
     pub fault: Option<DecodeError>,
@@ -40,6 +45,13 @@ pub struct Ell {
 }
 
 impl Ell {
+    /// The bytes of the layer before the payload CRC, its CI field included.
+    pub(super) const fn length(self) -> usize {
+        let address = if self.meter.is_some() { 8 } else { 0 };
+        let session = if self.session.is_some() { 4 } else { 0 };
+        3 + address + session
+    }
+
     /// Tells whether the meter marks this telegram as urgent (bit P of the control field).
     pub const fn is_priority(self) -> bool {
         self.control & 0x08 != 0
@@ -53,32 +65,6 @@ impl Ell {
     /// The encryption of what follows: 0 none, 1 AES-128-CTR (bits 31 to 29 of the session number).
     pub fn encryption(self) -> u8 {
         self.session.map_or(0, |session| u8::try_from(session >> 29).unwrap_or(0))
-    }
-}
-
-/// The authentication and fragmentation layer (EN 13757-7, 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Afl {
-    /// The fragmentation control field.
-    pub control: u16,
-    /// The message counter, when there is one.
-    pub counter: Option<u32>,
-}
-
-impl Afl {
-    const MORE_FRAGMENTS: u16 = 0x4000;
-    const MESSAGE_CONTROL: u16 = 0x2000;
-    const MESSAGE_COUNTER: u16 = 0x0800;
-    const KEY_INFORMATION: u16 = 0x0200;
-
-    /// Tells whether the message goes on in another telegram.
-    pub const fn more_fragments(self) -> bool {
-        self.control & Self::MORE_FRAGMENTS != 0
-    }
-
-    /// The number of this fragment; 0 when the message is not fragmented.
-    pub const fn fragment(self) -> u8 {
-        self.control.to_le_bytes()[0]
     }
 }
 
@@ -148,6 +134,7 @@ pub fn upper(bytes: &[u8], offset: usize) -> Upper<'_> {
 }
 
 fn walk<'a>(cursor: &mut Cursor<'a>, found: &mut Upper<'a>) -> Result<(), DecodeError> {
+    found.message = cursor.rest;
     let mut ci = cursor.byte("a CI field")?;
     if (0x8C..=0x8F).contains(&ci) {
         let ell = extended_link(ci, cursor)?;
@@ -155,13 +142,16 @@ fn walk<'a>(cursor: &mut Cursor<'a>, found: &mut Upper<'a>) -> Result<(), Decode
         if ell.encryption() != 0 && ell.payload_crc_fits != Some(true) {
             return Err(cursor.stop("a payload in clear text", "one encrypted in the extended link layer"));
         }
+        found.message = cursor.rest;
         ci = cursor.byte("a CI field after the extended link layer")?;
     } else if ci == 0x86 {
+        // Its fields are optional and their order is not public.
         return Err(cursor.stop("an extended link layer of a fixed length", "the variable one, CI 86"));
     }
-    if ci == 0x90 {
-        let afl = authentication(cursor)?;
+    if ci == ci::AUTHENTICATION {
+        let afl = Afl::read(cursor)?;
         found.afl = Some(afl);
+        found.message = cursor.rest;
         if afl.fragment() > 1 {
             return Err(cursor.stop("the first fragment of a message", format!("fragment {}", afl.fragment())));
         }
@@ -194,61 +184,6 @@ fn extended_link(ci: u8, cursor: &mut Cursor<'_>) -> Result<Ell, DecodeError> {
         ell.payload_crc_fits = Some(CRC.checksum(cursor.rest) == crc);
     }
     Ok(ell)
-}
-
-fn authentication(cursor: &mut Cursor<'_>) -> Result<Afl, DecodeError> {
-    let length = usize::from(cursor.byte("the authentication layer's length")?);
-    let fields = cursor.take(length, "the authentication layer")?;
-    let mut inner = Cursor { rest: fields, offset: cursor.offset.saturating_sub(length) };
-    let control = u16::from_le_bytes(*inner.array::<2>("the fragmentation control field")?);
-    if control & Afl::MESSAGE_CONTROL != 0 {
-        inner.byte("the message control field")?;
-    }
-    if control & Afl::KEY_INFORMATION != 0 {
-        inner.take(2, "the key information field")?;
-    }
-    let counter = if control & Afl::MESSAGE_COUNTER == 0 {
-        None
-    } else {
-        Some(u32::from_le_bytes(*inner.array::<4>("the message counter")?))
-    };
-    Ok(Afl { control, counter })
-}
-
-/// The rest of a telegram and where it starts.
-struct Cursor<'a> {
-    rest: &'a [u8],
-    offset: usize,
-}
-
-impl<'a> Cursor<'a> {
-    fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
-        self.array::<1>(what).map(|[byte]| *byte)
-    }
-
-    fn array<const N: usize>(&mut self, what: &'static str) -> Result<&'a [u8; N], DecodeError> {
-        let short = self.short(what);
-        let (head, rest) = self.rest.split_first_chunk::<N>().ok_or(short)?;
-        self.rest = rest;
-        self.offset += N;
-        Ok(head)
-    }
-
-    fn take(&mut self, length: usize, what: &'static str) -> Result<&'a [u8], DecodeError> {
-        let short = self.short(what);
-        let (head, rest) = self.rest.split_at_checked(length).ok_or(short)?;
-        self.rest = rest;
-        self.offset += length;
-        Ok(head)
-    }
-
-    fn short(&self, what: &'static str) -> DecodeError {
-        self.stop(what, format!("the end after {} bytes", self.rest.len()))
-    }
-
-    fn stop(&self, expected: &'static str, found: impl Into<String>) -> DecodeError {
-        DecodeError::new(self.offset, expected, found)
-    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,9 @@ pub struct Meter {
 }
 
 impl Meter {
+    /// Bit 15 of the M field: the address is not unique world-wide.
+    pub(super) const LOCAL: u16 = 0x8000;
+
     /// The bytes of M field and address, in the order of the wire.
     pub const LENGTH: usize = 8;
 
@@ -32,6 +35,15 @@ impl Meter {
         let [m0, m1] = self.manufacturer.to_le_bytes();
         let [i0, i1, i2, i3] = self.id.to_le_bytes();
         [m0, m1, i0, i1, i2, i3, self.version, self.device]
+    }
+
+    /// The same address as its maker means it: some meters of Diehl (HYD, DME) send version and type
+    /// before the number.
+    pub fn as_meant(self) -> Self {
+        let [m0, m1, version, device, i0, i1, i2, i3] = self.to_wire();
+        let id = u32::from_le_bytes([i0, i1, i2, i3]);
+        let turned = Self { manufacturer: u16::from_le_bytes([m0, m1]), id, version, device };
+        if TURNED.iter().any(|rule| rule.fits(turned)) { turned } else { self }
     }
 
     /// Codes three letters A-Z into an M field; `None` for anything else.
@@ -51,7 +63,7 @@ impl Meter {
 
     /// Tells whether the address is unique world-wide (bit 15 of the M field is clear).
     pub const fn is_globally_unique(self) -> bool {
-        self.manufacturer & 0x8000 == 0
+        self.manufacturer & Self::LOCAL == 0
     }
 
     /// The identification number as eight digits; makers also use A to F.
@@ -92,11 +104,50 @@ impl Meter {
             0x25 => "customer unit (display)",
             0x28 => "waste water",
             0x29 => "garbage",
+            0x2A => "carbon dioxide",
             0x31 => "communication controller",
+            0x32 => "repeater (one way)",
+            0x33 => "repeater (both ways)",
             0x36 => "radio converter (system side)",
             0x37 => "radio converter (meter side)",
             _ => return None,
         })
+    }
+}
+
+/// Which turned addresses are believed.
+struct Turned {
+    maker: [u8; 3],
+    device: u8,
+    versions: &'static [u8],
+    /// The first number and the one behind the last, as they read.
+    numbers: &'static [(u32, u32)],
+}
+
+const ALL: &[(u32, u32)] = &[(0, 0xA000_0000)];
+/// The numbers of those Sharky 775 that send turned addresses; later ones do not.
+const SHARKY: &[(u32, u32)] = &[(0x4400_0000, 0x4835_0000), (0x5120_0000, 0x5127_3000)];
+
+/// Types and versions of Diehl's meters that are known to turn their address.
+const TURNED: &[Turned] = &[
+    Turned { maker: *b"HYD", device: 0x04, versions: &[0x20], numbers: SHARKY },
+    Turned { maker: *b"HYD", device: 0x0C, versions: &[0x20], numbers: SHARKY },
+    Turned { maker: *b"HYD", device: 0x04, versions: &[0x2A, 0x2B, 0x2E, 0x2F], numbers: ALL },
+    Turned { maker: *b"HYD", device: 0x06, versions: &[0x8B], numbers: ALL },
+    Turned { maker: *b"HYD", device: 0x07, versions: &[0x85, 0x86, 0x8B], numbers: ALL },
+    Turned { maker: *b"HYD", device: 0x0C, versions: &[0x2E, 0x2F, 0x53], numbers: ALL },
+    Turned { maker: *b"HYD", device: 0x16, versions: &[0x25], numbers: ALL },
+    Turned { maker: *b"DME", device: 0x07, versions: &[0x78], numbers: ALL },
+];
+
+impl Turned {
+    fn fits(&self, meter: Meter) -> bool {
+        let decimal = (0..8).all(|digit| (meter.id >> (digit * 4)) & 0xF <= 9);
+        meter.device == self.device
+            && self.versions.contains(&meter.version)
+            && decimal
+            && self.numbers.iter().any(|(first, end)| (*first..*end).contains(&meter.id))
+            && meter.letters().as_bytes() == self.maker
     }
 }
 
@@ -121,6 +172,19 @@ mod tests {
         assert_eq!(Meter::manufacturer_code("KAM"), Some(0x2C2D));
         assert_eq!(Meter::manufacturer_code("kam"), None);
         assert_eq!(Meter::manufacturer_code("KAMS"), None);
+    }
+
+    #[test]
+    fn meters_of_diehl_that_turn_their_address_are_read_as_meant() {
+        let meant = |bytes| Meter::from_wire(bytes).as_meant().to_string();
+        assert_eq!(meant([0x24, 0x23, 0x85, 0x07, 0x47, 0x35, 0x04, 0x09]), "HYD 09043547 v85 t07");
+        assert_eq!(meant([0xA5, 0x11, 0x78, 0x07, 0x79, 0x19, 0x48, 0x20]), "DME 20481979 v78 t07");
+        assert_eq!(meant([0x24, 0x23, 0x20, 0x0C, 0x31, 0x87, 0x81, 0x44]), "HYD 44818731 v20 t0c");
+        // A later Sharky 775 in the order of the standard, and one of another maker.
+        assert_eq!(meant([0x24, 0x23, 0x91, 0x56, 0x39, 0x48, 0x20, 0x0C]), "HYD 48395691 v20 t0c");
+        assert_eq!(meant([0x24, 0x23, 0x20, 0x0C, 0x06, 0x34, 0x27, 0x51]), "HYD 34060c20 v27 t51");
+        assert_eq!(meant([0x2D, 0x2C, 0x85, 0x07, 0x47, 0x35, 0x04, 0x09]), "KAM 35470785 v04 t09");
+        assert_eq!(meant([0x24, 0x23, 0x85, 0x07, 0x4A, 0x35, 0x04, 0x09]), "HYD 354a0785 v04 t09");
     }
 
     #[test]

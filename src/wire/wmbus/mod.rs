@@ -1,21 +1,39 @@
 //! Wireless M-Bus telegrams (EN 13757-4) as receivers give them: `L C M A CI ...`, CRCs removed.
 //!
 //! [`decode`] decides whether a telegram's link layer is sound (L, C, shortest length); what lies
-//! above is read as far as it goes without keys and never makes a telegram invalid. Frames that
-//! still hold their link CRCs go through [`mod@format`] first. Start with [`Telegram`].
+//! above is read as far as it goes without keys and never makes a telegram invalid. Chips go through
+//! [`chips`] and frames that still hold their link CRCs through [`mod@format`] first. With keys,
+//! [`Telegram::open`] gives the application layer in clear text and [`records`] its values. Start
+//! with [`Telegram`].
 
+mod afl;
+mod application;
+pub mod chips;
 mod ci;
 mod control;
+mod cursor;
 pub mod format;
+mod fragment;
+mod keys;
 mod layers;
 mod meter;
+pub mod obis;
+mod security;
+mod urgency;
 
+pub use afl::Afl;
+pub use application::{Content, Unread, Value, has_values, records};
 pub use ci::name as ci_name;
 pub use control::Control;
-pub use layers::{Afl, Ell, Tpl, TplHeader, Upper, upper};
+pub use fragment::Fragments;
+pub use keys::{KeyFault, Keys, LARGEST_FILE};
+pub use layers::{Ell, Tpl, TplHeader, Upper, upper};
 pub use meter::Meter;
+pub use security::{How, Locked, Opened, mode_name, open, open_link};
+pub use urgency::{Reason, Reasons, of_layers, of_values, urgency};
 
 use super::DecodeError;
+pub use super::mbus::compact::Formats;
 
 /// A telegram with a sound link layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +50,19 @@ impl<'a> Telegram<'a> {
     /// The first CI field.
     pub fn ci(&self) -> u8 {
         self.payload.first().copied().unwrap_or(0)
+    }
+
+    /// Who sent it, as its maker means the address.
+    pub fn sender(&self) -> Meter {
+        self.meter.as_meant()
+    }
+
+    /// Opens its application layer.
+    ///
+    /// # Errors
+    /// Why it can't be read; the telegram itself is still worth forwarding.
+    pub fn open(&self, keys: &Keys) -> Result<Opened, Locked> {
+        open(self.meter, self.payload, LINK_HEADER, keys)
     }
 
     /// The layers above the link layer.
