@@ -10,6 +10,8 @@
 
 #[path = "peers/mod.rs"]
 mod peers;
+#[path = "dlms/push.rs"]
+mod push;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

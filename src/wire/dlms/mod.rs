@@ -23,7 +23,13 @@ pub use dlms_cosem_rs::xdlms::{
 
 use super::DecodeError;
 
+pub mod entry;
 pub mod hdlc;
+pub mod notification;
+pub mod open;
+pub mod push;
+pub mod shown;
+pub mod vendor;
 pub mod wrapper;
 
 /// Writes one APDU or value.
