@@ -7,6 +7,7 @@
 //! hearing, and intervals pass by meanwhile. A clock that is set moves the intervals as it moves the
 //! bus's slots. Start with [`run`].
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,16 +16,13 @@ use tracing::{debug, info, warn};
 
 use super::bus::{Inbox, Job, LONGEST_SLEEP, LeaseError, Opener, Port};
 use super::health::{Health, Outcome};
-use super::{Listener, MeterError, MeterSettings, protocol};
+use super::{Kept, Listener, MeterError, MeterSettings, protocol};
 use crate::model::{Body, Frame, Lane, Quality, Reading, Stamp, Timestamp, Value};
 use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError};
 
 /// An older reading is not shown as the present one.
 const FRESH: Duration = Duration::from_mins(2);
-/// The longest gap between two characters of one message (IEC 62056-21, clause 6.4.3).
-const PAUSE: Duration = Duration::from_millis(1500);
-
 /// A TCP connection on which nothing came for so long may be dead without knowing it.
 const DEAD: Duration = Duration::from_secs(60);
 
@@ -33,6 +31,9 @@ pub struct Meter {
     name: String,
     every: Duration,
     listener: Box<dyn Listener>,
+    kept: Option<Kept>,
+    /// It was logged that nothing can be kept.
+    keep_told: bool,
 }
 
 impl std::fmt::Debug for Meter {
@@ -50,7 +51,42 @@ impl Meter {
         let row = protocol(&settings.protocol).ok_or_else(|| {
             format!("protocol \"{}\" of meter \"{}\" is not known to this build", *settings.protocol, *settings.name)
         })?;
-        Ok(Self { name: settings.name.to_string(), every: *settings.every, listener: row.listener(settings)? })
+        let (name, listener) = (settings.name.to_string(), row.listener(settings)?);
+        Ok(Self { name, every: *settings.every, listener, kept: None, keep_told: false })
+    }
+
+    /// Keeps what must outlive a restart in this folder.
+    #[must_use]
+    pub fn kept_in(mut self, folder: &Path) -> Self {
+        self.kept = Some(Kept::new(folder));
+        self
+    }
+
+    /// What it is kept under.
+    fn kept_name(&self) -> String {
+        format!("heard {}", self.name)
+    }
+
+    /// Takes over what outlived a restart.
+    async fn take_over(&mut self) {
+        let Some(kept) = &self.kept else { return };
+        match kept.load(&self.kept_name()).await {
+            Ok(content) => content.iter().for_each(|content| self.listener.take_over(content)),
+            Err(error) => {
+                warn!(meter = %self.name, %error, "what is known of earlier messages can't be read; replays of them may pass");
+            }
+        }
+    }
+
+    /// Keeps what has changed; before a reading is handed on, so that none of it is ever handed on again.
+    async fn keep(&mut self) {
+        let Some(kept) = &self.kept else { return };
+        let Some(content) = self.listener.to_keep() else { return };
+        if let Err(error) = kept.store(&self.kept_name(), content).await
+            && !std::mem::replace(&mut self.keep_told, true)
+        {
+            warn!(meter = %self.name, %error, "what is known of messages can't be kept; after a restart replays may pass");
+        }
     }
 }
 
@@ -62,6 +98,7 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
     let mut opener = Opener::new(inbox.tap.clone());
     let mut jobs = inbox.jobs.lock().await;
     let mut post = Post::new(port, meter, clock, health);
+    post.meter.take_over().await;
     let mut ready = None;
     let mut buffer = [0; 1024];
     loop {
@@ -72,7 +109,10 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
         let pause = post.pause_ends();
         tokio::select! {
             place = frames.reserve(), if ready.is_some() => match (place, ready.take()) {
-                (Ok(place), Some(frame)) => place.send(frame),
+                (Ok(place), Some(frame)) => {
+                    post.meter.keep().await;
+                    place.send(frame);
+                }
                 _ => return,
             },
             () = frames.closed() => return,
@@ -100,12 +140,13 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
 /// # Errors
 /// What the line said; [`LineError::Silent`] when no message was right within `patience`.
 pub async fn read_once(port: &Port, meter: &mut Meter, patience: Duration) -> Result<Vec<Value>, MeterError> {
+    meter.take_over().await;
     let mut line = port.open().await?;
     let give_up = Instant::now() + patience;
     let mut buffer = [0; 1024];
     let mut last = None;
     loop {
-        let until = (Instant::now() + PAUSE).min(give_up);
+        let until = (Instant::now() + meter.listener.pause()).min(give_up);
         let found = match line.receive(&mut buffer, until).await {
             Ok(count) => meter.listener.push(buffer.get(..count).unwrap_or_default()),
             Err(LineError::Silent(_)) => meter.listener.silence(),
@@ -113,7 +154,10 @@ pub async fn read_once(port: &Port, meter: &mut Meter, patience: Duration) -> Re
         };
         for result in found {
             match result {
-                Ok(values) => return Ok(values),
+                Ok(values) => {
+                    meter.keep().await;
+                    return Ok(values);
+                }
                 Err(error) => last = Some(error),
             }
         }
@@ -168,7 +212,7 @@ impl Post {
 
     /// When the silence after the last bytes is a pause between messages.
     fn pause_ends(&self) -> Instant {
-        self.heard.map_or_else(|| Instant::now() + LONGEST_SLEEP, |heard| heard + PAUSE)
+        self.heard.map_or_else(|| Instant::now() + LONGEST_SLEEP, |heard| heard + self.meter.listener.pause())
     }
 
     fn take(&mut self, bytes: &[u8]) {

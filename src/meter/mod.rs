@@ -131,6 +131,20 @@ pub trait Listener: Send {
 
     /// The values a reading has when nothing was heard, each null with `quality`.
     fn absent(&self, quality: Quality) -> Vec<Value>;
+
+    /// The longest pause inside one message; at first the longest gap between two characters of one (IEC 62056-21,
+    /// clause 6.4.3).
+    fn pause(&self) -> Duration {
+        Duration::from_millis(1500)
+    }
+
+    /// What must outlive a restart, when it has changed since it was asked for last.
+    fn to_keep(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes over what outlived a restart.
+    fn take_over(&mut self, _kept: &[u8]) {}
 }
 
 /// How a protocol's meters are read.
@@ -159,7 +173,7 @@ impl fmt::Debug for Protocol {
 
 /// Every protocol this build can speak.
 pub const PROTOCOLS: &[Protocol] =
-    &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, dlms::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
+    &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, dlms::ROW, dlms::push::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
 
 /// Protocols whose sessions set the speed themselves, or that have none.
 const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];
@@ -215,9 +229,12 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     }
     let keys = [&settings.key_file, &settings.authentication_key_file];
     if let Some(key) = keys.into_iter().flatten().next()
-        && *settings.protocol != p1::ROW.name
+        && ![p1::ROW.name, dlms::ROW.name, dlms::push::ROW.name].contains(&settings.protocol.as_str())
     {
-        problems.error(key.span(), "only a dsmr-p1 meter has keys; remove the key files");
+        problems.error(key.span(), "only dlms, dlms-push and dsmr-p1 meters have keys; remove the key files");
+    }
+    if settings.push.is_some() && *settings.protocol != dlms::push::ROW.name {
+        problems.error(settings.protocol.span(), "[meter.push] is for dlms-push meters; remove it");
     }
     if *settings.protocol != mbus::ROW.name
         && (settings.application_reset.is_some()
