@@ -29,19 +29,31 @@ use weir::meter::{Health, Listener, MeterSettings, listen, protocol as protocol_
 use weir::model::{Body, Frame, Quality, Value};
 use weir::os::clock::Clock;
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
+use weir::sim::push_meter::dlms::Form;
 use weir::sim::push_meter::{Control, Kind, PushMeter};
 
 const CIPHERED: Kind = Kind::P1Ciphered { encryption: [0xAA; 16], authentication: [0x11; 16] };
 const LIMIT: Duration = Duration::from_secs(30);
 const SPEED: Speed = Speed { baud: 115_200, framing: Framing::EIGHT_N_ONE };
 
+/// A meter that pushes by DLMS, ciphered or not.
+const fn pushed(form: Form, ciphered: bool) -> Kind {
+    Kind::Dlms { form, keys: if ciphered { Some(([0xAA; 16], [0x11; 16])) } else { None } }
+}
+
 /// Every kind with its protocol, the name of its energy and how the energy is spelt.
-const KINDS: [(Kind, &str, &str); 5] = [
+const KINDS: [(Kind, &str, &str); 11] = [
     (Kind::P1, "dsmr-p1", "1-0:1.8.1"),
     (Kind::P1Old, "dsmr-p1", "1-0:1.8.1"),
     (CIPHERED, "dsmr-p1", "1-0:1.8.1"),
     (Kind::D0, "iec-d0", "1-0:1.8.0*255"),
     (Kind::Sml, "sml", "1-0:1.8.0*255"),
+    (pushed(Form::Frame, false), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Frame, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Segments, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Mbus, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Blocks, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Wrapper, true), "dlms-push", "1-0:1.8.0*255"),
 ];
 
 /// The meter on a task of the test's runtime.
@@ -56,7 +68,7 @@ fn meter(kind: Kind, millis: u64) -> (PathBuf, Control, JoinHandle<std::io::Resu
 /// Settings of a meter; a ciphered one finds its keys in `folder`.
 fn settings(kind: Kind, protocol: &str, folder: &Path) -> MeterSettings {
     let mut text = format!("name = \"m\"\nport = \"p\"\nprotocol = \"{protocol}\"\nevery = \"1s\"\n");
-    if kind == CIPHERED {
+    if kind == CIPHERED || matches!(kind, Kind::Dlms { keys: Some(_), .. }) {
         for (key, digits) in [("key_file", "AA"), ("authentication_key_file", "11")] {
             std::fs::write(folder.join(key), digits.repeat(16)).unwrap();
             text += &format!("{key} = \"{}\"\n", folder.join(key).display());

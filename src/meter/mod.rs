@@ -172,8 +172,18 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] =
-    &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, dlms::ROW, dlms::push::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
+pub const PROTOCOLS: &[Protocol] = &[
+    modbus::RTU,
+    modbus::ASCII,
+    modbus::TCP,
+    iec62056::ROW,
+    dlms::ROW,
+    dlms::push::ROW,
+    mbus::ROW,
+    p1::ROW,
+    d0::ROW,
+    sml::ROW,
+];
 
 /// Protocols whose sessions set the speed themselves, or that have none.
 const OWN_SPEED: &[&str] = &["iec62056-21", "modbus-tcp"];

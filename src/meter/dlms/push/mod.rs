@@ -83,7 +83,8 @@ fn read_key(path: &Path) -> Result<[u8; 16], String> {
 
 fn title(text: &str) -> Result<[u8; TITLE], String> {
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok();
-    let fault = || format!("system_title is \"{text}\", but must be 16 hexadecimal digits such as \"4B414D4501349083\"");
+    let fault =
+        || format!("system_title is \"{text}\", but must be 16 hexadecimal digits such as \"4B414D4501349083\"");
     bytes.and_then(|b| b.try_into().ok()).ok_or_else(fault)
 }
 
@@ -153,7 +154,9 @@ impl Push {
         let (Some(sealed), Some(keys)) = (sealed, &self.keys) else {
             return match (sealed, &self.keys) {
                 (None, None) => self.read(apdu, false),
-                (None, Some(_)) => Err("the push is not ciphered, but the meter has keys: anybody may have written it".into()),
+                (None, Some(_)) => {
+                    Err("the push is not ciphered, but the meter has keys: anybody may have written it".into())
+                }
                 (Some(_), _) => Err("the push is ciphered; set key_file, which the grid operator gives out".into()),
             };
         };
