@@ -11,7 +11,7 @@ pub use dlms_cosem_rs::acse::{
     Aare, Aarq, ApplicationContext, AssociationResult, AuthMechanism, Diagnostic, Referencing, ReleaseReason, Rlre,
     Rlrq, UserDiagnostic,
 };
-pub use dlms_cosem_rs::axdr::{Data, DataBuf, Date, DateTime, Time};
+pub use dlms_cosem_rs::axdr::{Data, DataBuf, Date, DateTime, Seq, Time};
 pub use dlms_cosem_rs::codec::{Decode, Encode, Reader, Writer};
 pub use dlms_cosem_rs::xdlms::{
     ActionRequest, ActionResponse, ActionResult, Apdu, AttributeDescriptor, AttributeDescriptorWithSelection,

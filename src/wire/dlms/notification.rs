@@ -46,6 +46,23 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The tree of a value; `None` when it is nested too deep.
+    pub fn of(data: &Data<'a>) -> Option<Self> {
+        Self::of_at(data, 0)
+    }
+
+    fn of_at(data: &Data<'a>, depth: u8) -> Option<Self> {
+        let parts = |parts: &super::Seq<'a>| {
+            let parts = parts.iter().map(|part| Self::of_at(&part.ok()?, depth + 1));
+            (depth < DEEPEST).then(|| parts.collect::<Option<Vec<_>>>()).flatten()
+        };
+        match data {
+            Data::Array(seq) => parts(seq).map(Self::Array),
+            Data::Structure(seq) => parts(seq).map(Self::Structure),
+            other => Some(Self::Leaf(*other)),
+        }
+    }
+
     /// A value without parts.
     pub const fn leaf(&self) -> Option<Data<'a>> {
         match self {

@@ -1,8 +1,9 @@
 //! A frame's bytes in words, layer by layer, for `weir decode`: as a table and as JSON.
 //!
 //! [`explain`] finds out by lengths and CRCs what the bytes are, unless it is told. It decrypts
-//! nothing, and decodes values of wired M-Bus only.
+//! DLMS only, with the keys of [`explain_with`], and decodes values of DLMS and wired M-Bus only.
 
+pub mod dlms;
 mod layers;
 mod mbus;
 
@@ -10,6 +11,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use super::dlms::open::Keys;
 use super::wmbus::format::{self, FrameFormat};
 use super::{DecodeError, mbal, wmbus};
 
@@ -22,11 +24,14 @@ pub enum Format {
     Mbal,
     /// A wired M-Bus frame.
     Mbus,
+    /// DLMS/COSEM: in HDLC, wired M-Bus or wrapper frames, or as it is.
+    Dlms,
 }
 
 impl Format {
     /// Every format with its word.
-    pub const ALL: &[(&str, Self)] = &[("wmbus", Self::Wmbus), ("mbal", Self::Mbal), ("mbus", Self::Mbus)];
+    pub const ALL: &[(&str, Self)] =
+        &[("wmbus", Self::Wmbus), ("mbal", Self::Mbal), ("mbus", Self::Mbus), ("dlms", Self::Dlms)];
 
     /// Finds a format by its word.
     pub fn parse(word: &str) -> Option<Self> {
@@ -100,7 +105,18 @@ impl fmt::Display for Explanation {
 /// # Errors
 /// Where the bytes are not what they are said to be, or, without `format`, that nothing fits.
 pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
+    explain_with(bytes, format, None)
+}
+
+/// The same, and opens ciphered DLMS with these keys.
+///
+/// # Errors
+/// As [`explain`].
+pub fn explain_with(bytes: &[u8], format: Option<Format>, keys: Option<&Keys>) -> Result<Explanation, DecodeError> {
     match format {
+        Some(Format::Dlms) => dlms::explain(bytes, keys),
+        // Two checks in each HDLC frame, or all lengths of the others.
+        None if dlms::is_sure(bytes) => dlms::explain(bytes, keys),
         Some(Format::Mbal) => explain_mbal(bytes),
         Some(Format::Wmbus) => explain_wmbus(bytes),
         Some(Format::Mbus) => mbus::explain(bytes),
@@ -237,7 +253,7 @@ mod tests {
                 bytes[0] = u8::try_from(bytes.len() - 1).unwrap();
                 bytes[1] = 0x44;
             }
-            for format in [None, Some(Format::Wmbus), Some(Format::Mbal), Some(Format::Mbus)] {
+            for format in [None, Some(Format::Wmbus), Some(Format::Mbal), Some(Format::Mbus), Some(Format::Dlms)] {
                 if let Ok(explanation) = explain(&bytes, format) {
                     prop_assert!(!explanation.to_string().is_empty() && explanation.to_json().is_object());
                 }

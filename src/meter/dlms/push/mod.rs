@@ -134,7 +134,7 @@ impl Push {
         let mut found = Vec::new();
         while let Some(event) = self.decoder.next() {
             match event {
-                Event::Frame(_) | Event::Skipped { .. } => {}
+                Event::Frame(_) | Event::Block { .. } | Event::Skipped { .. } => {}
                 Event::Damaged(damage) => found.push(Err(MeterError::Damaged(damage.to_string()))),
                 // Somebody reads the meter on the same line.
                 Event::Apdu(apdu) if !is_push(&apdu) => {}

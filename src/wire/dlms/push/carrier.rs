@@ -192,7 +192,7 @@ pub(super) const fn is_push(tag: u8) -> bool {
 }
 
 /// Whether an APDU may begin with this tag (IEC 62056-5-3, clause 8).
-const fn is_apdu(tag: u8) -> bool {
+pub const fn is_apdu(tag: u8) -> bool {
     matches!(
         tag,
         0x01 | 0x05 | 0x06 | 0x08 | 0x0C..=0x0F | 0x16 | 0x18 | 0x21..=0x2E | 0x36 | 0x38 | 0x41..=0x4E | 0x56 | 0x58

@@ -19,7 +19,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-pub use carrier::{Frame, Segment};
+pub use carrier::{Frame, Segment, is_apdu};
 
 /// The longest APDU.
 pub const LONGEST: usize = 0xFFFF;
@@ -29,6 +29,13 @@ pub const LONGEST: usize = 0xFFFF;
 pub enum Event {
     /// A frame of what carries APDUs. What it completes comes as the next events.
     Frame(Frame),
+    /// A block of a general block transfer, in the frame before.
+    Block {
+        /// Its number, counting from 1.
+        number: u16,
+        /// Whether it is the last one.
+        last: bool,
+    },
     /// A whole APDU, blocks put together, still ciphered.
     Apdu(Vec<u8>),
     /// Something is lost.
@@ -250,6 +257,10 @@ impl Decoder {
             self.ready.push_back(Event::Apdu(apdu));
             return;
         };
+        if let &[control, high, low, ..] = content {
+            let (number, last) = (u16::from_be_bytes([high, low]), control & 0x80 != 0);
+            self.ready.push_back(Event::Block { number, last });
+        }
         let joined = self.blocks.push(content);
         self.ready.extend(joined.damage.map(Event::Damaged));
         self.ready.extend(joined.apdu.map(Event::Apdu));
