@@ -359,3 +359,54 @@ async fn an_independent_sml_reader_reads_the_same_of_our_meter() {
     let octets = ours.iter().find(|v| v.name == "129-129:199.130.5*255").unwrap().value.clone().unwrap();
     assert_eq!(theirs["129-129:199.130.5*255"].to_uppercase(), octets);
 }
+
+#[tokio::test]
+async fn an_independent_dlms_reader_reads_the_same_of_our_meters() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = ["AA".repeat(16), "11".repeat(16)];
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    for (form, ciphered, word) in [
+        (Form::Frame, false, "dlms-hdlc"),
+        (Form::Frame, true, "dlms-hdlc"),
+        (Form::Segments, false, "dlms-hdlc"),
+        (Form::Segments, true, "dlms-hdlc"),
+        (Form::Blocks, true, "dlms-hdlc"),
+        (Form::Mbus, true, "dlms-mbus"),
+        (Form::Wrapper, false, "dlms-wrapper"),
+        (Form::Wrapper, true, "dlms-wrapper"),
+    ] {
+        let (bytes, ours) = one_message(pushed(form, ciphered), "dlms-push", folder.path()).await;
+        let theirs = theirs(word, if ciphered { &keys } else { &[] }, &bytes);
+        for name in ["1-0:1.8.0*255", "1-0:1.7.0*255", "1-0:32.7.0*255"] {
+            let value = ours.iter().find(|v| v.name == name).unwrap();
+            let same = theirs.get(name).map(|text| number(text));
+            assert_eq!(same, value.value.as_deref().map(number), "{form:?} {name}: {theirs:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_was_read_once_is_a_replay_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let kind = pushed(Form::Frame, true);
+    let (bytes, _) = one_message(kind, "dlms-push", folder.path()).await;
+    let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = Port::plain("p", Endpoint::Tcp(server.local_addr().unwrap().to_string()), SPEED);
+    // Whoever calls hears the same recorded push.
+    let _recorder = tokio::spawn(async move {
+        let mut callers = Vec::new();
+        while let Ok((mut caller, _)) = server.accept().await {
+            caller.write_all(&bytes).await.unwrap();
+            callers.push(caller);
+        }
+    });
+    let settings = settings(kind, "dlms-push", folder.path());
+    let read = async |kept: &str| {
+        let mut meter = listen::Meter::new(&settings).unwrap().kept_in(&folder.path().join(kept));
+        listen::read_once(&port, &mut meter, Duration::from_secs(1)).await
+    };
+    assert!(read("one").await.is_ok());
+    let again = read("one").await.unwrap_err().to_string();
+    assert!(again.contains("replay"), "{again}");
+    assert!(read("two").await.is_ok(), "where nothing is kept it is new");
+}

@@ -32,7 +32,8 @@ fn value(text: Option<String>, quality: Quality) -> Value {
 fn post(every: u64, dial: &Dial) -> (Post, Opener) {
     let speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ONE };
     let port = Port::plain("p", Endpoint::Device("/dev/there-is-no-such-port".into()), speed);
-    let meter = Meter { name: "m".to_owned(), every: Duration::from_secs(every), listener: Box::new(Bytes) };
+    let every = Duration::from_secs(every);
+    let meter = Meter { name: "m".to_owned(), every, listener: Box::new(Bytes), kept: None, keep_told: false };
     let clock = Clock::of(dial.clone(), Duration::ZERO, None);
     (Post::new(port, meter, clock, Health::new()), Opener::new(Handle::new("p").1.tap))
 }

@@ -292,3 +292,6 @@ fn text_of<'a>(node: &Node<'a>) -> Option<&'a [u8]> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
