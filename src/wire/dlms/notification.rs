@@ -99,13 +99,13 @@ fn data<'a>(reader: &mut Reader<'a>) -> Result<Notification<'a>, DecodeError> {
     let mut untagged = reader.clone();
     let notification = |body, left| Notification { invoke: Some(invoke), time, body, left };
     let tagged = node(reader, 0, Descriptors::Tagged);
-    match (&tagged, reader.remaining()) {
-        (Ok(_), 0) => {}
-        // Untagged descriptors are believed only when all bytes fit.
-        _ => match node(&mut untagged, 0, Descriptors::Untagged) {
-            Ok(body) if untagged.is_empty() => return Ok(notification(body, 0)),
-            _ => {}
-        },
+    // Untagged descriptors are believed when all bytes fit, or more of them than without.
+    if tagged.is_err() || !reader.is_empty() {
+        let body = node(&mut untagged, 0, Descriptors::Untagged);
+        let better = untagged.is_empty() || (tagged.is_ok() && untagged.remaining() < reader.remaining());
+        if let Some(body) = body.ok().filter(|_| better) {
+            return Ok(notification(body, untagged.remaining()));
+        }
     }
     tagged.map(|body| notification(body, reader.remaining())).map_err(|e| fault(&e))
 }

@@ -144,24 +144,34 @@ fn segment(bytes: &[u8]) -> Look {
     }
 }
 
+/// How far an APDU reaches that nothing checks.
+#[derive(Clone, Copy)]
+pub(super) enum Extent {
+    /// None begins here.
+    No,
+    /// One may have begun.
+    More,
+    /// In a wrapper unit of so many bytes.
+    Unit(usize),
+    /// By itself, so many bytes.
+    Bare(usize),
+}
+
 /// Looks for an APDU that nothing checks: in a wrapper, or, where a message must begin, bare when it tells
 /// its own length.
-pub(super) fn unchecked(bytes: &[u8], begins: bool) -> Look {
+pub(super) fn unchecked(bytes: &[u8], begins: bool) -> Extent {
     match bytes {
-        [0] | [0, 1] => Look::More,
+        [0] | [0, 1] => Extent::More,
         [0, 1, ..] => unit(bytes),
         [tag, ..] if begins && open::is_sealed(*tag) => match open::length(bytes) {
-            Ok(Some(length)) => match bytes.get(..length) {
-                Some(apdu) => Look::Frame(Frame::Bare(apdu.to_vec()), length),
-                None if length > super::LONGEST => Look::No,
-                None => Look::More,
-            },
-            Ok(None) => Look::More,
-            Err(()) => Look::No,
+            Ok(Some(length)) if length <= bytes.len() => Extent::Bare(length),
+            Ok(Some(length)) if length > super::LONGEST => Extent::No,
+            Ok(_) => Extent::More,
+            Err(()) => Extent::No,
         },
         // It ends where the line falls silent.
-        [tag, ..] if begins && is_push(*tag) && bytes.len() <= super::LONGEST => Look::More,
-        _ => Look::No,
+        [tag, ..] if begins && is_push(*tag) && bytes.len() <= super::LONGEST => Extent::More,
+        _ => Extent::No,
     }
 }
 
@@ -172,18 +182,22 @@ pub(super) const PLAIN_EVENT: u8 = 0xC2;
 /// The tag of general-block-transfer.
 pub(super) const BLOCK: u8 = 0xE0;
 
-fn unit(bytes: &[u8]) -> Look {
-    let Some((&[_, _, s1, s0, d1, d0, l1, l0], rest)) = bytes.split_first_chunk() else { return Look::More };
-    let length = usize::from(u16::from_be_bytes([l1, l0]));
+fn unit(bytes: &[u8]) -> Extent {
+    let Some((&[.., high, low], rest)) = bytes.split_first_chunk::<{ wrapper::HEADER }>() else { return Extent::More };
+    let length = usize::from(u16::from_be_bytes([high, low]));
     match rest.first() {
-        None if length > 0 => return Look::More,
-        Some(tag) if length > 0 && is_apdu(*tag) => {}
-        _ => return Look::No,
+        None if length > 0 => Extent::More,
+        Some(tag) if length > 0 && is_apdu(*tag) && length <= rest.len() => Extent::Unit(wrapper::HEADER + length),
+        Some(tag) if length > 0 && is_apdu(*tag) => Extent::More,
+        _ => Extent::No,
     }
-    let Some(apdu) = rest.get(..length) else { return Look::More };
+}
+
+/// The unit whose bytes these are.
+pub(super) fn take_unit(bytes: &[u8]) -> Option<Frame> {
+    let (&[_, _, s1, s0, d1, d0, ..], apdu) = bytes.split_first_chunk::<{ wrapper::HEADER }>()?;
     let (source, destination) = (u16::from_be_bytes([s1, s0]), u16::from_be_bytes([d1, d0]));
-    let unit = wrapper::Unit { source, destination, apdu: apdu.to_vec() };
-    Look::Frame(Frame::Wrapper(unit), wrapper::HEADER + length)
+    Some(Frame::Wrapper(wrapper::Unit { source, destination, apdu: apdu.to_vec() }))
 }
 
 /// Whether a push, or a block of one, begins with this tag.

@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 
 use block::Blocks;
-use carrier::Look;
+use carrier::{Extent, Look};
 use segment::Segments;
 
 mod block;
@@ -169,8 +169,19 @@ impl Decoder {
 
     /// Does the next step; says whether there was one.
     fn advance(&mut self) -> bool {
-        while let Some(rest) = self.buffer.get(self.scan..).filter(|rest| !rest.is_empty()) {
-            match carrier::checked(rest) {
+        let extent = match self.buffer.get(self.start..) {
+            Some(rest) if !self.checked => carrier::unchecked(rest, self.begins),
+            _ => Extent::No,
+        };
+        let end = match extent {
+            Extent::Unit(length) | Extent::Bare(length) => self.start + length,
+            // Byte after byte: what is unchecked may begin at the next one.
+            Extent::No if !self.checked => (self.start + 1).min(self.buffer.len()),
+            Extent::No | Extent::More => self.buffer.len(),
+        };
+        // What carries a check is believed before what lies around it.
+        while self.scan < end {
+            match carrier::checked(self.buffer.get(self.scan..).unwrap_or_default()) {
                 Look::No => self.scan += 1,
                 Look::More => break,
                 Look::Frame(frame, length) => {
@@ -187,24 +198,26 @@ impl Decoder {
                 }
             }
         }
-        if self.checked {
-            self.skip(self.scan);
-            return false;
-        }
-        match carrier::unchecked(self.buffer.get(self.start..).unwrap_or_default(), self.begins) {
-            Look::Frame(frame, length) if self.start + length <= self.scan => {
+        match extent {
+            Extent::Unit(length) | Extent::Bare(length) if self.start + length <= self.scan => {
+                let bytes = self.buffer.get(self.start..self.start + length).unwrap_or_default();
+                let bare = matches!(extent, Extent::Bare(_));
+                let frame = if bare { Some(Frame::Bare(bytes.to_vec())) } else { carrier::take_unit(bytes) };
                 self.leave(length);
                 self.begins = true;
-                self.found(frame);
+                frame.into_iter().for_each(|frame| self.found(frame));
                 true
             }
-            // What may be a frame with a check lies in it: that comes first.
-            Look::Frame(..) | Look::More => false,
-            Look::No | Look::Damaged(_) if self.start < self.scan => {
+            Extent::Unit(_) | Extent::Bare(_) | Extent::More => false,
+            Extent::No if self.checked => {
+                self.skip(self.scan);
+                false
+            }
+            Extent::No if self.start < self.scan => {
                 self.drop_one();
                 true
             }
-            Look::No | Look::Damaged(_) => false,
+            Extent::No => false,
         }
     }
 

@@ -15,7 +15,7 @@ fn explained(text: &str) -> Explanation {
 
 /// Requests and answers as they were seen between two implementations (serial-protocols.md, section 4).
 const AARQ: &str = "60 1D A1 09 06 07 60857405080101 BE 10 04 0E 01000000 065F1F0400 401E5D FFFF";
-const AARQ_LOW: &str = "60 36 A1 09 06 07 60857405080101 8A 02 0780 8B 07 60857405080201 AC 07 80 05 4775727578 BE 10 04 0E 01000000 065F1F0400 401E5D FFFF";
+const AARQ_LOW: &str = "60 33 A1 09 06 07 60857405080101 8A 02 0780 8B 07 60857405080201 AC 07 80 05 4775727578 BE 10 04 0E 01000000 065F1F0400 401E5D FFFF";
 
 #[test]
 fn an_association_is_told_and_its_password_is_not() {
