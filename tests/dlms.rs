@@ -8,6 +8,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "dlms/oracle.rs"]
+mod oracle;
 #[path = "peers/mod.rs"]
 mod peers;
 #[path = "dlms/push.rs"]
