@@ -5,11 +5,16 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "a test may fail loudly"
 )]
 
+#[path = "dlms/oracle.rs"]
+mod oracle;
 #[path = "peers/mod.rs"]
 mod peers;
+#[path = "dlms/push.rs"]
+mod push;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

@@ -29,19 +29,31 @@ use weir::meter::{Health, Listener, MeterSettings, listen, protocol as protocol_
 use weir::model::{Body, Frame, Quality, Value};
 use weir::os::clock::Clock;
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
+use weir::sim::push_meter::dlms::Form;
 use weir::sim::push_meter::{Control, Kind, PushMeter};
 
 const CIPHERED: Kind = Kind::P1Ciphered { encryption: [0xAA; 16], authentication: [0x11; 16] };
 const LIMIT: Duration = Duration::from_secs(30);
 const SPEED: Speed = Speed { baud: 115_200, framing: Framing::EIGHT_N_ONE };
 
+/// A meter that pushes by DLMS, ciphered or not.
+const fn pushed(form: Form, ciphered: bool) -> Kind {
+    Kind::Dlms { form, keys: if ciphered { Some(([0xAA; 16], [0x11; 16])) } else { None } }
+}
+
 /// Every kind with its protocol, the name of its energy and how the energy is spelt.
-const KINDS: [(Kind, &str, &str); 5] = [
+const KINDS: [(Kind, &str, &str); 11] = [
     (Kind::P1, "dsmr-p1", "1-0:1.8.1"),
     (Kind::P1Old, "dsmr-p1", "1-0:1.8.1"),
     (CIPHERED, "dsmr-p1", "1-0:1.8.1"),
     (Kind::D0, "iec-d0", "1-0:1.8.0*255"),
     (Kind::Sml, "sml", "1-0:1.8.0*255"),
+    (pushed(Form::Frame, false), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Frame, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Segments, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Mbus, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Blocks, true), "dlms-push", "1-0:1.8.0*255"),
+    (pushed(Form::Wrapper, true), "dlms-push", "1-0:1.8.0*255"),
 ];
 
 /// The meter on a task of the test's runtime.
@@ -56,7 +68,7 @@ fn meter(kind: Kind, millis: u64) -> (PathBuf, Control, JoinHandle<std::io::Resu
 /// Settings of a meter; a ciphered one finds its keys in `folder`.
 fn settings(kind: Kind, protocol: &str, folder: &Path) -> MeterSettings {
     let mut text = format!("name = \"m\"\nport = \"p\"\nprotocol = \"{protocol}\"\nevery = \"1s\"\n");
-    if kind == CIPHERED {
+    if kind == CIPHERED || matches!(kind, Kind::Dlms { keys: Some(_), .. }) {
         for (key, digits) in [("key_file", "AA"), ("authentication_key_file", "11")] {
             std::fs::write(folder.join(key), digits.repeat(16)).unwrap();
             text += &format!("{key} = \"{}\"\n", folder.join(key).display());
@@ -346,4 +358,55 @@ async fn an_independent_sml_reader_reads_the_same_of_our_meter() {
     }
     let octets = ours.iter().find(|v| v.name == "129-129:199.130.5*255").unwrap().value.clone().unwrap();
     assert_eq!(theirs["129-129:199.130.5*255"].to_uppercase(), octets);
+}
+
+#[tokio::test]
+async fn an_independent_dlms_reader_reads_the_same_of_our_meters() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = ["AA".repeat(16), "11".repeat(16)];
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    for (form, ciphered, word) in [
+        (Form::Frame, false, "dlms-hdlc"),
+        (Form::Frame, true, "dlms-hdlc"),
+        (Form::Segments, false, "dlms-hdlc"),
+        (Form::Segments, true, "dlms-hdlc"),
+        (Form::Blocks, true, "dlms-hdlc"),
+        (Form::Mbus, true, "dlms-mbus"),
+        (Form::Wrapper, false, "dlms-wrapper"),
+        (Form::Wrapper, true, "dlms-wrapper"),
+    ] {
+        let (bytes, ours) = one_message(pushed(form, ciphered), "dlms-push", folder.path()).await;
+        let theirs = theirs(word, if ciphered { &keys } else { &[] }, &bytes);
+        for name in ["1-0:1.8.0*255", "1-0:1.7.0*255", "1-0:32.7.0*255"] {
+            let value = ours.iter().find(|v| v.name == name).unwrap();
+            let same = theirs.get(name).map(|text| number(text));
+            assert_eq!(same, value.value.as_deref().map(number), "{form:?} {name}: {theirs:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_push_that_was_read_once_is_a_replay_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let kind = pushed(Form::Frame, true);
+    let (bytes, _) = one_message(kind, "dlms-push", folder.path()).await;
+    let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = Port::plain("p", Endpoint::Tcp(server.local_addr().unwrap().to_string()), SPEED);
+    // Whoever calls hears the same recorded push.
+    let _recorder = tokio::spawn(async move {
+        let mut callers = Vec::new();
+        while let Ok((mut caller, _)) = server.accept().await {
+            caller.write_all(&bytes).await.unwrap();
+            callers.push(caller);
+        }
+    });
+    let settings = settings(kind, "dlms-push", folder.path());
+    let read = async |kept: &str| {
+        let mut meter = listen::Meter::new(&settings).unwrap().kept_in(&folder.path().join(kept));
+        listen::read_once(&port, &mut meter, Duration::from_secs(1)).await
+    };
+    assert!(read("one").await.is_ok());
+    let again = read("one").await.unwrap_err().to_string();
+    assert!(again.contains("replay"), "{again}");
+    assert!(read("two").await.is_ok(), "where nothing is kept it is new");
 }

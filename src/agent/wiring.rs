@@ -7,6 +7,7 @@
 //! meter::gaps ──── states ─▶ keeper ─▶ profiles/
 //! ```
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
@@ -105,7 +106,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     start_books(&mut agent, gateway.clone());
     for port in ports {
         match settings.meter.iter().find(|m| *m.port == port.name && listens(m)) {
-            Some(meter) => start_listener(&mut agent, meter, port, &frames),
+            Some(meter) => start_listener(&mut agent, (meter, &settings.store.path), port, &frames),
             None => start_bus(&mut agent, settings, port, &frames),
         }
     }
@@ -215,16 +216,17 @@ fn listens(meter: &meter::MeterSettings) -> bool {
 
 fn start_listener(
     agent: &mut Agent,
-    meter: &meter::MeterSettings,
+    (meter, place): (&meter::MeterSettings, &Path),
     port: Port,
     frames: &mpsc::Sender<crate::model::Frame>,
 ) {
+    let kept = place.join(SESSIONS);
     let (health, frames, clock) = (agent.evidence.meters.clone(), frames.clone(), agent.evidence.clock.clone());
     let meter = meter.clone();
     let (door, inbox) = bus::Handle::new(&port.name);
     agent.evidence.buses.push(door);
     agent.inputs.start(format!("port {}", port.name), move || {
-        let meter = listen::Meter::new(&meter);
+        let meter = listen::Meter::new(&meter).map(|meter| meter.kept_in(&kept));
         let (port, frames, clock, health) = (port.clone(), frames.clone(), clock.clone(), health.clone());
         let inbox = inbox.clone();
         async move {

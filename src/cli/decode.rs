@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{BufRead, Read, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -10,6 +11,7 @@ use data_encoding::HEXLOWER_PERMISSIVE;
 use super::failure::{Failure, OTHER};
 use super::table;
 use crate::os::file;
+use crate::wire::dlms::open;
 use crate::wire::explain::{Explainer, Explanation, Format};
 use crate::wire::wmbus::{Keys, LARGEST_FILE};
 
@@ -19,8 +21,8 @@ const LONGEST_LINE: usize = 1 << 16;
 /// Explain a frame layer by layer.
 ///
 /// Takes wireless M-Bus telegrams (with or without link CRCs), OpenlinkIQ's frames on the air and the MBAL
-/// frames in them, and frames of wired M-Bus. Without HEX it reads one a line from standard input and answers each by
-/// one JSON object a line; a bad one does not stop the rest.
+/// frames in them, frames of wired M-Bus, and DLMS/COSEM in HDLC, M-Bus or wrapper frames or as it is. Without HEX it reads
+/// one a line from standard input and answers each by one JSON object a line; a bad one does not stop the rest.
 /// Exits with 1 when a frame could not be explained.
 #[derive(Debug, Args)]
 pub(super) struct Decode {
@@ -32,9 +34,8 @@ pub(super) struct Decode {
     #[arg(long, value_name = "FORMAT", value_parser = PossibleValuesParser::new(Format::ALL.iter().map(|(word, _)| *word)))]
     format: Option<String>,
 
-    /// The meter's key to open it with, in 32 hex digits, or a file of keys as `keys_file` of [[radio]] names it.
-    #[arg(long, value_name = "KEY")]
-    key: Option<String>,
+    #[command(flatten)]
+    keys: GivenKeys,
 
     /// Print one JSON object, {"error": ...} for a bad frame; always so for lines from standard input.
     #[arg(long)]
@@ -44,7 +45,7 @@ pub(super) struct Decode {
 impl Decode {
     pub(super) fn run(self) -> Result<(), Failure> {
         let format = self.format.as_deref().and_then(Format::parse);
-        let explainer = RefCell::new(Explainer::new(self.key.as_deref().map_or(Ok(Keys::none()), keys)?));
+        let explainer = RefCell::new(self.keys.explainer().map_err(Failure::usage)?);
         let explain = |hex: &str| decode(hex, format, &explainer);
         let sound = if self.hex.is_empty() {
             lines(&mut std::io::stdin().lock(), &mut std::io::stdout().lock(), explain)
@@ -117,18 +118,76 @@ fn decode(hex: &str, format: Option<Format>, explainer: &RefCell<Explainer>) -> 
     explainer.borrow_mut().explain(&bytes, format).map_err(|e| e.to_string())
 }
 
-/// The keys that `--key` gives: one, or those of a file.
-fn keys(given: &str) -> Result<Keys, Failure> {
-    if let Some(key) = Keys::key(given) {
-        return Ok(Keys::for_any(key));
+/// The keys to open frames with; never shown.
+#[derive(Args)]
+struct GivenKeys {
+    /// The meter's key, in 32 hex digits, or a file of keys as `keys_file` of [[radio]] names it; for DLMS the encryption key.
+    #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
+    key: Option<String>,
+
+    /// A file with that key alone; it keeps it out of the shell's history.
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+
+    /// DLMS: the authentication key, 32 hex digits, to verify tags.
+    #[arg(long, value_name = "KEY", conflicts_with = "auth_key_file")]
+    auth_key: Option<String>,
+
+    /// A file with that key.
+    #[arg(long, value_name = "FILE")]
+    auth_key_file: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for GivenKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("GivenKeys")
     }
-    // What was given may be a key with a mistake: it is not repeated.
-    let text = file::read_small(given.as_ref(), LARGEST_FILE)
-        .map_err(|e| Failure::usage(format!("--key is neither 32 hex digits nor a file that can be read: {e}")))?;
+}
+
+impl GivenKeys {
+    /// What explains with them, or what is wrong with one without repeating it.
+    fn explainer(&self) -> Result<Explainer, String> {
+        let one = self.key.as_deref().and_then(Keys::key);
+        let alone = match &self.key_file {
+            Some(path) => Some(read("--key-file", path)?),
+            None => one,
+        };
+        let authentication = match (&self.auth_key, &self.auth_key_file) {
+            (Some(text), _) => {
+                Some(Keys::key(text).ok_or_else(|| "--auth-key is no key: give 32 hexadecimal digits".to_owned())?)
+            }
+            (None, Some(path)) => Some(read("--auth-key-file", path)?),
+            (None, None) => None,
+        };
+        let dlms = match (alone, authentication) {
+            (None, Some(_)) => return Err("--auth-key verifies what --key opens; give --key too".to_owned()),
+            (Some(encryption), authentication) => open::Keys::new(&encryption, authentication.as_ref()),
+            (None, None) => None,
+        };
+        let radio = match (alone, &self.key) {
+            (Some(key), _) => Keys::for_any(key),
+            (None, Some(path)) => many(path)?,
+            (None, None) => Keys::none(),
+        };
+        Ok(Explainer::new(radio).with_dlms(dlms))
+    }
+}
+
+/// A file with one key.
+fn read(name: &str, path: &std::path::Path) -> Result<[u8; 16], String> {
+    let text = file::read_small(path, 256).map_err(|e| format!("{name} {}: {e}", path.display()))?;
+    let key = std::str::from_utf8(&text).ok().and_then(|text| Keys::key(text.trim()));
+    key.ok_or_else(|| format!("{name} {}: is no key, which is 32 hexadecimal digits", path.display()))
+}
+
+/// A file of many meters' keys. What was given may be a key with a mistake: it is not repeated.
+fn many(path: &str) -> Result<Keys, String> {
+    let text = file::read_small(path.as_ref(), LARGEST_FILE)
+        .map_err(|e| format!("--key is neither 32 hex digits nor a file that can be read: {e}"))?;
     let (keys, faults) = Keys::parse(&String::from_utf8_lossy(&text));
     match faults.first() {
         None => Ok(keys),
-        Some(fault) => Err(Failure::usage(format!("the file of keys: {fault}"))),
+        Some(fault) => Err(format!("the file of keys: {fault}")),
     }
 }
 

@@ -89,7 +89,8 @@ async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
     let board = board::load(&settings.gateway.board).map_err(|e| Failure::config(e.to_string()))?;
     let port = agent::resolve_port(port, &board).map_err(|e| Failure::config(e.to_string()))?;
     let read = if meter::protocol(&meter.protocol).is_some_and(meter::Protocol::listens) {
-        let mut listener = listen::Meter::new(meter).map_err(Failure::config)?;
+        let kept = settings.store.path.join(agent::SESSIONS);
+        let mut listener = listen::Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
         listen::read_once(&port, &mut listener, PATIENCE).await
     } else {
         let kept = settings.store.path.join(agent::SESSIONS);

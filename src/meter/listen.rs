@@ -8,6 +8,7 @@
 //! pass by meanwhile. A clock that is set moves the intervals as it moves the bus's slots. A meter
 //! whose key file is missing gives nulls with that reason until it is there. Start with [`run`].
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -17,16 +18,13 @@ use tracing::{debug, error, info, warn};
 use super::bus::{Inbox, Job, LONGEST_SLEEP, LeaseError, Opener, Port};
 use super::health::{Health, Outcome};
 use super::heard::Wishes;
-use super::{Listener, MeterError, MeterSettings, Protocol, protocol};
+use super::{Kept, Listener, MeterError, MeterSettings, Protocol, protocol};
 use crate::model::{Body, Frame, Lane, Quality, Reading, Stamp, Timestamp, Value};
 use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError};
 
 /// An older reading is not shown as the present one.
 const FRESH: Duration = Duration::from_mins(2);
-/// The longest gap between two characters of one message (IEC 62056-21, clause 6.4.3).
-const PAUSE: Duration = Duration::from_millis(1500);
-
 /// Two messages so close are one that came twice.
 const COPY: Duration = Duration::from_secs(2);
 /// A file that a meter's messages can't be understood without is looked for again after this time.
@@ -42,6 +40,11 @@ pub struct Meter {
     settings: MeterSettings,
     /// What understands it, or one sentence that says why nothing does: a key file that is not there yet.
     listener: Result<Box<dyn Listener>, String>,
+    kept: Option<Kept>,
+    /// What outlived a restart was taken over.
+    taken_over: bool,
+    /// It was logged that nothing can be kept.
+    keep_told: bool,
 }
 
 impl std::fmt::Debug for Meter {
@@ -69,6 +72,9 @@ impl Meter {
                 row,
                 settings: settings.clone(),
                 listener,
+                kept: None,
+                taken_over: false,
+                keep_told: false,
             }),
         }
     }
@@ -78,6 +84,48 @@ impl Meter {
         match &self.listener {
             Ok(listener) => listener.absent(quality),
             Err(_) => Wishes::new(&self.settings).absent(quality),
+        }
+    }
+
+    /// The longest pause inside a message.
+    fn pause(&self) -> Duration {
+        self.listener.as_ref().map_or(LOOK, |listener| listener.pause())
+    }
+
+    /// Keeps what must outlive a restart in this folder.
+    #[must_use]
+    pub fn kept_in(mut self, folder: &Path) -> Self {
+        self.kept = Some(Kept::new(folder));
+        self
+    }
+
+    /// What it is kept under.
+    fn kept_name(&self) -> String {
+        format!("heard {}", self.name)
+    }
+
+    /// Takes over what outlived a restart, once there is who understands it.
+    async fn take_over(&mut self) {
+        let name = self.kept_name();
+        let (Some(kept), Ok(listener), false) = (&self.kept, &mut self.listener, self.taken_over) else { return };
+        self.taken_over = true;
+        match kept.load(&name).await {
+            Ok(content) => content.iter().for_each(|content| listener.take_over(content)),
+            Err(error) => {
+                warn!(meter = %self.name, %error, "what is known of earlier messages can't be read; replays of them may pass");
+            }
+        }
+    }
+
+    /// Keeps what has changed; before a reading is handed on, so that none of it is ever handed on again.
+    async fn keep(&mut self) {
+        let name = self.kept_name();
+        let (Some(kept), Ok(listener)) = (&self.kept, &mut self.listener) else { return };
+        let Some(content) = listener.to_keep() else { return };
+        if let Err(error) = kept.store(&name, content).await
+            && !std::mem::replace(&mut self.keep_told, true)
+        {
+            warn!(meter = %self.name, %error, "what is known of messages can't be kept; after a restart replays may pass");
         }
     }
 }
@@ -97,6 +145,7 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
     loop {
         opener.open_when_due(&post.port).await;
         post.look();
+        post.meter.take_over().await;
         if ready.is_none() {
             ready = post.due(&mut opener);
         }
@@ -104,6 +153,7 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
         tokio::select! {
             given = &mut place, if ready.is_some() => match (given, ready.take()) {
                 (Ok(given), Some(frame)) => {
+                    post.meter.keep().await;
                     given.send(frame);
                     place.set(frames.reserve());
                 }
@@ -134,13 +184,15 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
 /// # Errors
 /// What the line said; [`LineError::Silent`] when no message was right within `patience`.
 pub async fn read_once(port: &Port, meter: &mut Meter, patience: Duration) -> Result<Vec<Value>, MeterError> {
+    meter.take_over().await;
+    let pause = meter.pause();
     let listener = meter.listener.as_mut().map_err(|reason| MeterError::Refused(reason.clone()))?;
     let mut line = port.open().await?;
     let give_up = Instant::now() + patience;
     let mut buffer = [0; 1024];
     let mut last = None;
     loop {
-        let until = (Instant::now() + PAUSE).min(give_up);
+        let until = (Instant::now() + pause).min(give_up);
         let found = match line.receive(&mut buffer, until).await {
             Ok(count) => listener.push(buffer.get(..count).unwrap_or_default()),
             Err(LineError::Silent(_)) => listener.silence(),
@@ -148,7 +200,10 @@ pub async fn read_once(port: &Port, meter: &mut Meter, patience: Duration) -> Re
         };
         for result in found {
             match result {
-                Ok(values) => return Ok(values),
+                Ok(values) => {
+                    meter.keep().await;
+                    return Ok(values);
+                }
                 Err(error) => last = Some(error),
             }
         }
@@ -262,7 +317,7 @@ impl Post {
 
     /// When the silence after the last bytes is a pause between messages.
     fn pause_ends(&self) -> Instant {
-        self.heard.map_or_else(|| Instant::now() + LONGEST_SLEEP, |heard| heard + PAUSE)
+        self.heard.map_or_else(|| Instant::now() + LONGEST_SLEEP, |heard| heard + self.meter.pause())
     }
 
     fn take(&mut self, bytes: &[u8]) {

@@ -133,6 +133,20 @@ pub trait Listener: Send {
 
     /// The values a reading has when nothing was heard, each null with `quality`.
     fn absent(&self, quality: Quality) -> Vec<Value>;
+
+    /// The longest pause inside one message; at first the longest gap between two characters of one (IEC 62056-21,
+    /// clause 6.4.3).
+    fn pause(&self) -> Duration {
+        Duration::from_millis(1500)
+    }
+
+    /// What must outlive a restart, when it has changed since it was asked for last.
+    fn to_keep(&mut self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// Takes over what outlived a restart.
+    fn take_over(&mut self, _kept: &[u8]) {}
 }
 
 /// How a protocol's meters are read.
@@ -160,8 +174,18 @@ impl fmt::Debug for Protocol {
 }
 
 /// Every protocol this build can speak.
-pub const PROTOCOLS: &[Protocol] =
-    &[modbus::RTU, modbus::ASCII, modbus::TCP, iec62056::ROW, dlms::ROW, mbus::ROW, p1::ROW, d0::ROW, sml::ROW];
+pub const PROTOCOLS: &[Protocol] = &[
+    modbus::RTU,
+    modbus::ASCII,
+    modbus::TCP,
+    iec62056::ROW,
+    dlms::ROW,
+    dlms::push::ROW,
+    mbus::ROW,
+    p1::ROW,
+    d0::ROW,
+    sml::ROW,
+];
 
 impl Protocol {
     /// Makes a session with one meter.

@@ -22,6 +22,7 @@ const MODBUS_TCP: Group = Group { word: "Modbus TCP", protocols: &[modbus::TCP.n
 const IEC: Group = Group { word: "IEC 62056-21", protocols: &[super::iec62056::ROW.name] };
 const M_BUS: Group = Group { word: "M-Bus", protocols: &[super::mbus::ROW.name] };
 const DLMS: Group = Group { word: "DLMS", protocols: &[super::dlms::ROW.name] };
+const DLMS_PUSH: Group = Group { word: "DLMS pushes", protocols: &[super::dlms::push::ROW.name] };
 const P1: Group = Group { word: "DSMR P1", protocols: &[super::p1::ROW.name] };
 
 /// Who knows a setting.
@@ -94,9 +95,10 @@ const OWNERS: &[Owner] = &[
     Owner("max_telegrams", Of(&[M_BUS]), REMOVE),
     // DLMS
     Owner("dlms", Of(&[DLMS]), REMOVE),
+    Owner("push", Of(&[DLMS_PUSH]), REMOVE),
     // DSMR P1 and DLMS
-    Owner("key_file", Of(&[P1, DLMS]), "only its meters have keys here; remove it"),
-    Owner("authentication_key_file", Of(&[P1, DLMS]), "only its meters have keys here; remove it"),
+    Owner("key_file", Of(&[P1, DLMS, DLMS_PUSH]), "only its meters have keys here; remove it"),
+    Owner("authentication_key_file", Of(&[P1, DLMS, DLMS_PUSH]), "only its meters have keys here; remove it"),
 ];
 
 impl Whose {

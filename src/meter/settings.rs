@@ -7,6 +7,7 @@ use std::time::Duration;
 use toml::de::{DeTable, DeValue};
 
 use super::dlms::DlmsSettings;
+use super::dlms::push::PushSettings;
 use super::iec62056::{
     BlockCheck, IecAccess, IecPassword, IecProfileRead, IecRead, ProfileStamp, RequestTime, SummerTime,
 };
@@ -128,8 +129,8 @@ settings! {
         pub name: At<String>,
         /// The port it hangs on.
         pub port: At<String>,
-        /// How it speaks: modbus-rtu, modbus-ascii, modbus-tcp, iec62056-21 or m-bus; dsmr-p1, iec-d0 or sml when it
-        /// sends by itself.
+        /// How it speaks: modbus-rtu, modbus-ascii, modbus-tcp, iec62056-21 or m-bus; dlms-push, dsmr-p1, iec-d0 or sml when
+        /// it sends by itself.
         pub protocol: At<String>,
         /// Its address on the bus: a number for Modbus (unit), a text for IEC 62056-21, a number
         /// (primary) or a text (secondary, "12345678" or "12345678.LUG.04.07") for M-Bus. Unset: 1 for
@@ -170,10 +171,10 @@ settings! {
         pub max_baud: Count<300, 19_200> = 19200,
         /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
         pub baud_change_delay: Duration = "0ms",
-        /// DSMR P1: the file with the encryption key of a meter that ciphers its messages (Luxembourg,
-        /// Austria), as 32 hexadecimal digits.
+        /// DSMR P1, DLMS pushes: the file with the encryption key of a meter that ciphers its messages
+        /// (Luxembourg, Austria), as 32 hexadecimal digits.
         pub key_file: Option<At<SecretFile>>,
-        /// DSMR P1: the file with its authentication key, as 32 hexadecimal digits.
+        /// DSMR P1, DLMS pushes: the file with its authentication key, as 32 hexadecimal digits.
         pub authentication_key_file: Option<At<SecretFile>>,
         /// M-Bus: the application reset sent before each reading; its number chooses the sub-telegrams
         /// (EN 13757-3, table 3). Unset: none.
@@ -213,6 +214,8 @@ settings! {
         pub utc_offset: UtcOffset = "+00:00",
         /// DLMS: how the meter is reached, and as whom.
         pub dlms: Option<DlmsSettings>,
+        /// DLMS pushes: what they must have to be believed.
+        pub push: Option<PushSettings>,
         /// The load profile to read, with what was missed while weir did not run.
         pub load_profile: Option<LoadProfileSettings>,
     }

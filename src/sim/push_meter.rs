@@ -1,5 +1,5 @@
 //! A simulated meter that sends by itself on a pseudo-terminal: P1 (also of DSMR 2.2, and
-//! ciphered), D0 and SML.
+//! ciphered), D0, SML and DLMS.
 //!
 //! It sends at its pace until its task is dropped ([`PushMeter::run`]); a [`Control`] tells what it
 //! sent and breaks it.
@@ -18,6 +18,7 @@ use crate::wire::iec62056::Parity;
 use crate::wire::iec62056::data::{DataSet, DataValue, Line};
 use crate::wire::p1::{self, Keys};
 
+pub mod dlms;
 mod sml;
 
 /// How it speaks.
@@ -38,6 +39,13 @@ pub enum Kind {
     D0,
     /// SML 1.04.
     Sml,
+    /// A DLMS push.
+    Dlms {
+        /// What carries it, and how it is arranged.
+        form: dlms::Form,
+        /// The keys under which it is ciphered.
+        keys: Option<dlms::Keys>,
+    },
 }
 
 /// The system title of the ciphered meter.
@@ -195,6 +203,7 @@ fn encode(kind: Kind, registers: &Registers, now: &str, counter: u32) -> Vec<u8>
             Parity::Even.apply(&mut bytes);
         }
         Kind::Sml => sml::encode(registers, counter, &mut bytes),
+        Kind::Dlms { form, keys } => return dlms::encode(form, keys, registers, now, counter),
     }
     bytes
 }

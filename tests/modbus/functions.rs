@@ -342,13 +342,13 @@ fn device_texts(values: &[weir::model::Value]) -> Vec<String> {
 
 #[tokio::test]
 async fn a_wait_for_a_late_answer_that_is_dropped_half_way_is_waited_again() {
-    let registers = "timeout = \"500ms\"\nregister = [{ name = \"a\", register = \"holding:0\" }]";
+    let registers = "timeout = \"2s\"\nregister = [{ name = \"a\", register = \"holding:0\" }]";
     let (meters, _served, mut device) = simulated("modbus-rtu", registers).await;
-    meters.set_fault(1, Some(Fault::Late(Duration::from_millis(850))));
+    meters.set_fault(1, Some(Fault::Late(Duration::from_millis(3400))));
     assert!(device.read().await.is_err());
     // The next answers come soon, but later than the one that is still out.
-    meters.set_fault(1, Some(Fault::Late(Duration::from_millis(400))));
-    // Until a second after the request its answer may still come; whoever waits for that gives up early.
+    meters.set_fault(1, Some(Fault::Late(Duration::from_millis(1500))));
+    // Until four seconds after the request its answer may still come; whoever waits for that gives up early.
     let dropped = tokio::time::timeout(Duration::from_millis(100), device.write("holding:5", "7")).await;
     assert!(dropped.is_err() && meters.seen().len() == 1, "nothing else was sent yet");
     let written = device.write("holding:5", "7").await.unwrap();

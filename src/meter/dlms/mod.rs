@@ -10,6 +10,7 @@ use crate::setting::Problems;
 
 mod association;
 mod link;
+pub mod push;
 mod service;
 mod session;
 mod settings;

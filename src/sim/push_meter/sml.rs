@@ -5,7 +5,7 @@ use super::Registers;
 const SERVER: [u8; 10] = [0x0A, 0x01, b'W', b'E', b'I', 0x00, 0x00, 0x12, 0x34, 0x56];
 
 /// CRC-16/X-25, bit by bit.
-fn crc(bytes: &[u8]) -> [u8; 2] {
+pub(super) fn crc(bytes: &[u8]) -> [u8; 2] {
     let step = |sum: u16, _| if sum & 1 == 1 { sum >> 1 ^ 0x8408 } else { sum >> 1 };
     let sum = bytes.iter().fold(0xFFFF_u16, |sum, byte| (0..8).fold(sum ^ u16::from(*byte), step));
     (!sum).to_le_bytes()

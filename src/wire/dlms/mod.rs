@@ -11,7 +11,7 @@ pub use dlms_cosem_rs::acse::{
     Aare, Aarq, ApplicationContext, AssociationResult, AuthMechanism, Diagnostic, Referencing, ReleaseReason, Rlre,
     Rlrq, UserDiagnostic,
 };
-pub use dlms_cosem_rs::axdr::{Data, DataBuf, Date, DateTime, Time};
+pub use dlms_cosem_rs::axdr::{Data, DataBuf, Date, DateTime, Seq, Time};
 pub use dlms_cosem_rs::codec::{Decode, Encode, Reader, Writer};
 pub use dlms_cosem_rs::xdlms::{
     ActionRequest, ActionResponse, ActionResult, Apdu, AttributeDescriptor, AttributeDescriptorWithSelection,
@@ -23,7 +23,13 @@ pub use dlms_cosem_rs::xdlms::{
 
 use super::DecodeError;
 
+pub mod entry;
 pub mod hdlc;
+pub mod notification;
+pub mod open;
+pub mod push;
+pub mod shown;
+pub mod vendor;
 pub mod wrapper;
 
 /// Writes one APDU or value.

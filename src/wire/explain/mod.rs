@@ -4,6 +4,7 @@
 //! has keys too, and remembers the formats that compact frames need.
 
 mod content;
+pub mod dlms;
 mod layers;
 mod mbus;
 mod openlinkiq;
@@ -12,6 +13,7 @@ use std::fmt;
 
 use serde_json::{Map, Value, json};
 
+use super::dlms::open::Keys as DlmsKeys;
 use super::wmbus::format::{self, FrameFormat};
 use super::wmbus::{Formats, Keys};
 use super::{DecodeError, mbal, wmbus};
@@ -27,12 +29,20 @@ pub enum Format {
     Mbal,
     /// A wired M-Bus frame.
     Mbus,
+    /// DLMS/COSEM: in HDLC, wired M-Bus or wrapper frames, or as it is.
+    Dlms,
 }
 
 impl Format {
     /// Every format with its word.
     pub const ALL: &[(&str, Self)] =
-        &[("wmbus", Self::Wmbus), ("openlinkiq-rf", Self::OpenlinkIq), ("mbal", Self::Mbal), ("mbus", Self::Mbus)];
+        &[
+            ("wmbus", Self::Wmbus),
+            ("openlinkiq-rf", Self::OpenlinkIq),
+            ("mbal", Self::Mbal),
+            ("mbus", Self::Mbus),
+            ("dlms", Self::Dlms),
+        ];
 
     /// Finds a format by its word.
     pub fn parse(word: &str) -> Option<Self> {
@@ -113,13 +123,20 @@ pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, Deco
 #[derive(Debug)]
 pub struct Explainer {
     keys: Keys,
+    dlms: Option<DlmsKeys>,
     formats: Formats,
 }
 
 impl Explainer {
     /// Takes the keys of the meters.
     pub fn new(keys: Keys) -> Self {
-        Self { keys, formats: Formats::default() }
+        Self { keys, dlms: None, formats: Formats::default() }
+    }
+
+    /// Opens ciphered DLMS with these keys.
+    #[must_use]
+    pub fn with_dlms(self, keys: Option<DlmsKeys>) -> Self {
+        Self { dlms: keys, ..self }
     }
 
     /// Explains a frame; without `format` it finds out by CRCs and lengths what the bytes are.
@@ -127,6 +144,10 @@ impl Explainer {
     /// # Errors
     /// As [`explain`].
     pub fn explain(&mut self, bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
+        // Two checks in each HDLC frame, or all lengths of the others.
+        if format == Some(Format::Dlms) || (format.is_none() && dlms::is_sure(bytes)) {
+            return dlms::explain(bytes, self.dlms.as_ref());
+        }
         let mut found = outside(bytes, format)?;
         let (keys, formats) = (&self.keys, &mut self.formats);
         match found.json.get("format").and_then(Value::as_str) {
@@ -145,9 +166,10 @@ impl Explainer {
     }
 }
 
-/// Explains all that needs no key.
+/// Explains all that needs no key; DLMS is [`dlms::explain`]'s.
 fn outside(bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
     match format {
+        Some(Format::Dlms) => dlms::explain(bytes, None),
         Some(Format::OpenlinkIq) => openlinkiq::explain(bytes),
         Some(Format::Mbal) => explain_mbal(bytes),
         Some(Format::Wmbus) => explain_wmbus(bytes),

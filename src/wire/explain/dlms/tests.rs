@@ -1,0 +1,110 @@
+use proptest::prelude::*;
+
+use super::super::{Explainer, Explanation, Format};
+use crate::wire::DecodeError;
+use crate::wire::dlms::open::Keys;
+use crate::wire::wmbus;
+
+fn explain_with(bytes: &[u8], format: Option<Format>, keys: Option<Keys>) -> Result<Explanation, DecodeError> {
+    Explainer::new(wmbus::Keys::none()).with_dlms(keys).explain(bytes, format)
+}
+use super::*;
+use crate::wire::dlms::open::seal;
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    data_encoding::HEXUPPER_PERMISSIVE.decode(digits.as_bytes()).unwrap()
+}
+
+fn explained(text: &str) -> Explanation {
+    explain(&hex(text), None).unwrap()
+}
+
+/// Requests and answers as they were seen between two implementations (serial-protocols.md, section 4).
+const AARQ: &str = "60 1D A1 09 06 07 60857405080101 BE 10 04 0E 01000000 065F1F0400 401E5D FFFF";
+const AARQ_LOW: &str = "60 33 A1 09 06 07 60857405080101 8A 02 0780 8B 07 60857405080201 AC 07 80 05 4775727578 BE 10 04 0E 01000000 065F1F0400 401E5D FFFF";
+
+#[test]
+fn an_association_is_told_and_its_password_is_not() {
+    let text = explained(AARQ).to_string();
+    assert!(text.contains("AARQ") && text.contains("65535 bytes") && text.contains("selective-access"), "{text}");
+    let found = explained(AARQ_LOW);
+    let (text, json) = (found.to_string(), found.to_json().to_string());
+    assert!(text.contains("5 bytes, not shown"), "{text}");
+    for shown in [text, json] {
+        assert!(!shown.contains("Gurux") && !shown.to_uppercase().contains("4775727578"), "{shown}");
+    }
+}
+
+#[test]
+fn requests_and_answers_are_told_with_object_and_value() {
+    let cases = [
+        ("C0 01 C1 0003 0100010800FF 02 00", "1-0:1.8.0*255 attribute 2 (class 3)"),
+        ("C4 01 C1 00 06 00000007", "7"),
+        ("C4 01 C1 01 03", "ReadWriteDenied"),
+        ("C1 01 C1 0008 0000010000FF 02 00 09 02 3132", "12"),
+        ("C3 01 C1 0046 000060030AFF 01 01 0F 00", "method 1"),
+        ("D8 01 06 000007D8", "invocation counter 2008"),
+        ("C4 02 C1 00 00000001 00 03 010203", "number 1, more follow"),
+    ];
+    for (apdu, expected) in cases {
+        let text = explained(apdu).to_string();
+        assert!(text.contains(expected), "{apdu}: {text}");
+    }
+    let json = explained("C0 01 C1 0003 0100010800FF 02 00").to_json();
+    assert_eq!(json["messages"][0]["objects"][0]["name"], "1-0:1.8.0*255");
+}
+
+#[test]
+fn a_link_is_opened_in_words_and_a_wrapper_is_recognised() {
+    let link = "7E A0 07 03 21 93 0F 01 7E";
+    assert!(is_sure(&hex(link)));
+    let text = explain_with(&hex(link), None, None).unwrap().to_string();
+    assert!(text.contains("SNRM"), "{text}");
+    let wrapped = hex(&format!("0001 0010 0001 001F {AARQ}"));
+    let json = explain_with(&wrapped, None, None).unwrap().to_json();
+    assert_eq!((&json["format"], &json["frames"][0]["carrier"]), (&"dlms".into(), &"wrapper".into()));
+    assert_eq!(words(&wrapped), ["wrapper 16 to 1", "AARQ"]);
+    assert_eq!(words(&hex(link)), ["HDLC 16 to 1: SNRM: opens the link"]);
+    assert!(words(b"hello").is_empty());
+}
+
+#[test]
+fn a_ciphered_push_is_opened_as_far_as_the_keys_reach() {
+    let keys = |authentication: Option<&[u8; 16]>| Keys::new(&[1; 16], authentication).unwrap();
+    let plain = hex("0F 00000001 00 02 02 09 06 01 00 01 08 00 FF 06 00000007");
+    let both = keys(Some(&[2; 16]));
+    let bytes = seal(&both, *b"WEI\0\0\0\0\x01", 0x30, 9, &plain).unwrap();
+    let state = |keys: Option<&Keys>| {
+        let json = explain(&bytes, keys).unwrap().to_json();
+        (json["messages"][0]["ciphering"]["state"].clone(), json["messages"][0]["values"][0]["value"].clone())
+    };
+    assert_eq!(state(None), ("closed".into(), Value::Null));
+    assert_eq!(state(Some(&keys(None))), ("unverified".into(), "7".into()));
+    assert_eq!(state(Some(&both)), ("verified".into(), "7".into()));
+    assert_eq!(state(Some(&keys(Some(&[3; 16])))), ("closed".into(), Value::Null));
+    let untagged = seal(&both, *b"WEI\0\0\0\0\x01", 0x20, 9, &plain).unwrap();
+    let text = explain(&untagged, Some(&both)).unwrap().to_string();
+    assert!(text.contains("anybody may have written it") && text.contains("1-0:1.8.0*255 = 7"), "{text}");
+}
+
+#[test]
+fn what_is_no_dlms_is_refused_in_a_sentence() {
+    for bytes in [&b""[..], b"hello", &hex("7E A0 07 03 21 93 0F 02 7E")] {
+        let sentence = explain(bytes, None).unwrap_err().to_string();
+        assert!(sentence.contains("DLMS"), "{sentence}");
+    }
+    assert_eq!(Format::parse("dlms"), Some(Format::Dlms));
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_behind_any_tag_are_explained_or_refused(tag in any::<u8>(), bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+        let bytes = [&[tag], &bytes[..]].concat();
+        let keys = Keys::new(&[1; 16], None).unwrap();
+        if let Ok(found) = explain(&bytes, Some(&keys)) {
+            prop_assert!(!found.to_string().is_empty() && found.to_json().is_object());
+        }
+        let _ = (words(&bytes), is_sure(&bytes));
+    }
+}
