@@ -8,6 +8,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "dlms/link.rs"]
+mod link;
 #[path = "peers/mod.rs"]
 mod peers;
 

@@ -95,6 +95,11 @@ impl Association {
         self.server_max_pdu
     }
 
+    /// Whether the last error came because the meter gave the link up: all may be well with a new one.
+    pub(super) fn was_dropped(&self) -> bool {
+        self.link.was_dropped()
+    }
+
     /// Releases association and link as far as the meter still listens.
     pub(super) async fn close(&mut self, line: &mut Line) {
         let release = Rlrq { reason: Some(ReleaseReason::Normal), user_information: None };
