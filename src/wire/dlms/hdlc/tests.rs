@@ -1,9 +1,8 @@
 //! What is true of every frame and of every stream.
 
-use std::time::Instant;
-
 use dlms_cosem_rs::transport::hdlc::decode_frame;
 use proptest::prelude::*;
+use tokio::time::Instant;
 
 use super::*;
 
