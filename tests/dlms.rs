@@ -12,6 +12,9 @@
 mod link;
 #[path = "peers/mod.rs"]
 mod peers;
+#[cfg(feature = "demo")]
+#[path = "dlms/simulator.rs"]
+mod simulator;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};
