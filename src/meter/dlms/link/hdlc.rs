@@ -268,6 +268,7 @@ impl Hdlc {
                 self.dropped = true;
                 MeterError::Damaged(format!("the HDLC connection ended: {why}"))
             }
+            Failure::Closed => MeterError::Damaged("the HDLC connection is closed".to_owned()),
             Failure::TooLong => MeterError::Damaged("an answer of more than 65,535 bytes".to_owned()),
         }
     }

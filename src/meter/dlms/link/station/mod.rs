@@ -42,6 +42,8 @@ pub(super) enum Failure {
     Refused(&'static str),
     /// The connection is no more.
     Dropped(&'static str),
+    /// It was asked over no connection.
+    Closed,
     /// The answer is longer than any may be.
     TooLong,
 }
@@ -192,7 +194,7 @@ impl Station {
         self.ready.clear();
         self.came.clear();
         if self.state != State::Open {
-            return self.fail(Failure::Dropped("the connection is closed"));
+            return self.fail(Failure::Closed);
         }
         self.out = [&LLC_REQUEST, apdu].concat();
         self.acked = 0;
@@ -210,7 +212,7 @@ impl Station {
     pub(super) fn listen(&mut self) {
         if self.state != State::Open {
             let why = self.result.take().and_then(Result::err);
-            self.fail(why.unwrap_or(Failure::Dropped("the connection is closed")));
+            self.fail(why.unwrap_or(Failure::Closed));
         } else if !self.pending {
             self.pending = true;
             self.progress();
