@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{Interval, Quality, Timestamp, Value};
+use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
@@ -65,6 +66,9 @@ pub trait Session: Send {
 
     /// Tells where to keep what must outlive a restart; called before the first read, when there is such a place.
     fn keep_in(&mut self, _kept: Kept) {}
+
+    /// Tells the gateway's clock, for a protocol that looks after the meter's; called before the first read.
+    fn tell_time(&mut self, _clock: &Clock) {}
 
     /// The way to change something in the meter, when the protocol has one.
     fn writer(&mut self) -> Option<&mut dyn Writer> {

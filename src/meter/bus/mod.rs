@@ -108,6 +108,7 @@ impl Bus {
         let start = clock.now();
         for (phase, meter) in (0u32..).zip(&mut meters) {
             meter.slots.begin(start, phase);
+            meter.session.tell_time(&clock);
         }
         let line = Opener::new(inbox.tap.clone());
         Self { port, meters, line, clock, health, background: None, last: None, after_an_answer: false, inbox }

@@ -84,13 +84,11 @@ impl Association {
     }
 
     /// What the meter grants.
-    #[expect(dead_code, reason = "the services ask for it when there are several")]
     pub(super) const fn granted(&self) -> Conformance {
         self.granted
     }
 
     /// The longest plain request that it takes, in bytes.
-    #[expect(dead_code, reason = "the services ask for it when they write")]
     pub(super) const fn longest_request(&self) -> usize {
         self.server_max_pdu
     }
