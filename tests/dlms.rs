@@ -11,6 +11,11 @@
 #[path = "peers/mod.rs"]
 mod peers;
 
+#[path = "dlms/objects.rs"]
+mod objects;
+#[path = "dlms/plumbing.rs"]
+mod plumbing;
+
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};
 use weir::model::Value;

@@ -291,6 +291,7 @@ fn is_own(answer: &[u8], invoke_id: InvokeId) -> bool {
 fn content(result: GetDataResult<'_>) -> Result<Answer, MeterError> {
     match result {
         GetDataResult::Data(data) => Ok(Ok(Content(encode(&data).map_err(damaged)?))),
+        GetDataResult::Error(DataAccessResult::Success) => Err(damage("neither a value nor a refusal came")),
         GetDataResult::Error(refusal) => Ok(Err(refusal)),
     }
 }
