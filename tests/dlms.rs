@@ -11,10 +11,14 @@
 #[path = "peers/mod.rs"]
 mod peers;
 
+#[path = "dlms/answers.rs"]
+mod answers;
 #[path = "dlms/objects.rs"]
 mod objects;
 #[path = "dlms/plumbing.rs"]
 mod plumbing;
+#[path = "dlms/scripted.rs"]
+mod scripted;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

@@ -75,6 +75,11 @@ pub trait Session: Send {
         None
     }
 
+    /// The way to look at single things in the meter, when the protocol has one.
+    fn inspector(&mut self) -> Option<&mut dyn Inspector> {
+        None
+    }
+
     /// The meter's load profile, when it keeps one and the settings want it.
     fn profile(&mut self) -> Option<&mut dyn Profile> {
         None
@@ -89,6 +94,15 @@ pub trait Profile: Send {
     /// Reads the intervals that ended after `after` and not later than `until`, by the meter's
     /// clock, in UTC. An interval that the meter does not have is left out.
     fn read<'a>(&'a mut self, line: &'a mut Line, after: Timestamp, until: Timestamp) -> ProfileReply<'a>;
+}
+
+/// What an order gives, as the protocol's own command shows it.
+pub type InspectReply<'a> = Pin<Box<dyn Future<Output = Result<serde_json::Value, MeterError>> + Send + 'a>>;
+
+/// Carries out the orders of a protocol's own command, such as `weir dlms`.
+pub trait Inspector: Send {
+    /// Carries out one order, once; what the meter refuses is in the answer where the order says what was asked for.
+    fn inspect<'a>(&'a mut self, line: &'a mut Line, order: &'a serde_json::Value) -> InspectReply<'a>;
 }
 
 /// What a write gives.

@@ -17,7 +17,7 @@ impl Meter {
         let port = peers::free_port();
         let port = port.to_string();
         let peer = Peer::python("dlms_meter.py", &[&["--wrapper", &port], flags].concat(), "ready");
-        let (session, line) = connect(&port, settings).await;
+        let (session, line) = connect(&port, &format!("timeout = \"5s\"\n{settings}")).await;
         Self { session, line, _peer: peer }
     }
 }
@@ -27,7 +27,7 @@ pub(crate) async fn connect(port: &str, settings: &str) -> (Box<dyn Session>, Li
     let endpoint = Endpoint::parse(&format!("tcp://127.0.0.1:{port}"));
     let speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ONE };
     let line = Line::open(&endpoint, speed, Direction::Automatic).await.unwrap();
-    let settings = format!("name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\ntimeout = \"5s\"\n{settings}");
+    let settings = format!("name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\n{settings}");
     let settings = MeterSettings::parse(&settings).unwrap();
     (protocol("dlms").unwrap().session(&settings).unwrap(), line)
 }

@@ -252,6 +252,7 @@ def build():
     mx = GXDLMSExtendedRegister("1.0.1.6.0.255"); mx.value = GXUInt32(525); mx.scaler = 10; mx.unit = Unit.ACTIVE_POWER
     mx.captureTime = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0)); mx.status = GXUInt16(0)
     dr = GXDLMSDemandRegister("1.0.1.4.0.255"); dr.currentAverageValue = GXUInt32(123); dr.lastAverageValue = GXUInt32(456)
+    dr.setDataType(2, DataType.UINT32); dr.setDataType(3, DataType.UINT32)
     dr.scaler = 0.1; dr.unit = Unit.ACTIVE_POWER; dr.period = 900; dr.numberOfPeriods = 1
     dr.captureTime = dr.startTimeCurrent = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0))
     img = GXDLMSImageTransfer("0.0.44.0.0.255"); img.imageBlockSize = 64

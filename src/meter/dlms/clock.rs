@@ -100,6 +100,32 @@ impl Watch {
         Ok(())
     }
 
+    /// Sets it now because a person wants it; how many seconds it was and is ahead.
+    ///
+    /// # Errors
+    /// What the line or the meter said; [`MeterError::Order`] when the gateway's own clock is not trusted or the
+    /// meter's is farther off than the limit.
+    pub(super) async fn set_now(&mut self, services: &mut Services<'_>, east: i16) -> Result<(i64, i64), MeterError> {
+        let order = |why: &str| MeterError::Order(why.to_owned());
+        let clock = self.clock.clone().ok_or_else(|| order("there is no clock to set it by"))?;
+        if clock.health().state() != TimeQuality::Synced {
+            return Err(order("the gateway's own clock is not trusted; see weir's status, or set it first"));
+        }
+        let before = read(services, east).await?;
+        let now = clock.now();
+        let off = deviation(&before, now);
+        if off.unsigned_abs() > self.settings.limit.as_secs() {
+            let limit = self.settings.limit.as_secs();
+            return Err(MeterError::Order(format!("the meter's clock is {off} s ahead, more than the limit of {limit} s; raise dlms.clock.limit if it is wrong indeed")));
+        }
+        if !may_set(&before, now) {
+            return Err(order("that would move the clock over the end of a quarter of an hour; try again in a minute"));
+        }
+        let after = set(services, &before, now, east).await?;
+        let after = after.map_err(|why| MeterError::Refused(format!("its clock: {why}")))?;
+        Ok((off, deviation(&after, clock.now())))
+    }
+
     async fn set(
         &mut self,
         services: &mut Services<'_>,

@@ -10,6 +10,7 @@ use crate::setting::Problems;
 
 mod association;
 mod clock;
+mod inspect;
 mod known;
 mod link;
 mod object;

@@ -14,7 +14,7 @@ use super::object::{Target, scaled, value_attributes};
 use super::profile::Plan;
 use super::service::{Answer, Services, Talk, damage, quality};
 use super::settings::DlmsSettings;
-use crate::meter::{Kept, MeterError, MeterSettings, Profile, Reply, Session, Writer};
+use crate::meter::{Inspector, Kept, MeterError, MeterSettings, Profile, Reply, Session, Writer};
 use crate::model::{Quality, Value};
 use crate::os::clock::Clock;
 use crate::os::line::Line;
@@ -47,7 +47,7 @@ pub(super) struct Client {
     /// The names of the last reading of everything.
     seen: Vec<String>,
     pub(super) plan: Option<Plan>,
-    watch: Watch,
+    pub(super) watch: Watch,
 }
 
 /// A value to read.
@@ -225,6 +225,10 @@ impl Session for Client {
     }
 
     fn writer(&mut self) -> Option<&mut dyn Writer> {
+        Some(self)
+    }
+
+    fn inspector(&mut self) -> Option<&mut dyn Inspector> {
         Some(self)
     }
 

@@ -23,7 +23,11 @@ enum Order {
 const WORDS: &[(u16, &str, i8, i8)] = &[(70, "disconnect", 1, 3), (70, "reconnect", 2, 3), (3, "reset", 1, 2), (4, "reset", 1, 2)];
 
 impl Client {
-    async fn change(&mut self, line: &mut Line, name: &str, text: &str) -> Result<Written, MeterError> {
+    /// Orders one thing and looks what came of it.
+    ///
+    /// # Errors
+    /// What the line or the meter said.
+    pub(super) async fn change(&mut self, line: &mut Line, name: &str, text: &str) -> Result<Written, MeterError> {
         self.open(line).await?;
         let longest = self.settings.longest_session;
         let result = tokio::time::timeout(longest, self.change_open(line, name, text)).await;

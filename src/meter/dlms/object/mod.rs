@@ -10,11 +10,11 @@ mod text;
 mod time;
 
 pub(super) use class::{
-    CANDIDATES, attribute_name, attributes, class_name, is_long, is_status, method_name, scaler_attribute, value_attributes,
+    CANDIDATES, attribute_name, attributes, class_name, is_long, is_secret, is_status, method_name, scaler_attribute, value_attributes,
     value_word,
 };
 pub(super) use input::{like, typed};
 pub(super) use list::{Object, Objects};
 pub(super) use target::Target;
-pub(super) use text::{Scaler, number, scaled, shown};
+pub(super) use text::{Scaler, scaled, shown};
 pub(super) use time::{Face, coded, moment, octets, plus};

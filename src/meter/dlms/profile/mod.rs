@@ -306,5 +306,11 @@ impl Profile for Client {
     }
 }
 
+/// The names of captured objects, in words.
+pub(super) fn captured(list: &Data<'_>) -> String {
+    let names = column::parse(list).unwrap_or_default();
+    names.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 /// The type of what a row holds, for the children of this room.
 type Cell<'d> = Data<'d>;
