@@ -14,16 +14,20 @@ pub use dlms_cosem_rs::acse::{
 pub use dlms_cosem_rs::axdr::{Data, DataBuf, Date, DateTime, Time};
 pub use dlms_cosem_rs::codec::{Decode, Encode, Reader, Writer};
 pub use dlms_cosem_rs::xdlms::{
-    ActionRequest, ActionResponse, ActionResult, Apdu, AttributeDescriptor, AttributeDescriptorWithSelection,
+    ActionRequest, ActionResponse, ActionResult, Apdu, ApduTag, AttributeDescriptor, AttributeDescriptorWithSelection,
     CipheredService, ConfirmedServiceError, Conformance, DataAccessResult, DataBlockG, DataBlockSA, DataNotification,
-    EventNotification, ExceptionResponse, GeneralBlockTransfer, GetDataResult, GetRequest, GetResponse,
-    InitiateRequest, InitiateResponse, InvokeId, List, MethodDescriptor, SecurityControl, SelectiveAccess,
-    ServiceError, SetRequest, SetResponse,
+    EventNotification, ExceptionResponse, GeneralBlockTransfer, GeneralCiphering, GeneralGloCiphering, GetDataResult,
+    GetRequest, GetResponse, InitiateRequest, InitiateResponse, InvokeId, KeyInfo, List, MethodDescriptor, Protection,
+    SecurityControl, SelectiveAccess, ServiceError, SetRequest, SetResponse,
 };
 
 use super::DecodeError;
 
+pub mod auth;
 pub mod hdlc;
+pub mod protect;
+pub mod secret;
+pub mod wrap;
 pub mod wrapper;
 
 /// Writes one APDU or value.
