@@ -8,6 +8,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "dlms/association.rs"]
+mod association;
 #[path = "peers/mod.rs"]
 mod peers;
 

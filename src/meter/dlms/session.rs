@@ -2,7 +2,7 @@
 
 use super::association::Association;
 use super::service;
-use crate::meter::{MeterError, MeterSettings, Reply, Session};
+use crate::meter::{Kept, MeterError, MeterSettings, Reply, Session};
 use crate::model::{Quality, Value};
 use crate::os::line::Line;
 use crate::wire::dlms::{AttributeDescriptor, DataBuf, LogicalName};
@@ -40,6 +40,10 @@ impl Client {
 }
 
 impl Session for Client {
+    fn keep_in(&mut self, kept: Kept) {
+        self.association.keep_in(kept);
+    }
+
     fn read<'a>(&'a mut self, line: &'a mut Line) -> Reply<'a> {
         Box::pin(self.read_all(line))
     }

@@ -15,15 +15,17 @@ pub use dlms_cosem_rs::axdr::{Data, DataBuf, Date, DateTime, Time};
 pub use dlms_cosem_rs::codec::{Decode, Encode, Reader, Writer};
 pub use dlms_cosem_rs::xdlms::{
     ActionRequest, ActionResponse, ActionResult, Apdu, ApduTag, AttributeDescriptor, AttributeDescriptorWithSelection,
-    CipheredService, ConfirmedServiceError, Conformance, DataAccessResult, DataBlockG, DataBlockSA, DataNotification,
-    EventNotification, ExceptionResponse, GeneralBlockTransfer, GeneralCiphering, GeneralGloCiphering, GetDataResult,
-    GetRequest, GetResponse, InitiateRequest, InitiateResponse, InvokeId, KeyInfo, List, MethodDescriptor, Protection,
-    SecurityControl, SelectiveAccess, ServiceError, SetRequest, SetResponse,
+    BlockControl, CipheredService, ConfirmedServiceError, Conformance, DataAccessResult, DataBlockG, DataBlockSA,
+    DataNotification, EventNotification, ExceptionResponse, GeneralBlockTransfer, GeneralCiphering,
+    GeneralGloCiphering, GetDataResult, GetRequest, GetResponse, InitiateRequest, InitiateResponse, InvokeId, KeyInfo,
+    List, MethodDescriptor, Protection, ReadResult, SecurityControl, SelectiveAccess, ServiceError, SetRequest,
+    SetResponse, StateError, VariableAccess, WriteResult,
 };
 
 use super::DecodeError;
 
 pub mod auth;
+pub mod blocks;
 pub mod hdlc;
 pub mod protect;
 pub mod secret;
