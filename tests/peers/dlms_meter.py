@@ -108,7 +108,7 @@ _aln = GXDLMSAssociationLogicalName
 # METER_BLIND=1: 0.0.43.1.0.255 is no object of this meter.
 LAST = {"ic": int(os.environ.get("METER_STRICT", "-1"))}
 STRICT = "METER_STRICT" in os.environ
-class Stale(Exception): pass
+class Stale(BaseException): pass              # upstream swallows every Exception
 def log(line):
     if os.environ.get("METER_LOG"):
         with open(os.environ["METER_LOG"], "a") as f: f.write(line + "\n")
@@ -122,6 +122,11 @@ def _counted(cls, settings, p, data):
     if STRICT: LAST["ic"] = p.invocationCounter
     return tmp
 GXCiphering.decrypt = classmethod(_counted)
+if os.environ.get("METER_SUITE") == "2":     # upstream forgets the suite in the initiate-response
+    from gurux_dlms.objects.enums import SecuritySuite
+    _parameter = AesGcmParameter.__init__
+    def _suited(self, *a): _parameter(self, *a); self.securitySuite = SecuritySuite(2)
+    AesGcmParameter.__init__ = _suited
 def stale(data):                             # over the wrapper only
     if os.environ.get("METER_STALE") == "silent": return b""
     body = b"\xD8\x01\x06"
@@ -185,7 +190,6 @@ class Meter(GXDLMSSecureServer):
         self.settings.cipher.systemTitle = b"GRX\x00\x00\x00\x00\x01"
         self.settings.cipher.invocationCounter = 1
         if os.environ.get("METER_SUITE") == "2":
-            from gurux_dlms.objects.enums import SecuritySuite
             self.settings.cipher.securitySuite = SecuritySuite(2)
             self.settings.cipher.blockCipherKey = bytes(range(0, 32))
             self.settings.cipher.authenticationKey = bytes(range(0xD0, 0xF0))

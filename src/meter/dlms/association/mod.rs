@@ -253,6 +253,12 @@ impl Association {
         let why = words::refusal(answer);
         let shown = mechanism != AuthMechanism::None;
         match answer.diagnostic {
+            // So some refuse a ciphered request that they can't decipher, or whose counter is stale.
+            Diagnostic::User(UserDiagnostic::AuthenticationFailure | UserDiagnostic::NoReasonGiven)
+                if greeting::context(&self.dlms).is_ciphered() =>
+            {
+                Stumble::Undeciphered(why)
+            }
             Diagnostic::User(UserDiagnostic::AuthenticationFailure) if shown => Stumble::Secret(why),
             // Many meters give no reason for a wrong password.
             Diagnostic::User(UserDiagnostic::NoReasonGiven | UserDiagnostic::Null) if shown => Stumble::Secret(why),
