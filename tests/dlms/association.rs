@@ -56,19 +56,7 @@ impl Bench {
 
     fn settings(&self, client: u16, authentication: &str, more: &str) -> MeterSettings {
         let file = |name: &str| self.path(name).display().to_string();
-        let keys = if authentication == "gmac" {
-            format!("key_file = {:?}\nauthentication_key_file = {:?}\n", file("key"), file("authentication"))
-        } else if authentication == "none" {
-            String::new()
-        } else {
-            format!("password_file = {:?}\n", file("password"))
-        };
-        let text = format!(
-            "name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\ntimeout = \"2s\"\nretries = 0\n\
-             values = [\"0-0:42.0.0*255\"]\n{keys}[dlms]\nlink = \"wrapper\"\nclient = {client}\n\
-             authentication = \"{authentication}\"\n{more}"
-        );
-        MeterSettings::parse(&text).unwrap()
+        MeterSettings::parse(&text(client, authentication, more, &file)).unwrap()
     }
 
     fn session(&self, settings: &MeterSettings) -> Box<dyn Session> {
@@ -81,6 +69,20 @@ impl Bench {
     async fn read(&self, settings: &MeterSettings) -> Result<String, MeterError> {
         read(&mut *self.session(settings), self.port).await
     }
+}
+
+/// The settings of a client whose secrets stand in these files.
+fn text(client: u16, authentication: &str, more: &str, file: &dyn Fn(&str) -> String) -> String {
+    let keys = match authentication {
+        "gmac" => format!("key_file = {:?}\nauthentication_key_file = {:?}\n", file("key"), file("authentication")),
+        "none" => String::new(),
+        _ => format!("password_file = {:?}\n", file("password")),
+    };
+    format!(
+        "name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\ntimeout = \"2s\"\nretries = 0\n\
+         values = [\"0-0:42.0.0*255\"]\n{keys}[dlms]\nlink = \"wrapper\"\nclient = {client}\n\
+         authentication = \"{authentication}\"\n{more}"
+    )
 }
 
 const CIPHERED: &str = "security = \"authenticated-encrypted\"\n";
@@ -301,6 +303,48 @@ async fn clients_that_are_cut_off_anywhere_never_use_a_counter_twice() {
     let used: Vec<_> = log.iter().filter(|line| line.starts_with("IC") || line.starts_with("GMAC")).collect();
     let counters: Vec<_> = used.iter().map(|line| line.split_once(' ').unwrap().1).collect();
     assert!(counters.len() > 20, "{log:?}");
+    assert_eq!(counters.iter().collect::<BTreeSet<_>>().len(), counters.len(), "{log:?}");
+    assert_eq!(bench.count("STALE"), 0, "{log:?}");
+}
+
+/// What `a_client_that_is_killed_...` runs as another process, which is killed: reads without end.
+#[tokio::test]
+async fn a_client_for_killing() {
+    let Ok(bench) = std::env::var("WEIR_TEST_CLIENT") else { return };
+    let (port, folder) = bench.split_once(' ').unwrap();
+    let file = |name: &str| format!("{folder}/{name}");
+    let settings = MeterSettings::parse(&text(1, "gmac", CIPHERED, &file)).unwrap();
+    loop {
+        let mut session = protocol("dlms").unwrap().session(&settings).unwrap();
+        session.keep_in(Kept::new(file("kept")));
+        let _ = read(&mut *session, port.parse().unwrap()).await;
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_again_and_again_never_uses_a_counter_twice() {
+    let bench = Bench::new(&[("METER_STRICT", "0")]);
+    for life in 1..=15 {
+        let mut client = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "association::a_client_for_killing", "--nocapture"])
+            .env("WEIR_TEST_CLIENT", format!("{} {}", bench.port, bench.folder.path().display()))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // Each life ends a little later in its dialogue.
+        let (before, start) = (bench.log().len(), std::time::Instant::now());
+        while bench.log().len() < before + life {
+            assert!(start.elapsed().as_secs() < 60, "{:?}", bench.log());
+            std::thread::yield_now();
+        }
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    let log = bench.log();
+    let counters: Vec<_> =
+        log.iter().filter_map(|line| line.strip_prefix("IC ").or(line.strip_prefix("GMAC "))).collect();
+    assert!(counters.len() > 60, "{log:?}");
     assert_eq!(counters.iter().collect::<BTreeSet<_>>().len(), counters.len(), "{log:?}");
     assert_eq!(bench.count("STALE"), 0, "{log:?}");
 }

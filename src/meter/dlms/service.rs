@@ -1,6 +1,6 @@
 //! Reads, writes and acts on attributes (IEC 62056-5-3, clause 7), in as few APDUs as the meter allows.
 
-use super::association::{Association, damaged};
+use super::association::{Association, damaged, short};
 use crate::meter::MeterError;
 use crate::os::line::Line;
 use crate::wire::dlms::{
@@ -20,6 +20,9 @@ pub(super) async fn get(
     line: &mut Line,
     attribute: AttributeDescriptor,
 ) -> Result<Answer, MeterError> {
+    if association.has_short_names() {
+        return short::read_attribute(association, line, attribute).await;
+    }
     let invoke_id = InvokeId::confirmed(1);
     let request = GetRequest::Normal { invoke_id, descriptor: attribute, access: None };
     let request = encode(&Apdu::GetRequest(request)).map_err(damaged)?;

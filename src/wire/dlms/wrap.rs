@@ -17,7 +17,7 @@ const ROUNDS: u64 = 6;
 pub struct KeyEncryptionKey(Cipher);
 
 enum Cipher {
-    Short(Aes128),
+    Short(Box<Aes128>),
     Long(Box<aes::Aes256>),
 }
 
@@ -31,7 +31,7 @@ impl KeyEncryptionKey {
     /// Makes it of its bytes; `None` of any other number than 16 and 32.
     pub fn new(key: &Secret) -> Option<Self> {
         if let Ok(short) = <&[u8; 16]>::try_from(key.bytes()) {
-            return Some(Self(Cipher::Short(Aes128::new(short))));
+            return Some(Self(Cipher::Short(Box::new(Aes128::new(short)))));
         }
         let long: [u8; 32] = key.bytes().try_into().ok()?;
         Some(Self(Cipher::Long(Box::new(aes::Aes256::new(&long.into())))))

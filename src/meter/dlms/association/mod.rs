@@ -55,6 +55,8 @@ pub(super) struct Association {
     link: Link,
     memory: Memory,
     agreed: Option<Agreed>,
+    /// The meter's short names, once they were read.
+    names: Option<short::ShortNames>,
 }
 
 /// What was agreed upon when it was opened.
@@ -111,6 +113,7 @@ impl Association {
             settings: settings.clone(),
             dlms,
             agreed: None,
+            names: None,
         })
     }
 

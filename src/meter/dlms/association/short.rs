@@ -3,9 +3,11 @@
 use super::{Association, damaged};
 use crate::meter::MeterError;
 use crate::meter::dlms::service::Answer;
+use crate::meter::dlms::settings::DlmsReferencing;
 use crate::os::line::Line;
 use crate::wire::dlms::{
-    Apdu, DataAccessResult, DataBuf, Decode, List, LogicalName, ReadResult, VariableAccess, WriteResult, decode, encode,
+    Apdu, AttributeDescriptor, DataAccessResult, DataBuf, Decode, List, LogicalName, ReadResult, VariableAccess,
+    WriteResult, decode, encode,
 };
 
 /// The association's own object.
@@ -82,6 +84,7 @@ impl ShortNames {
     }
 
     /// Every object: class, version, logical name.
+    #[expect(dead_code, reason = "the walk over all objects will ask for them")]
     pub(in crate::meter::dlms) fn objects(&self) -> impl Iterator<Item = (u16, u8, LogicalName)> {
         self.0.iter().map(|named| (named.class, named.version, named.name))
     }
@@ -93,6 +96,7 @@ impl ShortNames {
     }
 
     /// The number of a method, counted from 1; none when it is not known for this class.
+    #[cfg_attr(not(test), expect(dead_code, reason = "the services will call methods by them"))]
     pub(in crate::meter::dlms) fn method(&self, class: u16, name: LogicalName, method: u8) -> Option<u16> {
         let base = self.base(class, name)?.checked_add(METHODS.iter().find(|row| row.0 == class)?.1)?;
         base.checked_add(u16::from(method.checked_sub(1)?).checked_mul(STEP)?)
@@ -100,6 +104,35 @@ impl ShortNames {
 
     fn base(&self, class: u16, name: LogicalName) -> Option<u16> {
         self.0.iter().find(|named| named.class == class && named.name == name).map(|named| named.base)
+    }
+}
+
+impl Association {
+    /// Whether attributes are read and written by their short names ([`read_attribute`], [`write`]).
+    pub(in crate::meter::dlms) const fn has_short_names(&self) -> bool {
+        matches!(self.dlms.referencing, DlmsReferencing::ShortNames)
+    }
+}
+
+/// Reads an attribute by its short name, which the meter's object list tells; the list is read once.
+///
+/// # Errors
+/// As [`read`]; an object that the meter does not have is in the answer.
+pub(in crate::meter::dlms) async fn read_attribute(
+    association: &mut Association,
+    line: &mut Line,
+    attribute: AttributeDescriptor,
+) -> Result<Answer, MeterError> {
+    let AttributeDescriptor { class_id, instance_id, attribute_id } = attribute;
+    let known = match association.names.take() {
+        Some(names) => names,
+        None => ShortNames::load(association, line).await?,
+    };
+    let name = u8::try_from(attribute_id).ok().and_then(|index| known.short_name(class_id, instance_id, index));
+    association.names = Some(known);
+    match name {
+        Some(name) => read(association, line, name, None).await,
+        None => Ok(Err(DataAccessResult::ObjectUndefined)),
     }
 }
 
@@ -154,6 +187,7 @@ pub(in crate::meter::dlms) async fn read(
 ///
 /// # Errors
 /// When the line fails or the answer can't be believed; a refusal by the meter is in the answer.
+#[expect(dead_code, reason = "the services will write by them")]
 pub(in crate::meter::dlms) async fn write(
     association: &mut Association,
     line: &mut Line,
