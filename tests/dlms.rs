@@ -5,9 +5,15 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "a test may fail loudly"
 )]
 
+#[path = "dlms/association.rs"]
+mod association;
+#[path = "dlms/captures.rs"]
+mod captures;
 #[path = "peers/mod.rs"]
 mod peers;
 

@@ -233,9 +233,9 @@ pub fn check(settings: &MeterSettings, problems: &mut Problems) {
     }
     let keys = [&settings.key_file, &settings.authentication_key_file];
     if let Some(key) = keys.into_iter().flatten().next()
-        && *settings.protocol != p1::ROW.name
+        && ![p1::ROW.name, dlms::ROW.name].contains(&settings.protocol.as_str())
     {
-        problems.error(key.span(), "only a dsmr-p1 meter has keys; remove the key files");
+        problems.error(key.span(), "only a dsmr-p1 or dlms meter has keys; remove the key files");
     }
     if *settings.protocol != mbus::ROW.name
         && (settings.application_reset.is_some()
@@ -270,6 +270,9 @@ pub enum MeterError {
     /// The meter refused.
     #[error("the meter refused: {0}")]
     Refused(String),
+    /// It could not be asked: something is missing on our side, such as a key's file; nothing was sent.
+    #[error("the meter was not asked: {0}")]
+    Unasked(String),
     /// What was ordered can't be carried out with this meter; nothing was sent.
     #[error("nothing was written: {0}")]
     Order(String),
@@ -282,7 +285,7 @@ impl MeterError {
             Self::Line(LineError::Collision) => Quality::Invalid,
             Self::Line(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
-            Self::Refused(_) | Self::Order(_) => Quality::Refused,
+            Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => Quality::Refused,
         }
     }
 
@@ -291,7 +294,7 @@ impl MeterError {
         match self {
             Self::Line(error) => error.must_reopen(),
             Self::OutOfStep(_) => true,
-            Self::Damaged(_) | Self::Refused(_) | Self::Order(_) => false,
+            Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => false,
         }
     }
 }

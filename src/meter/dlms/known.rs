@@ -95,8 +95,10 @@ impl Known {
     }
 
     async fn read_list(&mut self, services: &mut Services<'_>, firmware: String) -> Result<(), MeterError> {
-        let answer = services.get(ASSOCIATION).await?;
-        self.objects = answer.ok().and_then(|list| Objects::of(&list.data()));
+        self.objects = match services.short_objects().await? {
+            Some(objects) => Some(Objects::bare(objects)),
+            None => services.get(ASSOCIATION).await?.ok().and_then(|list| Objects::of(&list.data())),
+        };
         self.firmware = firmware;
         let Some(objects) = &self.objects else {
             debug!(meter = %self.meter, "the meter does not show a list of its objects; classes are found by trying");

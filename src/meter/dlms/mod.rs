@@ -30,6 +30,9 @@ fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let Err(fault) = session::session(settings) {
         problems.error(settings.protocol.span(), fault);
     }
+    if let Ok(dlms) = dlms(settings) {
+        association::check(settings, &dlms, problems);
+    }
 }
 
 /// The meter's `[meter.dlms]`, or what its keys are without one.

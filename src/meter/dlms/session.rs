@@ -88,12 +88,7 @@ impl Client {
     /// # Errors
     /// What the line or the meter said; nothing is open then.
     pub(super) async fn open(&mut self, line: &mut Line) -> Result<(), MeterError> {
-        let result = self.association.open(line).await;
-        // Who stays silent does not hear a farewell either.
-        if matches!(&result, Err(error) if !matches!(error, MeterError::Line(_))) {
-            self.association.close(line).await;
-        }
-        result
+        self.association.open(line).await
     }
 
     async fn read_all(&mut self, line: &mut Line) -> Result<Vec<Value>, MeterError> {
@@ -217,6 +212,7 @@ impl Session for Client {
     }
 
     fn keep_in(&mut self, kept: Kept) {
+        self.association.keep_in(kept.clone());
         self.known.keep_in(kept);
     }
 

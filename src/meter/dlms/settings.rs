@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::setting::{At, Count};
+use crate::setting::{At, Count, SecretFile};
 use crate::{choices, settings};
 
 settings! {
@@ -30,8 +30,15 @@ settings! {
         pub suite: Count<0, 2> = 0,
         /// How ciphered APDUs are wrapped.
         pub ciphering: DlmsCiphering = "auto",
-        /// This client's system title, 16 hexadecimal digits. Unset: one made of the meter's name.
+        /// The file with the global broadcast key of a meter whose answers are ciphered with it.
+        pub broadcast_key_file: Option<At<SecretFile>>,
+        /// This client's system title, 16 hexadecimal digits. Unset: one made at random once and kept beside the
+        /// invocation counters, so that no counter was ever used with it elsewhere.
         pub system_title: Option<At<String>>,
+        /// The object that tells this client's invocation counter, which the public client may read.
+        pub counter: Option<At<String>>,
+        /// Whether general block transfer is proposed: long APDUs whole, in numbered blocks.
+        pub general_blocks: bool = false,
         /// The longest APDU that the meter may send; it says how long ours may be.
         pub max_pdu: Count<64, 65_535> = 1024,
         /// The longest time that one reading, or one piece of a profile, may hold the meter and its line.

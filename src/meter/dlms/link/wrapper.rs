@@ -31,9 +31,16 @@ impl Wrapper {
     }
 
     pub(super) async fn send(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+        Ok(line.send(&self.unit(apdu)?).await?)
+    }
+
+    pub(super) async fn send_secret(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+        Ok(line.send_secret(&self.unit(apdu)?).await?)
+    }
+
+    fn unit(&self, apdu: &[u8]) -> Result<Vec<u8>, MeterError> {
         let unit = Unit { source: self.client, destination: self.server, apdu: apdu.to_vec() };
-        let bytes = unit.encode().ok_or_else(|| MeterError::Order("the request is longer than 64 KiB".to_owned()))?;
-        Ok(line.send(&bytes).await?)
+        unit.encode().ok_or_else(|| MeterError::Order("the request is longer than 64 KiB".to_owned()))
     }
 
     pub(super) async fn receive(&mut self, line: &mut Line) -> Result<Vec<u8>, MeterError> {

@@ -102,6 +102,12 @@ impl Objects {
         Some(Self::with(objects))
     }
 
+    /// Objects of which class, version and name are known.
+    pub(in crate::meter::dlms) fn bare(objects: Vec<(u16, u8, LogicalName)>) -> Self {
+        let object = |(class, version, name)| Object { version, ..Object::bare(class, name) };
+        Self::with(objects.into_iter().take(MOST).map(object).collect())
+    }
+
     fn with(objects: Vec<Object>) -> Self {
         let by_name = objects.iter().enumerate().map(|(n, object)| (*object.name.as_bytes(), n)).collect();
         Self { objects, by_name }

@@ -15,6 +15,7 @@ use crate::wire::dlms::{
 
 mod block;
 mod refusal;
+mod short;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -105,7 +106,8 @@ impl<'a> Services<'a> {
 
     /// Whether the meter grants all of this.
     pub(super) fn grants(&self, service: Conformance) -> bool {
-        self.association.granted().contains(service)
+        let short = self.association.has_short_names();
+        self.association.granted().contains(if short { short::called(service) } else { service })
     }
 
     /// Reads one attribute.
@@ -125,6 +127,9 @@ impl<'a> Services<'a> {
         attribute: AttributeDescriptor,
         part: Option<&Selection>,
     ) -> Result<(Answer, u32), MeterError> {
+        if self.association.has_short_names() {
+            return Ok((self.get_short(attribute, part).await?, 1));
+        }
         let invoke_id = self.number();
         let access =
             part.map(|part| SelectiveAccess { selector: part.selector, parameters: part.parameters.data() });
@@ -157,6 +162,7 @@ impl<'a> Services<'a> {
         for some in attributes.chunks(room.clamp(1, LONGEST_LIST)) {
             if some.len() > 1
                 && self.talk.lists
+                && !self.association.has_short_names()
                 && self.grants(Conformance::MULTIPLE_REFERENCES)
                 && let Some(together) = self.get_list(some).await?
             {
@@ -179,7 +185,13 @@ impl<'a> Services<'a> {
             items.extend(encode(&item).map_err(damaged)?);
         }
         let list = List::from_raw(attributes.len(), &items);
-        let answer = self.say(&Apdu::GetRequest(GetRequest::WithList { invoke_id, list })).await?;
+        let answer = match self.say(&Apdu::GetRequest(GetRequest::WithList { invoke_id, list })).await {
+            Err(MeterError::Refused(_)) => {
+                self.talk.lists = false;
+                return Ok(None);
+            }
+            answer => answer?,
+        };
         let response = match self.response(&answer, invoke_id) {
             Ok(response) => response,
             // A list that can't be cut into its values, as when bytes follow one of them, or a meter that grants more than it can do.

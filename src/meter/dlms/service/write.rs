@@ -27,6 +27,9 @@ impl Services<'_> {
         value: &Content,
     ) -> Result<Result<(), DataAccessResult>, MeterError> {
         self.require(Conformance::SET, "SET")?;
+        if self.association.has_short_names() {
+            return self.set_short(descriptor, value).await;
+        }
         let invoke_id = self.number();
         let request = SetRequest::Normal { invoke_id, descriptor, access: None, value: value.data() };
         let request = Apdu::SetRequest(request);
@@ -68,6 +71,9 @@ impl Services<'_> {
         descriptor: MethodDescriptor,
         parameter: Option<&Content>,
     ) -> Result<Done, MeterError> {
+        if self.association.has_short_names() {
+            return self.act_short(descriptor, parameter).await;
+        }
         self.require(Conformance::ACTION, "ACTION")?;
         let invoke_id = self.number();
         let request = ActionRequest::Normal { invoke_id, descriptor, parameters: parameter.map(Content::data) };
