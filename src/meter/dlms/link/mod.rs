@@ -52,6 +52,17 @@ impl Link {
         }
     }
 
+    /// Sends one APDU that shows a password: a trace of the line gets asterisks.
+    ///
+    /// # Errors
+    /// When the line fails.
+    pub(super) async fn send_secret(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+        match self {
+            Self::Hdlc(hdlc) => hdlc.send_secret(line, apdu).await,
+            Self::Wrapper(wrapper) => wrapper.send_secret(line, apdu).await,
+        }
+    }
+
     /// Receives the next APDU whole.
     ///
     /// # Errors

@@ -29,10 +29,20 @@ impl Wrapper {
     }
 
     pub(super) async fn send(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
-        let unit = Unit { source: self.client, destination: self.server, apdu: apdu.to_vec() };
-        let bytes = unit.encode().ok_or_else(|| MeterError::Order("the request is longer than 64 KiB".to_owned()))?;
+        let unit = self.unit(apdu)?;
         self.clear(line).await?;
-        Ok(line.send(&bytes).await?)
+        Ok(line.send(&unit).await?)
+    }
+
+    pub(super) async fn send_secret(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+        let unit = self.unit(apdu)?;
+        self.clear(line).await?;
+        Ok(line.send_secret(&unit).await?)
+    }
+
+    fn unit(&self, apdu: &[u8]) -> Result<Vec<u8>, MeterError> {
+        let unit = Unit { source: self.client, destination: self.server, apdu: apdu.to_vec() };
+        unit.encode().ok_or_else(|| MeterError::Order("the request is longer than 64 KiB".to_owned()))
     }
 
     /// Reads away what nobody waits for: a connection whose last request stayed unanswered is closed, so

@@ -113,6 +113,8 @@ pub(super) struct Station {
     waiting: bool,
     /// An APDU is expected.
     pending: bool,
+    /// Another request follows before it.
+    relayed: bool,
     /// No piece of an answer came over this connection yet: opening it anew loses nothing.
     fresh: bool,
     reopened: bool,
@@ -160,6 +162,7 @@ impl Station {
             turn: true,
             waiting: false,
             pending: false,
+            relayed: false,
             fresh: true,
             reopened: false,
             left: tries,
@@ -191,7 +194,9 @@ impl Station {
     /// Begins to send a request; [`Station::answer`] gives what comes of it.
     pub(super) fn request(&mut self, apdu: &[u8]) {
         self.result = None;
-        self.ready.clear();
+        if !std::mem::replace(&mut self.relayed, false) {
+            self.ready.clear();
+        }
         self.came.clear();
         if self.state != State::Open {
             return self.fail(Failure::Closed);
@@ -220,6 +225,16 @@ impl Station {
                 self.poll();
             }
         }
+    }
+
+    /// Whether a request was sent and not answered.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.state == State::Open && self.pending && !self.turn && !self.waiting
+    }
+
+    /// Lets the meter take the request; its answer comes with that to another one, which follows.
+    pub(super) const fn relay(&mut self) {
+        self.relayed = true;
     }
 
     /// Tells the meter that this client is still there; over when it is this station's turn again.
