@@ -5,11 +5,31 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "a test may fail loudly"
 )]
 
+#[path = "dlms/association.rs"]
+mod association;
+#[path = "dlms/captures.rs"]
+mod captures;
+#[path = "dlms/link.rs"]
+mod link;
 #[path = "peers/mod.rs"]
 mod peers;
+#[cfg(feature = "demo")]
+#[path = "dlms/simulator.rs"]
+mod simulator;
+
+#[path = "dlms/answers.rs"]
+mod answers;
+#[path = "dlms/objects.rs"]
+mod objects;
+#[path = "dlms/plumbing.rs"]
+mod plumbing;
+#[path = "dlms/scripted.rs"]
+mod scripted;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

@@ -7,6 +7,7 @@
 
 use std::fmt;
 
+pub mod aes;
 pub mod dlms;
 pub mod explain;
 pub mod gcm;
