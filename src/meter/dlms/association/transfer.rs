@@ -2,7 +2,7 @@
 
 use crate::meter::MeterError;
 use crate::meter::dlms::link::Link;
-use crate::os::line::{Line, LineError};
+use crate::os::line::Line;
 use crate::wire::dlms::blocks::{Incoming, Outgoing, Step};
 use crate::wire::dlms::{GeneralBlockTransfer, decode};
 
@@ -62,11 +62,11 @@ async fn send_blocks(link: &mut Link, line: &mut Line, out: &mut Outgoing<'_>) -
             link.send(line, &block).await?;
         }
         let answer = match link.receive(line).await {
-            Err(MeterError::Line(LineError::Silent(limit))) => {
+            Err(error) if error.is_silence() => {
                 // The end of the window was lost, or what says so: it is sent again.
                 failed += 1;
                 if failed > RETRIES {
-                    return Err(LineError::Silent(limit).into());
+                    return Err(error);
                 }
                 out.again();
                 continue;
@@ -114,10 +114,10 @@ async fn whole(link: &mut Link, line: &mut Line, first: Vec<u8>) -> Result<Vec<u
                 link.send(line, &incoming.acknowledgement()).await?;
             }
             match link.receive(line).await {
-                Err(MeterError::Line(LineError::Silent(limit))) => {
+                Err(error) if error.is_silence() => {
                     failed += 1;
                     if failed > RETRIES {
-                        return Err(LineError::Silent(limit).into());
+                        return Err(error);
                     }
                     acknowledge = true;
                 }
