@@ -22,6 +22,15 @@ mod peers;
 #[path = "dlms/simulator.rs"]
 mod simulator;
 
+#[path = "dlms/answers.rs"]
+mod answers;
+#[path = "dlms/objects.rs"]
+mod objects;
+#[path = "dlms/plumbing.rs"]
+mod plumbing;
+#[path = "dlms/scripted.rs"]
+mod scripted;
+
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};
 use weir::model::Value;

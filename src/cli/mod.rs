@@ -17,6 +17,7 @@ mod check;
 mod decode;
 #[cfg(feature = "demo")]
 mod demo;
+mod dlms;
 mod failure;
 mod log;
 mod meters;
@@ -44,6 +45,7 @@ Start here:
   weir scan PORT                  which meters are on this line? proposes the configuration
   weir check                      is /etc/weir/weir.toml right?
   weir read METER                 one reading now, as a table
+  weir dlms METER OBJECT          one object of a DLMS meter, explained
   weir report                     everything tried once: the sheet to hand over
   weir meters                     how every meter has been doing
   weir trace PORT                 the bytes on a port, and what they mean
@@ -70,6 +72,7 @@ enum Command {
     Check(check::Check),
     Scan(scan::Scan),
     Read(read::Read),
+    Dlms(dlms::Dlms),
     Report(report::Report),
     Meters(meters::Meters),
     Trace(trace::Trace),
@@ -115,6 +118,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(command) => command.run(config),
         Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
+        Command::Dlms(command) => command.run(config, log),
         Command::Report(command) => command.run(config, log),
         Command::Meters(command) => command.run(config),
         Command::Trace(command) => command.run(config, log),

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{Interval, Quality, Timestamp, Value};
+use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
@@ -66,8 +67,16 @@ pub trait Session: Send {
     /// Tells where to keep what must outlive a restart; called before the first read, when there is such a place.
     fn keep_in(&mut self, _kept: Kept) {}
 
+    /// Tells the gateway's clock, for a protocol that looks after the meter's; called before the first read.
+    fn tell_time(&mut self, _clock: &Clock) {}
+
     /// The way to change something in the meter, when the protocol has one.
     fn writer(&mut self) -> Option<&mut dyn Writer> {
+        None
+    }
+
+    /// The way to look at single things in the meter, when the protocol has one.
+    fn inspector(&mut self) -> Option<&mut dyn Inspector> {
         None
     }
 
@@ -85,6 +94,15 @@ pub trait Profile: Send {
     /// Reads the intervals that ended after `after` and not later than `until`, by the meter's
     /// clock, in UTC. An interval that the meter does not have is left out.
     fn read<'a>(&'a mut self, line: &'a mut Line, after: Timestamp, until: Timestamp) -> ProfileReply<'a>;
+}
+
+/// What an order gives, as the protocol's own command shows it.
+pub type InspectReply<'a> = Pin<Box<dyn Future<Output = Result<serde_json::Value, MeterError>> + Send + 'a>>;
+
+/// Carries out the orders of a protocol's own command, such as `weir dlms`.
+pub trait Inspector: Send {
+    /// Carries out one order, once; what the meter refuses is in the answer where the order says what was asked for.
+    fn inspect<'a>(&'a mut self, line: &'a mut Line, order: &'a serde_json::Value) -> InspectReply<'a>;
 }
 
 /// What a write gives.

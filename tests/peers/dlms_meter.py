@@ -17,7 +17,8 @@ from gurux_dlms import GXByteBuffer, GXServerReply, GXDateTime, GXUInt16, GXUInt
 from gurux_dlms.enums import (InterfaceType, Authentication, SourceDiagnostic, ObjectType, AccessMode,
                               MethodAccessMode, Unit, DataType, Conformance, Security, ErrorCode)
 from gurux_dlms.objects import (GXDLMSData, GXDLMSRegister, GXDLMSClock, GXDLMSProfileGeneric,
-                                GXDLMSAssociationLogicalName, GXDLMSCaptureObject, GXDLMSDisconnectControl)
+                                GXDLMSAssociationLogicalName, GXDLMSCaptureObject, GXDLMSDisconnectControl,
+                                GXDLMSExtendedRegister, GXDLMSDemandRegister, GXDLMSImageTransfer)
 from gurux_dlms.GXDLMS import GXDLMS
 from gurux_dlms._HDLCInfo import _HDLCInfo
 
@@ -164,6 +165,37 @@ def _pgv(self, settings, e):                 # attribute 2 incl. selective acces
     return out.array()
 PG.getValue = _pgv
 
+# Upstream answers with the number of the first request ever, misses setters, and codes no reason behind a refusal in a list.
+_upd = S.updateInvokeId
+def _update(self, value): _upd(self, value); self.invokeId = value & 0xF
+S.updateInvokeId = _update
+from gurux_dlms.GXDLMSLNParameters import GXDLMSLNParameters as LNP
+LNP.setStatus = lambda self, v: setattr(self, "status", v)
+LNP.isMultipleBlocks = lambda self: self.multipleBlocks
+VEA.setValue = lambda self, v: setattr(self, "value", v)
+LT.getTargets = lambda self: self.targets
+from gurux_dlms.GXDLMSLNCommandHandler import GXDLMSLNCommandHandler as LNH
+def _with_list(cls, settings, invokeID, server, data, replyData, xml):
+    out = GXByteBuffer(); n = _GXCommon.getObjectCount(data); _GXCommon.setObjectCount(n, out); args = []
+    for _ in range(n):
+        ci = ObjectType(data.getUInt16()); ln = bytearray(6); data.get(ln); index = data.getUInt8(); data.getUInt8()
+        obj = settings.objects.findByLN(ci, _GXCommon.toLogicalName(ln))
+        if obj is None: out.setUInt8(1); out.setUInt8(int(ErrorCode.UNDEFINED_OBJECT)); continue
+        a = VEA(server, obj, index, 0, None); a.invokeId = invokeID; args.append(a)
+        mark = len(out); value = obj.getValue(settings, a)
+        if a.error: out.setUInt8(1); out.setUInt8(int(a.error)); continue
+        out.setUInt8(0)
+        if a.byteArray: out.set(value)
+        else: GXDLMS.appendData(settings, obj, index, out, value)
+    GXDLMS.getLNPdu(LNP(settings, invokeID, Command.GET_RESPONSE, 3, None, out, 0xFF), replyData)
+    if len(out) != out.position: server.setTransaction(LT(args, Command.GET_REQUEST, out))
+LNH.getRequestWithList = classmethod(_with_list)
+from gurux_dlms.objects.enums import ControlState
+def _dc(self, settings, e):                  # upstream has no methods of a disconnect control
+    if e.index not in (1, 2): e.error = ErrorCode.READ_WRITE_DENIED; return None
+    self.outputState = e.index == 2; self.controlState = ControlState.CONNECTED if e.index == 2 else ControlState.DISCONNECTED
+GXDLMSDisconnectControl.invoke = _dc
+
 class SR:                                   # stand-in for GXServerReply (upstream misses setters)
     def __init__(self, data): self.data = data; self.reply = None; self.count = 0; self.connectionInfo = None
     def setReply(self, v): self.reply = v
@@ -257,11 +289,18 @@ def build():
     for i in range(200):
         pg.buffer.append([GXDateTime(t + datetime.timedelta(minutes=15 * i)), GXUInt32(1000000 + 25 * i)])
     pg.entriesInUse = pg.profileEntries = len(pg.buffer)
-    dc = GXDLMSDisconnectControl("0.0.96.3.10.255")
+    dc = GXDLMSDisconnectControl("0.0.96.3.10.255"); dc.outputState = True; dc.controlState = ControlState.CONNECTED
+    mx = GXDLMSExtendedRegister("1.0.1.6.0.255"); mx.value = GXUInt32(525); mx.scaler = 10; mx.unit = Unit.ACTIVE_POWER
+    mx.captureTime = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0)); mx.status = GXUInt16(0)
+    dr = GXDLMSDemandRegister("1.0.1.4.0.255"); dr.currentAverageValue = GXUInt32(123); dr.lastAverageValue = GXUInt32(456)
+    dr.setDataType(2, DataType.UINT32); dr.setDataType(3, DataType.UINT32)
+    dr.scaler = 0.1; dr.unit = Unit.ACTIVE_POWER; dr.period = 900; dr.numberOfPeriods = 1
+    dr.captureTime = dr.startTimeCurrent = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0))
+    img = GXDLMSImageTransfer("0.0.44.0.0.255"); img.imageBlockSize = 64
     aln = GXDLMSAssociationLogicalName("0.0.40.0.0.255")
     aln.secret = b"Gurux"
     if STRICT: ic.value = GXUInt32(LAST["ic"])
-    objs = [ldn, clock, imp, v, ic, pg, dc, aln]
+    objs = [ldn, clock, imp, v, ic, pg, dc, mx, dr, img, aln]
     if os.environ.get("METER_BLIND"): objs.remove(ic)
     for o in objs:
         aln.objectList.append(o)             # upstream initialize() would append a list -> TypeError

@@ -9,12 +9,20 @@ use super::{Driver, MeterSettings, Protocol};
 use crate::setting::Problems;
 
 mod association;
+mod clock;
+mod inspect;
+mod known;
 mod link;
+mod object;
+mod profile;
 mod service;
 mod session;
 mod settings;
+mod write;
 
-pub use settings::{DlmsAuthentication, DlmsCiphering, DlmsLink, DlmsReferencing, DlmsSecurity, DlmsSettings};
+pub use settings::{
+    DlmsAuthentication, DlmsCiphering, DlmsClockSettings, DlmsLink, DlmsReferencing, DlmsSecurity, DlmsSettings,
+};
 
 /// The row of this protocol in the table of protocols.
 pub const ROW: Protocol = Protocol { name: "dlms", driver: Driver::Asks(session::session), check };

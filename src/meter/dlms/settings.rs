@@ -45,6 +45,24 @@ settings! {
         pub general_blocks: bool = false,
         /// The longest APDU that the meter may send; it says how long ours may be.
         pub max_pdu: Count<64, 65_535> = 1024,
+        /// The longest time that one reading, or one piece of a profile, may hold the meter and its line.
+        pub longest_session: Duration = "5m",
+        /// The meter's clock.
+        pub clock: DlmsClockSettings = {},
+    }
+}
+
+settings! {
+    /// What is done about a meter's clock; nothing while the gateway's own clock is not trusted.
+    pub struct DlmsClockSettings {
+        /// How often it is compared with the gateway's; "0s" never.
+        pub check: Duration = "24h",
+        /// How far it may be off without being called wrong.
+        pub tolerance: Duration = "10s",
+        /// Whether a clock that is wrong is set; else it is only told.
+        pub set: bool = false,
+        /// The most that it is moved by; one that is farther off is told.
+        pub limit: Duration = "5m",
     }
 }
 

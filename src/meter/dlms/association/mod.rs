@@ -122,6 +122,11 @@ impl Association {
         self.memory.keep_in(kept);
     }
 
+    /// Whether the last error came because the meter gave the link up: all may be well with a new one.
+    pub(super) fn was_dropped(&self) -> bool {
+        self.link.was_dropped()
+    }
+
     /// Opens link and association.
     ///
     /// # Errors
@@ -317,23 +322,16 @@ impl Association {
     }
 
     /// What the meter grants.
-    #[expect(dead_code, reason = "the services ask for it when there are several")]
     pub(super) fn granted(&self) -> Conformance {
         self.agreed.as_ref().map(|agreed| agreed.granted).unwrap_or_default()
     }
 
     /// The longest plain request that it takes in one piece, in bytes; 65,535 when it does not say.
-    #[expect(dead_code, reason = "the services ask for it when they write")]
     pub(super) fn longest_request(&self) -> usize {
         let Some(agreed) = self.agreed.as_ref().filter(|agreed| agreed.longest > 0) else { return 0xFFFF };
         // Tag, length, title, security control, counter and the cipher's tag.
         let ciphered = agreed.cover.as_ref().is_some_and(Cover::ciphered);
         agreed.longest.saturating_sub(if ciphered { 1 + 9 + 3 + 5 + 12 } else { 0 })
-    }
-
-    /// Whether the last error came because the meter gave the link up: all may be well with a new one.
-    pub(super) fn was_dropped(&self) -> bool {
-        self.link.was_dropped()
     }
 
     /// Releases association and link as far as the meter still listens.

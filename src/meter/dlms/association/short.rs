@@ -2,13 +2,15 @@
 
 use super::{Association, damaged};
 use crate::meter::MeterError;
-use crate::meter::dlms::service::Answer;
 use crate::meter::dlms::settings::DlmsReferencing;
 use crate::os::line::Line;
 use crate::wire::dlms::{
     Apdu, AttributeDescriptor, DataAccessResult, DataBuf, Decode, List, LogicalName, ReadResult, VariableAccess,
     WriteResult, decode, encode,
 };
+
+/// What a meter gives of an attribute: its value, or why there is none.
+type Answer = Result<DataBuf, DataAccessResult>;
 
 /// The association's own object.
 pub(super) const ASSOCIATION: u16 = 0xFA00;
@@ -84,7 +86,6 @@ impl ShortNames {
     }
 
     /// Every object: class, version, logical name.
-    #[expect(dead_code, reason = "the walk over all objects will ask for them")]
     pub(in crate::meter::dlms) fn objects(&self) -> impl Iterator<Item = (u16, u8, LogicalName)> {
         self.0.iter().map(|named| (named.class, named.version, named.name))
     }
@@ -96,7 +97,6 @@ impl ShortNames {
     }
 
     /// The number of a method, counted from 1; none when it is not known for this class.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the services will call methods by them"))]
     pub(in crate::meter::dlms) fn method(&self, class: u16, name: LogicalName, method: u8) -> Option<u16> {
         let base = self.base(class, name)?.checked_add(METHODS.iter().find(|row| row.0 == class)?.1)?;
         base.checked_add(u16::from(method.checked_sub(1)?).checked_mul(STEP)?)
@@ -114,7 +114,22 @@ impl Association {
     }
 }
 
-/// Reads an attribute by its short name, which the meter's object list tells; the list is read once.
+/// The meter's short names, which its object list tells; the list is read once.
+///
+/// # Errors
+/// As [`ShortNames::load`].
+pub(in crate::meter::dlms) async fn names<'a>(
+    association: &'a mut Association,
+    line: &mut Line,
+) -> Result<&'a ShortNames, MeterError> {
+    let names = match association.names.take() {
+        Some(names) => names,
+        None => ShortNames::load(association, line).await?,
+    };
+    Ok(association.names.insert(names))
+}
+
+/// Reads an attribute, or the part of it that a selector and its parameter choose, by its short name.
 ///
 /// # Errors
 /// As [`read`]; an object that the meter does not have is in the answer.
@@ -122,18 +137,38 @@ pub(in crate::meter::dlms) async fn read_attribute(
     association: &mut Association,
     line: &mut Line,
     attribute: AttributeDescriptor,
+    part: Option<(u8, &DataBuf)>,
 ) -> Result<Answer, MeterError> {
-    let AttributeDescriptor { class_id, instance_id, attribute_id } = attribute;
-    let known = match association.names.take() {
-        Some(names) => names,
-        None => ShortNames::load(association, line).await?,
-    };
-    let name = u8::try_from(attribute_id).ok().and_then(|index| known.short_name(class_id, instance_id, index));
-    association.names = Some(known);
-    match name {
-        Some(name) => read(association, line, name, None).await,
+    match attribute_name(association, line, attribute).await? {
+        Some(name) => read(association, line, name, part).await,
         None => Ok(Err(DataAccessResult::ObjectUndefined)),
     }
+}
+
+/// Writes an attribute by its short name.
+///
+/// # Errors
+/// As [`write`]; an object that the meter does not have is in the answer.
+pub(in crate::meter::dlms) async fn write_attribute(
+    association: &mut Association,
+    line: &mut Line,
+    attribute: AttributeDescriptor,
+    value: &DataBuf,
+) -> Result<Result<(), DataAccessResult>, MeterError> {
+    match attribute_name(association, line, attribute).await? {
+        Some(name) => write(association, line, name, value).await,
+        None => Ok(Err(DataAccessResult::ObjectUndefined)),
+    }
+}
+
+async fn attribute_name(
+    association: &mut Association,
+    line: &mut Line,
+    attribute: AttributeDescriptor,
+) -> Result<Option<u16>, MeterError> {
+    let AttributeDescriptor { class_id, instance_id, attribute_id } = attribute;
+    let known = names(association, line).await?;
+    Ok(u8::try_from(attribute_id).ok().and_then(|index| known.short_name(class_id, instance_id, index)))
 }
 
 /// Reads what a short name stands for, block by block when it is long; with a selector and its parameter only a
@@ -187,7 +222,6 @@ pub(in crate::meter::dlms) async fn read(
 ///
 /// # Errors
 /// When the line fails or the answer can't be believed; a refusal by the meter is in the answer.
-#[expect(dead_code, reason = "the services will write by them")]
 pub(in crate::meter::dlms) async fn write(
     association: &mut Association,
     line: &mut Line,

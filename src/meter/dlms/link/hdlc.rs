@@ -32,8 +32,8 @@ pub(in crate::meter::dlms) struct Hdlc {
     /// Something damaged came since the last request.
     damaged: bool,
     dropped: bool,
-    /// What is sent shows a password.
-    veiled: bool,
+    /// What is sent now shows a password.
+    secret: bool,
 }
 
 /// What an opening by mode E needs to know.
@@ -69,7 +69,7 @@ impl Hdlc {
             deadline: Instant::now(),
             damaged: false,
             dropped: false,
-            veiled: false,
+            secret: false,
         })
     }
 
@@ -79,27 +79,33 @@ impl Hdlc {
             self.sign_on(line).await?;
         }
         self.clear(line).await?;
-        (self.damaged, self.dropped) = (false, false);
+        (self.damaged, self.dropped, self.secret) = (false, false, false);
         self.station.open(client);
         self.drive(line, Station::result).await
     }
 
-    /// Sends a request that shows a password.
-    pub(super) async fn send_secret(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
-        // It stays veiled while it may be repeated, until something else is sent.
-        self.veiled = true;
-        self.carry(line, apdu).await
-    }
-
     /// Sends a request; what goes wrong then is told by [`Hdlc::receive`].
     pub(super) async fn send(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
-        self.veiled = false;
-        self.carry(line, apdu).await
+        self.secret = false;
+        self.begin(line, apdu).await
     }
 
-    async fn carry(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+    /// As [`Hdlc::send`], for a request that no trace may show.
+    pub(super) async fn send_secret(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+        self.secret = true;
+        self.begin(line, apdu).await
+    }
+
+    async fn begin(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
         self.damaged = false;
-        if self.station.has_turn() {
+        if self.station.awaits_answer() {
+            // Several requests in a row: the meter takes each before the next one is sent.
+            self.station.relay();
+            self.drive(line, |station| {
+                station.has_turn().then_some(Ok(())).or_else(|| station.result().and_then(|r| r.err().map(Err)))
+            })
+            .await?;
+        } else if self.station.has_turn() {
             self.clear(line).await?;
         }
         self.station.request(apdu);
@@ -131,6 +137,7 @@ impl Hdlc {
     }
 
     pub(super) async fn close(&mut self, line: &mut Line) {
+        self.secret = false;
         self.station.close();
         let _ = self.drive(line, Station::result).await;
     }
@@ -201,13 +208,12 @@ impl Hdlc {
         if !self.pause.is_zero() {
             line.pause_until(line.last_byte() + self.pause).await;
         }
-        if !self.veiled {
-            tracing::trace!(?bytes, "sent");
-        }
-        if self.veiled {
-            line.send_secret(&bytes).await?
+        if self.secret {
+            tracing::trace!(count = bytes.len(), "sent a secret");
+            line.send_secret(&bytes).await?;
         } else {
-            line.send(&bytes).await?
+            tracing::trace!(?bytes, "sent");
+            line.send(&bytes).await?;
         }
         // A serial server sends while we wait, and may give an answer only when it has it whole.
         let longest = usize::from(self.station.proposal().receive) + OVERHEAD;
@@ -289,6 +295,7 @@ impl Hdlc {
                 self.dropped = true;
                 MeterError::Damaged(format!("the HDLC connection ended: {why}"))
             }
+            Failure::Closed => MeterError::Damaged("the HDLC connection is closed".to_owned()),
             Failure::TooLong => MeterError::Damaged("an answer of more than 65,535 bytes".to_owned()),
         }
     }

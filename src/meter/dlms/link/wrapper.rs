@@ -29,13 +29,15 @@ impl Wrapper {
     }
 
     pub(super) async fn send(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+        let unit = self.unit(apdu)?;
         self.clear(line).await?;
-        Ok(line.send(&self.unit(apdu)?).await?)
+        Ok(line.send(&unit).await?)
     }
 
     pub(super) async fn send_secret(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
+        let unit = self.unit(apdu)?;
         self.clear(line).await?;
-        Ok(line.send_secret(&self.unit(apdu)?).await?)
+        Ok(line.send_secret(&unit).await?)
     }
 
     fn unit(&self, apdu: &[u8]) -> Result<Vec<u8>, MeterError> {

@@ -42,6 +42,8 @@ pub(super) enum Failure {
     Refused(&'static str),
     /// The connection is no more.
     Dropped(&'static str),
+    /// It was asked over no connection.
+    Closed,
     /// The answer is longer than any may be.
     TooLong,
 }
@@ -111,6 +113,8 @@ pub(super) struct Station {
     waiting: bool,
     /// An APDU is expected.
     pending: bool,
+    /// Another request follows before it.
+    relayed: bool,
     /// No piece of an answer came over this connection yet: opening it anew loses nothing.
     fresh: bool,
     reopened: bool,
@@ -158,6 +162,7 @@ impl Station {
             turn: true,
             waiting: false,
             pending: false,
+            relayed: false,
             fresh: true,
             reopened: false,
             left: tries,
@@ -189,10 +194,12 @@ impl Station {
     /// Begins to send a request; [`Station::answer`] gives what comes of it.
     pub(super) fn request(&mut self, apdu: &[u8]) {
         self.result = None;
-        self.ready.clear();
+        if !std::mem::replace(&mut self.relayed, false) {
+            self.ready.clear();
+        }
         self.came.clear();
         if self.state != State::Open {
-            return self.fail(Failure::Dropped("the connection is closed"));
+            return self.fail(Failure::Closed);
         }
         self.out = [&LLC_REQUEST, apdu].concat();
         self.acked = 0;
@@ -210,7 +217,7 @@ impl Station {
     pub(super) fn listen(&mut self) {
         if self.state != State::Open {
             let why = self.result.take().and_then(Result::err);
-            self.fail(why.unwrap_or(Failure::Dropped("the connection is closed")));
+            self.fail(why.unwrap_or(Failure::Closed));
         } else if !self.pending {
             self.pending = true;
             self.progress();
@@ -218,6 +225,16 @@ impl Station {
                 self.poll();
             }
         }
+    }
+
+    /// Whether a request was sent and not answered.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.state == State::Open && self.pending && !self.turn && !self.waiting
+    }
+
+    /// Lets the meter take the request; its answer comes with that to another one, which follows.
+    pub(super) const fn relay(&mut self) {
+        self.relayed = true;
     }
 
     /// Tells the meter that this client is still there; over when it is this station's turn again.

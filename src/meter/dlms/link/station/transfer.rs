@@ -64,7 +64,7 @@ impl Station {
         let unsent = self.acked < self.out.len();
         if self.waiting {
             self.begin_request();
-        } else if !self.pending {
+        } else if !self.pending || (self.relayed && !unsent && !busy) {
             self.turn = true;
         } else if busy || !unsent {
             self.rest_then_poll();
