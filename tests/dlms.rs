@@ -6,15 +6,33 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stderr,
+    clippy::disallowed_methods,
     reason = "a test may fail loudly"
 )]
 
+#[path = "dlms/answers.rs"]
+mod answers;
+#[path = "dlms/association.rs"]
+mod association;
+#[path = "dlms/captures.rs"]
+mod captures;
+#[path = "dlms/link.rs"]
+mod link;
+#[path = "dlms/objects.rs"]
+mod objects;
 #[path = "dlms/oracle.rs"]
 mod oracle;
 #[path = "peers/mod.rs"]
 mod peers;
+#[path = "dlms/plumbing.rs"]
+mod plumbing;
 #[path = "dlms/push.rs"]
 mod push;
+#[path = "dlms/scripted.rs"]
+mod scripted;
+#[cfg(feature = "demo")]
+#[path = "dlms/simulator.rs"]
+mod simulator;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

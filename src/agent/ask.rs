@@ -14,6 +14,8 @@ use crate::radio::{Security, Sight, Survey};
 
 /// A reading waits for the bus at most so long.
 const READ_LIMIT: Duration = Duration::from_mins(5);
+/// An order to a meter waits for the bus, and is under way, at most so long.
+const INSPECT_LIMIT: Duration = Duration::from_mins(10);
 
 /// A question.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -29,6 +31,13 @@ pub enum Ask {
     Read {
         /// Its name.
         meter: String,
+    },
+    /// One object of a DLMS/COSEM meter, looked at or changed as `order` says.
+    Dlms {
+        /// The meter's name.
+        meter: String,
+        /// What `weir dlms` was told.
+        order: Json,
     },
     /// Every byte on a port from now on.
     Trace {
@@ -77,6 +86,7 @@ impl Desk {
             }
             Ask::Receivers => Ok(Answer::Whole(statement::receivers(&self.evidence.receivers))),
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
+            Ask::Dlms { meter, order } => self.inspect(&meter, order).await.map(Answer::Whole),
             Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
         }
     }
@@ -94,18 +104,30 @@ impl Desk {
     }
 
     async fn read(&self, meter: &str) -> Result<Json, String> {
-        let Some((_, port)) = self.meters.iter().find(|(name, _)| name == meter) else {
-            let known: Vec<_> = self.meters.iter().map(|(name, _)| name.as_str()).collect();
-            return Err(format!("the running agent has no meter \"{meter}\"; known: {}", known.join(", ")));
-        };
-        let Some(bus) = self.bus(port) else {
-            return Err(format!("meter \"{meter}\" sends by itself and can't be asked"));
-        };
+        let (port, bus) = self.bus_of(meter)?;
         let values = timeout(READ_LIMIT, bus.read(meter))
             .await
             .map_err(|_| format!("port \"{port}\" had no time for meter \"{meter}\" within 5 minutes"))?
             .map_err(|error| format!("meter \"{meter}\" on port \"{port}\": {error}"))?;
         Ok(reading(meter, self.evidence.clock.now(), &values))
+    }
+
+    async fn inspect(&self, meter: &str, order: Json) -> Result<Json, String> {
+        let (port, bus) = self.bus_of(meter)?;
+        let answer = timeout(INSPECT_LIMIT, bus.inspect(meter, order)).await;
+        answer
+            .map_err(|_| format!("port \"{port}\" had no time for meter \"{meter}\" within 10 minutes"))?
+            .map_err(|error| format!("meter \"{meter}\" on port \"{port}\": {error}"))
+    }
+
+    /// The port of a meter and its bus.
+    fn bus_of(&self, meter: &str) -> Result<(&str, &Handle), String> {
+        let Some((_, port)) = self.meters.iter().find(|(name, _)| name == meter) else {
+            let known: Vec<_> = self.meters.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(format!("the running agent has no meter \"{meter}\"; known: {}", known.join(", ")));
+        };
+        let bus = self.bus(port).ok_or_else(|| format!("meter \"{meter}\" sends by itself and can't be asked"))?;
+        Ok((port, bus))
     }
 
     fn trace(&self, port: &str) -> Result<Trace, String> {

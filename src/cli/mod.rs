@@ -17,6 +17,7 @@ mod check;
 mod decode;
 #[cfg(feature = "demo")]
 mod demo;
+mod dlms;
 mod failure;
 mod log;
 mod meters;
@@ -45,6 +46,7 @@ Start here:
   weir scan PORT                  which meters are on this line? proposes the configuration
   weir check                      is /etc/weir/weir.toml right?
   weir read METER                 one reading now, as a table
+  weir dlms METER OBJECT          one object of a DLMS meter, explained
   weir report                     everything tried once: the sheet to hand over
   weir meters                     how every meter has been doing
   weir radio                      who is heard by radio, how well and how often
@@ -72,6 +74,7 @@ enum Command {
     Check(check::Check),
     Scan(scan::Scan),
     Read(read::Read),
+    Dlms(dlms::Dlms),
     Report(report::Report),
     Meters(meters::Meters),
     Radio(radio::Radio),
@@ -118,6 +121,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Check(command) => command.run(config),
         Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
+        Command::Dlms(command) => command.run(config, log),
         Command::Report(command) => command.run(config, log),
         Command::Meters(command) => command.run(config),
         Command::Radio(command) => command.run(config, log),

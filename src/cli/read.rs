@@ -74,7 +74,8 @@ fn beside(settings: &Settings, name: &str) -> Result<Option<Json>, Failure> {
     }
 }
 
-fn known<'s>(settings: &'s Settings, name: &str) -> Result<&'s MeterSettings, Failure> {
+/// The settings of a meter by its name.
+pub(super) fn known<'s>(settings: &'s Settings, name: &str) -> Result<&'s MeterSettings, Failure> {
     settings.meter.iter().find(|m| *m.name == name).ok_or_else(|| {
         let known: Vec<_> = settings.meter.iter().map(|m| m.name.as_str()).collect();
         let known = if known.is_empty() { "there is no [[meter]]".to_owned() } else { known.join(", ") };
@@ -82,12 +83,17 @@ fn known<'s>(settings: &'s Settings, name: &str) -> Result<&'s MeterSettings, Fa
     })
 }
 
-async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
-    let meter = known(settings, name)?;
+/// The port of a meter, as the board has it.
+pub(super) fn port_of(settings: &Settings, meter: &MeterSettings) -> Result<bus::Port, Failure> {
     let port = settings.port.iter().find(|p| *p.name == *meter.port);
     let port = port.ok_or_else(|| Failure::config(format!("port \"{}\" is not defined", *meter.port)))?;
     let board = board::load(&settings.gateway.board).map_err(|e| Failure::config(e.to_string()))?;
-    let port = agent::resolve_port(port, &board).map_err(|e| Failure::config(e.to_string()))?;
+    agent::resolve_port(port, &board).map_err(|e| Failure::config(e.to_string()))
+}
+
+async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
+    let meter = known(settings, name)?;
+    let port = port_of(settings, meter)?;
     let read = if meter::protocol(&meter.protocol).is_some_and(meter::Protocol::listens) {
         let kept = settings.store.path.join(agent::SESSIONS);
         let mut listener = listen::Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
@@ -101,7 +107,7 @@ async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
 }
 
 /// What to try when a meter says nothing or nonsense.
-fn hint(error: &MeterError, port: &str) -> String {
+pub(super) fn hint(error: &MeterError, port: &str) -> String {
     match error {
         MeterError::Line(LineError::Silent(_)) | MeterError::Damaged(_) => {
             format!("; check power, wires, address and speed, or let \"weir scan {port}\" find what is there")
@@ -110,7 +116,8 @@ fn hint(error: &MeterError, port: &str) -> String {
     }
 }
 
-fn member<'v>(value: &'v Json, name: &str) -> &'v str {
+/// A text in an answer.
+pub(super) fn member<'v>(value: &'v Json, name: &str) -> &'v str {
     value.get(name).and_then(Json::as_str).unwrap_or_default()
 }
 

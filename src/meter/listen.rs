@@ -429,6 +429,11 @@ impl Post {
                 // Nobody waits any more: the person gave up, which is no fault.
                 let _ = reading.reply.send(answer);
             }
+            Job::Inspect(inspection) => {
+                let _ = inspection
+                    .reply
+                    .send(Err(format!("meter \"{}\" sends by itself and can't be asked", inspection.meter)));
+            }
             Job::Lend(lease) => {
                 let sentence = format!("port {} belongs to a meter that sends by itself", self.port.name);
                 let _ = lease.ended.send(LeaseError::NoLine(sentence));

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::model::{Interval, Quality, Timestamp, Value};
+use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError};
 use crate::setting::Problems;
 
@@ -68,8 +69,16 @@ pub trait Session: Send {
     /// Tells where to keep what must outlive a restart; called before the first read, when there is such a place.
     fn keep_in(&mut self, _kept: Kept) {}
 
+    /// Tells the gateway's clock, for a protocol that looks after the meter's; called before the first read.
+    fn tell_time(&mut self, _clock: &Clock) {}
+
     /// The way to change something in the meter, when the protocol has one.
     fn writer(&mut self) -> Option<&mut dyn Writer> {
+        None
+    }
+
+    /// The way to look at single things in the meter, when the protocol has one.
+    fn inspector(&mut self) -> Option<&mut dyn Inspector> {
         None
     }
 
@@ -87,6 +96,15 @@ pub trait Profile: Send {
     /// Reads the intervals that ended after `after` and not later than `until`, by the meter's
     /// clock, in UTC. An interval that the meter does not have is left out.
     fn read<'a>(&'a mut self, line: &'a mut Line, after: Timestamp, until: Timestamp) -> ProfileReply<'a>;
+}
+
+/// What an order gives, as the protocol's own command shows it.
+pub type InspectReply<'a> = Pin<Box<dyn Future<Output = Result<serde_json::Value, MeterError>> + Send + 'a>>;
+
+/// Carries out the orders of a protocol's own command, such as `weir dlms`.
+pub trait Inspector: Send {
+    /// Carries out one order, once; what the meter refuses is in the answer where the order says what was asked for.
+    fn inspect<'a>(&'a mut self, line: &'a mut Line, order: &'a serde_json::Value) -> InspectReply<'a>;
 }
 
 /// What a write gives.
@@ -253,9 +271,15 @@ pub enum MeterError {
     /// What came can't be cut into answers any more; the connection must be opened again.
     #[error("damaged answer: {0}; the connection is closed and opened again")]
     OutOfStep(String),
+    /// Nothing came in time, and what comes later could be taken for another answer: the connection must be opened again.
+    #[error("no answer within {} ms; the connection is closed and opened again", .0.as_millis())]
+    Unanswered(Duration),
     /// The meter refused.
     #[error("the meter refused: {0}")]
     Refused(String),
+    /// It could not be asked: something is missing on our side, such as a key's file; nothing was sent.
+    #[error("the meter was not asked: {0}")]
+    Unasked(String),
     /// What was ordered can't be carried out with this meter; nothing was sent.
     #[error("nothing was written: {0}")]
     Order(String),
@@ -266,18 +290,23 @@ impl MeterError {
     pub const fn quality(&self) -> Quality {
         match self {
             Self::Line(LineError::Collision) => Quality::Invalid,
-            Self::Line(_) => Quality::NoAnswer,
+            Self::Line(_) | Self::Unanswered(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
-            Self::Refused(_) | Self::Order(_) => Quality::Refused,
+            Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => Quality::Refused,
         }
+    }
+
+    /// Whether the meter stayed silent.
+    pub const fn is_silence(&self) -> bool {
+        matches!(self, Self::Line(LineError::Silent(_)) | Self::Unanswered(_))
     }
 
     /// Whether the line must be closed and opened again.
     pub const fn must_reopen(&self) -> bool {
         match self {
             Self::Line(error) => error.must_reopen(),
-            Self::OutOfStep(_) => true,
-            Self::Damaged(_) | Self::Refused(_) | Self::Order(_) => false,
+            Self::OutOfStep(_) | Self::Unanswered(_) => true,
+            Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => false,
         }
     }
 }

@@ -217,6 +217,7 @@ mod tests {
             "read_command" => "\"R1\"",
             "password_command" => "\"P1\"",
             "utc_offset" => "\"+00:00\"",
+            "dlms" => "{}",
             "load_profile" => "{ id = \"P.01\", command = \"R5\" }",
             _ => "\"/x\"",
         }

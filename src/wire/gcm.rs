@@ -1,4 +1,4 @@
-//! AES-128-GCM with the twelve-byte tag of DLMS security suite 0 (IEC 62056-5-3, clause 5.3.7).
+//! AES-GCM with the twelve-byte tag of the DLMS security suites (IEC 62056-5-3, clause 5.3.7).
 //!
 //! `ring` is the product's only cipher provider. It hands out whole tags of sixteen bytes, so a
 //! message is opened by running its counter mode over the ciphertext and sealing the result again:
@@ -7,13 +7,13 @@
 
 use std::fmt;
 
-use ring::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 
 /// The bytes of a tag.
 pub const TAG: usize = 12;
 /// The bytes of an initialization vector: system title and invocation counter.
 pub const NONCE: usize = 12;
-/// The bytes of a key.
+/// The bytes of a key of suites 0 and 1.
 pub const KEY: usize = 16;
 
 /// A key, ready for use; never shown.
@@ -31,6 +31,16 @@ impl Key {
         Some(Self(LessSafeKey::new(UnboundKey::new(&AES_128_GCM, bytes).ok()?)))
     }
 
+    /// Makes a key of 16 bytes (suites 0 and 1) or of 32 (suite 2); `None` of any other number.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let algorithm = match bytes.len() {
+            KEY => &AES_128_GCM,
+            32 => &AES_256_GCM,
+            _ => return None,
+        };
+        Some(Self(LessSafeKey::new(UnboundKey::new(algorithm, bytes).ok()?)))
+    }
+
     /// Encrypts `text` in place and returns its tag; `None` when it is too long for the mode.
     pub fn seal(&self, nonce: [u8; NONCE], associated: &[u8], text: &mut [u8]) -> Option<[u8; TAG]> {
         let nonce = Nonce::assume_unique_for_key(nonce);
@@ -40,13 +50,19 @@ impl Key {
 
     /// Decrypts a message; `None` when its tag is wrong.
     pub fn open(&self, nonce: [u8; NONCE], associated: &[u8], cipher: &[u8], tag: &[u8; TAG]) -> Option<Vec<u8>> {
-        let mut text = cipher.to_vec();
-        self.seal(nonce, &[], &mut text)?;
+        let text = self.uncover(nonce, cipher)?;
         let mut again = text.clone();
         let expected = self.seal(nonce, associated, &mut again)?;
         // Every byte is looked at, so that the time tells nothing about the first wrong one.
         let difference = expected.iter().zip(tag).fold(0, |sum, (a, b)| sum | (a ^ b));
         (difference == 0).then_some(text)
+    }
+
+    /// Decrypts a message that has no tag, and so says nothing about who wrote it; `None` when it is too long.
+    pub fn uncover(&self, nonce: [u8; NONCE], cipher: &[u8]) -> Option<Vec<u8>> {
+        let mut text = cipher.to_vec();
+        self.seal(nonce, &[], &mut text)?;
+        Some(text)
     }
 }
 
@@ -75,6 +91,24 @@ mod tests {
         assert_eq!(HEXUPPER.encode(&cipher[..16]), "42831EC2217774244B7221B784D0D49C");
         assert_eq!(HEXUPPER.encode(&tag), "5BC94FBC3221A5DB94FAE95A");
         assert_eq!(key.open(nonce, &associated, &cipher, &tag).unwrap(), text);
+    }
+
+    #[test]
+    fn the_same_with_a_key_of_256_bits() {
+        // Test case 16 of the same paper.
+        let key = HEXUPPER.decode(b"FEFFE9928665731C6D6A8F9467308308FEFFE9928665731C6D6A8F9467308308").unwrap();
+        let nonce = hex("CAFEBABEFACEDBADDECAF888");
+        let associated = hex::<20>("FEEDFACEDEADBEEFFEEDFACEDEADBEEFABADDAD2");
+        let text = hex::<60>(
+            "D9313225F88406E5A55909C5AFF5269A86A7A9531534F7DA2E4C303D8A318A721C3C0C95956809532FCF0E2449A6B525B16AEDF5AA0DE657BA637B39",
+        );
+        let key = Key::of(&key).unwrap();
+        let mut cipher = text;
+        let tag = key.seal(nonce, &associated, &mut cipher).unwrap();
+        assert_eq!(HEXUPPER.encode(&cipher[..16]), "522DC1F099567D07F47F37A32A84427D");
+        assert_eq!(HEXUPPER.encode(&tag), "76FC6ECE0F4E1768CDDF8853");
+        assert_eq!(key.open(nonce, &associated, &cipher, &tag).unwrap(), text);
+        assert!(Key::of(&[0; 24]).is_none());
     }
 
     proptest! {

@@ -17,7 +17,8 @@ from gurux_dlms import GXByteBuffer, GXServerReply, GXDateTime, GXUInt16, GXUInt
 from gurux_dlms.enums import (InterfaceType, Authentication, SourceDiagnostic, ObjectType, AccessMode,
                               MethodAccessMode, Unit, DataType, Conformance, Security, ErrorCode)
 from gurux_dlms.objects import (GXDLMSData, GXDLMSRegister, GXDLMSClock, GXDLMSProfileGeneric,
-                                GXDLMSAssociationLogicalName, GXDLMSCaptureObject, GXDLMSDisconnectControl)
+                                GXDLMSAssociationLogicalName, GXDLMSCaptureObject, GXDLMSDisconnectControl,
+                                GXDLMSExtendedRegister, GXDLMSDemandRegister, GXDLMSImageTransfer)
 from gurux_dlms.GXDLMS import GXDLMS
 from gurux_dlms._HDLCInfo import _HDLCInfo
 
@@ -71,6 +72,8 @@ def _secret(st, client_side):
     return pw
 def _invoke(self, settings, e):
     if e.index != 1: e.error = ErrorCode.READ_WRITE_DENIED; return None
+    if settings.authentication == Authentication.HIGH_GMAC:
+        log("GMAC %s %d" % (bytes(settings.sourceSystemTitle or b"").hex(), int.from_bytes(bytes(e.parameters)[1:5], "big")))
     got = bytes(e.parameters); ic = int.from_bytes(got[1:5], "big") if settings.authentication == Authentication.HIGH_GMAC else 0
     want = bytes(GXSecure.secure(settings, settings.cipher, ic, settings.stoCChallenge, _secret(settings, True)))
     if got != want:
@@ -98,6 +101,38 @@ def _glo(settings, data):                    # upstream forgets the tag argument
 GXDLMS.handleGloDedRequest = staticmethod(_glo)
 GXCiphering.reset = lambda self: setattr(self, "security", Security.NONE)    # upstream also zeroes the counter
 _aln = GXDLMSAssociationLogicalName
+
+# ---- what tests want to see and to have refused ---------------------------------------------
+# METER_LOG=FILE: a line for each AARQ and for each invocation counter that was deciphered.
+# METER_STRICT=N: counters must rise above N, then above the last one; others are answered D8 01 06 <next>,
+# or with METER_STALE=silent not at all, or with METER_STALE=plain by D8 01 06 alone.
+# METER_BLIND=1: 0.0.43.1.0.255 is no object of this meter.
+LAST = {"ic": int(os.environ.get("METER_STRICT", "-1"))}
+STRICT = "METER_STRICT" in os.environ
+class Stale(BaseException): pass              # upstream swallows every Exception
+def log(line):
+    if os.environ.get("METER_LOG"):
+        with open(os.environ["METER_LOG"], "a") as f: f.write(line + "\n")
+_decipher = GXCiphering.decrypt.__func__
+def _counted(cls, settings, p, data):
+    tmp = _decipher(cls, settings, p, data)
+    if STRICT and p.invocationCounter <= LAST["ic"]:
+        log("STALE %s %d" % (bytes(p.systemTitle).hex(), p.invocationCounter))
+        raise Stale()
+    log("IC %s %d" % (bytes(p.systemTitle).hex(), p.invocationCounter))
+    if STRICT: LAST["ic"] = p.invocationCounter
+    return tmp
+GXCiphering.decrypt = classmethod(_counted)
+if os.environ.get("METER_SUITE") == "2":     # upstream forgets the suite in the initiate-response
+    from gurux_dlms.objects.enums import SecuritySuite
+    _parameter = AesGcmParameter.__init__
+    def _suited(self, *a): _parameter(self, *a); self.securitySuite = SecuritySuite(2)
+    AesGcmParameter.__init__ = _suited
+def stale(data):                             # over the wrapper only
+    if os.environ.get("METER_STALE") == "silent": return b""
+    body = b"\xD8\x01\x06"
+    if os.environ.get("METER_STALE") != "plain": body += (LAST["ic"] + 1).to_bytes(4, "big")
+    return data[0:2] + data[4:6] + data[2:4] + len(body).to_bytes(2, "big") + body
 _aln.getAssociationStatus = lambda self: self.associationStatus
 
 if VERBOSE:
@@ -130,6 +165,37 @@ def _pgv(self, settings, e):                 # attribute 2 incl. selective acces
     return out.array()
 PG.getValue = _pgv
 
+# Upstream answers with the number of the first request ever, misses setters, and codes no reason behind a refusal in a list.
+_upd = S.updateInvokeId
+def _update(self, value): _upd(self, value); self.invokeId = value & 0xF
+S.updateInvokeId = _update
+from gurux_dlms.GXDLMSLNParameters import GXDLMSLNParameters as LNP
+LNP.setStatus = lambda self, v: setattr(self, "status", v)
+LNP.isMultipleBlocks = lambda self: self.multipleBlocks
+VEA.setValue = lambda self, v: setattr(self, "value", v)
+LT.getTargets = lambda self: self.targets
+from gurux_dlms.GXDLMSLNCommandHandler import GXDLMSLNCommandHandler as LNH
+def _with_list(cls, settings, invokeID, server, data, replyData, xml):
+    out = GXByteBuffer(); n = _GXCommon.getObjectCount(data); _GXCommon.setObjectCount(n, out); args = []
+    for _ in range(n):
+        ci = ObjectType(data.getUInt16()); ln = bytearray(6); data.get(ln); index = data.getUInt8(); data.getUInt8()
+        obj = settings.objects.findByLN(ci, _GXCommon.toLogicalName(ln))
+        if obj is None: out.setUInt8(1); out.setUInt8(int(ErrorCode.UNDEFINED_OBJECT)); continue
+        a = VEA(server, obj, index, 0, None); a.invokeId = invokeID; args.append(a)
+        mark = len(out); value = obj.getValue(settings, a)
+        if a.error: out.setUInt8(1); out.setUInt8(int(a.error)); continue
+        out.setUInt8(0)
+        if a.byteArray: out.set(value)
+        else: GXDLMS.appendData(settings, obj, index, out, value)
+    GXDLMS.getLNPdu(LNP(settings, invokeID, Command.GET_RESPONSE, 3, None, out, 0xFF), replyData)
+    if len(out) != out.position: server.setTransaction(LT(args, Command.GET_REQUEST, out))
+LNH.getRequestWithList = classmethod(_with_list)
+from gurux_dlms.objects.enums import ControlState
+def _dc(self, settings, e):                  # upstream has no methods of a disconnect control
+    if e.index not in (1, 2): e.error = ErrorCode.READ_WRITE_DENIED; return None
+    self.outputState = e.index == 2; self.controlState = ControlState.CONNECTED if e.index == 2 else ControlState.DISCONNECTED
+GXDLMSDisconnectControl.invoke = _dc
+
 class SR:                                   # stand-in for GXServerReply (upstream misses setters)
     def __init__(self, data): self.data = data; self.reply = None; self.count = 0; self.connectionInfo = None
     def setReply(self, v): self.reply = v
@@ -155,15 +221,22 @@ class Meter(GXDLMSSecureServer):
         self.settings.cipher = self.settings.ciphering        # upstream bug: two names
         self.settings.cipher.systemTitle = b"GRX\x00\x00\x00\x00\x01"
         self.settings.cipher.invocationCounter = 1
+        if os.environ.get("METER_SUITE") == "2":
+            self.settings.cipher.securitySuite = SecuritySuite(2)
+            self.settings.cipher.blockCipherKey = bytes(range(0, 32))
+            self.settings.cipher.authenticationKey = bytes(range(0xD0, 0xF0))
         self.hdlc = Hdlc(self.settings.hdlc)
         self.settings.maxServerPDUSize = 1024
         self.initialize()
     # --- addressing / auth -------------------------------------------------
     def isTarget(self, serverAddress, clientAddress):
         ok = clientAddress in (16, 17, 18, 1, 19, 20, 21)
-        self.settings.cipher.security = Security.AUTHENTICATION_ENCRYPTION if clientAddress == 1 else Security.NONE
+        # METER_SECURITY=16, 32 or 48: a tag, ciphertext, or both.
+        security = Security(int(os.environ.get("METER_SECURITY", "48")))
+        self.settings.cipher.security = security if clientAddress == 1 else Security.NONE
         return ok
     def onValidateAuthentication(self, authentication, password):
+        log("AARQ %d" % self.settings.clientAddress)
         want = {16: Authentication.NONE, 17: Authentication.LOW, 18: Authentication.HIGH,
                 19: Authentication.HIGH_MD5, 20: Authentication.HIGH_SHA1, 21: Authentication.HIGH_SHA256,
                 1: Authentication.HIGH_GMAC}[self.settings.clientAddress]
@@ -216,10 +289,19 @@ def build():
     for i in range(200):
         pg.buffer.append([GXDateTime(t + datetime.timedelta(minutes=15 * i)), GXUInt32(1000000 + 25 * i)])
     pg.entriesInUse = pg.profileEntries = len(pg.buffer)
-    dc = GXDLMSDisconnectControl("0.0.96.3.10.255")
+    dc = GXDLMSDisconnectControl("0.0.96.3.10.255"); dc.outputState = True; dc.controlState = ControlState.CONNECTED
+    mx = GXDLMSExtendedRegister("1.0.1.6.0.255"); mx.value = GXUInt32(525); mx.scaler = 10; mx.unit = Unit.ACTIVE_POWER
+    mx.captureTime = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0)); mx.status = GXUInt16(0)
+    dr = GXDLMSDemandRegister("1.0.1.4.0.255"); dr.currentAverageValue = GXUInt32(123); dr.lastAverageValue = GXUInt32(456)
+    dr.setDataType(2, DataType.UINT32); dr.setDataType(3, DataType.UINT32)
+    dr.scaler = 0.1; dr.unit = Unit.ACTIVE_POWER; dr.period = 900; dr.numberOfPeriods = 1
+    dr.captureTime = dr.startTimeCurrent = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0))
+    img = GXDLMSImageTransfer("0.0.44.0.0.255"); img.imageBlockSize = 64
     aln = GXDLMSAssociationLogicalName("0.0.40.0.0.255")
     aln.secret = b"Gurux"
-    objs = [ldn, clock, imp, v, ic, pg, dc, aln]
+    if STRICT: ic.value = GXUInt32(LAST["ic"])
+    objs = [ldn, clock, imp, v, ic, pg, dc, mx, dr, img, aln]
+    if os.environ.get("METER_BLIND"): objs.remove(ic)
     for o in objs:
         aln.objectList.append(o)             # upstream initialize() would append a list -> TypeError
     return objs
@@ -238,6 +320,10 @@ def pump(m, rd, wr):
                     if VERBOSE: print("TX", bytes(sr.reply).hex(" "), file=sys.stderr, flush=True)
                     wr(bytes(sr.reply)); sr.reply = None
                 if not sr.isStreaming(): break
+        except Stale:
+            answer = stale(data)
+            m = Meter(m.settings.interfaceType, build())
+            if answer: wr(answer)
         except Exception:
             traceback.print_exc()
 

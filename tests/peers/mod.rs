@@ -52,6 +52,12 @@ impl Peer {
         (peer, one, other)
     }
 
+    /// The same with these variables in its environment.
+    pub fn python_with(script: &str, arguments: &[&str], variables: &[(&str, &str)], ready: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);
+        Self::start(Command::new(python()).arg(script).args(arguments).envs(variables.iter().copied()), ready)
+    }
+
     /// A script of tests/peers under the virtual environment's python.
     pub fn python(script: &str, arguments: &[&str], ready: &str) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script);

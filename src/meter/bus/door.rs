@@ -39,6 +39,17 @@ pub(in crate::meter) struct Reading {
     pub(in crate::meter) reply: oneshot::Sender<Result<Vec<Value>, String>>,
 }
 
+/// An order of a protocol's own command, done before the scheduled readings.
+#[derive(Debug)]
+pub(in crate::meter) struct Inspection {
+    /// The name of the meter.
+    pub(in crate::meter) meter: String,
+    /// What is wanted.
+    pub(in crate::meter) order: serde_json::Value,
+    /// Where the answer goes, or one sentence that says why there is none.
+    pub(in crate::meter) reply: oneshot::Sender<Result<serde_json::Value, String>>,
+}
+
 /// What a lease does, its result sent elsewhere.
 pub(in crate::meter) type Work = Box<dyn for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, ()> + Send>;
 
@@ -54,6 +65,7 @@ pub(in crate::meter) struct Lease {
 /// What somebody wants of a port.
 pub(in crate::meter) enum Job {
     Read(Reading),
+    Inspect(Inspection),
     Lend(Lease),
 }
 
@@ -100,6 +112,20 @@ impl Handle {
         let closed = |_| LeaseError::Closed.to_string();
         self.jobs
             .send(Job::Read(Reading { meter: meter.to_owned(), reply }))
+            .await
+            .map_err(|e| closed(e.to_string()))?;
+        answer.await.map_err(|e| closed(e.to_string()))?
+    }
+
+    /// Has an order of a protocol's own command carried out on a meter now, before the scheduled readings.
+    ///
+    /// # Errors
+    /// One sentence that says why there is no answer.
+    pub async fn inspect(&self, meter: &str, order: serde_json::Value) -> Result<serde_json::Value, String> {
+        let (reply, answer) = oneshot::channel();
+        let closed = |_| LeaseError::Closed.to_string();
+        self.jobs
+            .send(Job::Inspect(Inspection { meter: meter.to_owned(), order, reply }))
             .await
             .map_err(|e| closed(e.to_string()))?;
         answer.await.map_err(|e| closed(e.to_string()))?

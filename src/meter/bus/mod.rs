@@ -30,7 +30,7 @@ mod schedule;
 
 pub use background::{Background, Worked};
 pub use door::{Borrowed, Handle, Inbox, LONGEST_LEASE, LeaseError};
-pub(super) use door::{Job, Reading};
+pub(super) use door::{Inspection, Job, Reading};
 pub use member::Meter;
 pub(super) use opener::Opener;
 pub use port::Port;
@@ -56,6 +56,7 @@ struct Last {
 enum Turn<'a> {
     Reading,
     Piece(&'a mut dyn Background),
+    Order(&'a serde_json::Value, &'a mut Option<serde_json::Value>),
 }
 
 /// One port with its meters.
@@ -102,12 +103,33 @@ pub async fn read_once(port: &Port, meter: &mut Meter) -> Result<Vec<Value>, Met
     meter.session.read(&mut line).await
 }
 
+/// Opens the port and has one order carried out on a meter, for a protocol's own command.
+///
+/// # Errors
+/// What the line or the meter said; [`MeterError::Order`] when the protocol has no such command.
+pub async fn inspect_once(
+    port: &Port,
+    meter: &mut Meter,
+    clock: &Clock,
+    order: &serde_json::Value,
+) -> Result<serde_json::Value, MeterError> {
+    let mut line = port.open().await?;
+    line.set_echo(meter.echo(port.echo));
+    line.set_speed(meter.speed(port.speed))?;
+    meter.session.tell_time(clock);
+    let inspector = meter.session.inspector();
+    let inspector =
+        inspector.ok_or_else(|| MeterError::Order("the meter's protocol has no such command".to_owned()))?;
+    inspector.inspect(&mut line, order).await
+}
+
 impl Bus {
     /// Makes the owner of a port; nothing is opened yet.
     pub fn new(port: Port, mut meters: Vec<Meter>, inbox: Inbox, clock: Clock, health: Health) -> Self {
         let start = clock.now();
         for (phase, meter) in (0u32..).zip(&mut meters) {
             meter.slots.begin(start, phase);
+            meter.session.tell_time(&clock);
         }
         let line = Opener::new(inbox.tap.clone());
         Self { port, meters, line, clock, health, background: None, last: None, after_an_answer: false, inbox }
@@ -187,6 +209,7 @@ impl Bus {
     async fn serve(&mut self, job: Job, frames: &mpsc::Sender<Frame>) {
         let Reading { meter, reply } = match job {
             Job::Lend(lease) => return self.lend(lease, frames).await,
+            Job::Inspect(inspection) => return self.inspect(inspection).await,
             Job::Read(reading) => reading,
         };
         if reply.is_closed() {
@@ -200,6 +223,23 @@ impl Bus {
         let result = self.read(index).await.unwrap_or(Err(MeterError::Line(LineError::Gone)));
         // Nobody waits any more: the person gave up, which is no fault.
         let _ = reply.send(result.map_err(|e| e.to_string()));
+    }
+
+    async fn inspect(&mut self, Inspection { meter, order, reply }: Inspection) {
+        if reply.is_closed() {
+            return;
+        }
+        let Some(index) = self.meters.iter().position(|m| m.name == meter) else {
+            let _ = reply.send(Err(format!("no meter \"{meter}\" on port {}", self.port.name)));
+            return;
+        };
+        let mut answer = None;
+        let result = self.attempt(index, Turn::Order(&order, &mut answer)).await;
+        let result = result.unwrap_or(Err(MeterError::Line(LineError::Gone)));
+        if matches!(&result, Err(error) if error.must_reopen()) {
+            self.line.close();
+        }
+        let _ = reply.send(result.map(|_| answer.unwrap_or_default()).map_err(|error| error.to_string()));
     }
 
     /// Does what the schedule wants; always gives a frame, with nulls when there is no answer.
@@ -233,8 +273,10 @@ impl Bus {
         let index = name.and_then(|name| self.meters.iter().position(|m| m.name == name));
         if let Some(index) = index {
             let result = self.attempt(index, Turn::Piece(background.as_mut())).await;
-            if matches!(&result, Some(Err(error)) if error.must_reopen()) && self.line.line.is_some() {
-                self.line.close_for_a_while();
+            match &result {
+                Some(Err(error)) if error.is_silence() && error.must_reopen() => self.line.close(),
+                Some(Err(error)) if error.must_reopen() && self.line.line.is_some() => self.line.close_for_a_while(),
+                _ => {}
             }
         }
         self.background = Some(background);
@@ -246,7 +288,10 @@ impl Bus {
     async fn read(&mut self, index: usize) -> Option<Result<Vec<Value>, MeterError>> {
         let start = Instant::now();
         let mut result = self.attempt(index, Turn::Reading).await?;
-        if matches!(&result, Err(e) if e.must_reopen()) && self.line.failures == 0 {
+        if matches!(&result, Err(e) if e.is_silence() && e.must_reopen()) {
+            // The line is well; only a late answer must not be taken for another one.
+            self.line.close();
+        } else if matches!(&result, Err(e) if e.must_reopen()) && self.line.failures == 0 {
             debug!(port = %self.port.name, "the line had gone; it is opened again");
             self.line.close();
             result = self.attempt(index, Turn::Reading).await?;
@@ -283,6 +328,13 @@ impl Bus {
         let result = match turn {
             Turn::Reading => session.read(line).await,
             Turn::Piece(background) => background.work(session, line).await.map(|()| Vec::new()),
+            Turn::Order(order, answer) => match session.inspector() {
+                Some(inspector) => inspector.inspect(line, order).await.map(|told| {
+                    *answer = Some(told);
+                    Vec::new()
+                }),
+                None => Err(MeterError::Order("the meter's protocol has no such command".to_owned())),
+            },
         };
         let mut notes = line.take_notes();
         if matches!(result, Err(MeterError::Damaged(_) | MeterError::OutOfStep(_))) {
@@ -300,10 +352,10 @@ impl Bus {
     fn notice_silence(&mut self, index: usize, result: &Result<Vec<Value>, MeterError>, took: Duration) {
         let all_were_silent = self.meters.iter().all(|m| !m.slots.answers());
         let Some(meter) = self.meters.get_mut(index) else { return };
-        let silent = matches!(result, Err(MeterError::Line(LineError::Silent(_))));
+        let silent = matches!(result, Err(error) if error.is_silence());
         let before = meter.slots.factor();
         match result {
-            Err(MeterError::Line(LineError::Silent(_))) => meter.slots.stayed_silent(took),
+            Err(error) if error.is_silence() => meter.slots.stayed_silent(took),
             // The port's fault, not the meter's.
             Err(MeterError::Line(_)) => {}
             _ => meter.slots.answered(),

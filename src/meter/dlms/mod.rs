@@ -9,13 +9,21 @@ use super::{Driver, MeterSettings, Protocol};
 use crate::setting::Problems;
 
 mod association;
+mod clock;
+mod inspect;
+mod known;
 mod link;
 pub mod push;
+mod object;
+mod profile;
 mod service;
 mod session;
 mod settings;
+mod write;
 
-pub use settings::{DlmsAuthentication, DlmsCiphering, DlmsLink, DlmsReferencing, DlmsSecurity, DlmsSettings};
+pub use settings::{
+    DlmsAuthentication, DlmsCiphering, DlmsClockSettings, DlmsLink, DlmsReferencing, DlmsSecurity, DlmsSettings,
+};
 
 /// The row of this protocol in the table of protocols.
 pub const ROW: Protocol = Protocol { name: "dlms", driver: Driver::Asks(session::session), check };
@@ -24,6 +32,9 @@ pub const ROW: Protocol = Protocol { name: "dlms", driver: Driver::Asks(session:
 fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let Err(fault) = session::session(settings) {
         problems.error(settings.protocol.span(), fault);
+    }
+    if let Ok(dlms) = dlms(settings) {
+        association::check(settings, &dlms, problems);
     }
 }
 

@@ -1,6 +1,8 @@
 //! `[meter.dlms]` of weir.toml.
 
-use crate::setting::{At, Count};
+use std::time::Duration;
+
+use crate::setting::{At, Count, SecretFile};
 use crate::{choices, settings};
 
 settings! {
@@ -18,6 +20,10 @@ settings! {
         pub information_field: Count<32, 2030> = 512,
         /// HDLC: the most frames before an acknowledgement that are asked for.
         pub window: Count<1, 7> = 1,
+        /// HDLC: the longest pause between two bytes of a frame; behind a slow network it may need to be longer.
+        pub octet_timeout: Duration = "500ms",
+        /// Mode E: the wait between the change of speed and the first HDLC frame.
+        pub mode_e_pause: Duration = "1s",
         /// How objects are named.
         pub referencing: DlmsReferencing = "logical-names",
         /// How the client shows who it is; a secret comes from `password_file`, for gmac from `authentication_key_file`.
@@ -28,10 +34,35 @@ settings! {
         pub suite: Count<0, 2> = 0,
         /// How ciphered APDUs are wrapped.
         pub ciphering: DlmsCiphering = "auto",
-        /// This client's system title, 16 hexadecimal digits. Unset: one made of the meter's name.
+        /// The file with the global broadcast key of a meter whose answers are ciphered with it.
+        pub broadcast_key_file: Option<At<SecretFile>>,
+        /// This client's system title, 16 hexadecimal digits. Unset: one made at random once and kept beside the
+        /// invocation counters, so that no counter was ever used with it elsewhere.
         pub system_title: Option<At<String>>,
+        /// The object that tells this client's invocation counter, which the public client may read.
+        pub counter: Option<At<String>>,
+        /// Whether general block transfer is proposed: long APDUs whole, in numbered blocks.
+        pub general_blocks: bool = false,
         /// The longest APDU that the meter may send; it says how long ours may be.
         pub max_pdu: Count<64, 65_535> = 1024,
+        /// The longest time that one reading, or one piece of a profile, may hold the meter and its line.
+        pub longest_session: Duration = "5m",
+        /// The meter's clock.
+        pub clock: DlmsClockSettings = {},
+    }
+}
+
+settings! {
+    /// What is done about a meter's clock; nothing while the gateway's own clock is not trusted.
+    pub struct DlmsClockSettings {
+        /// How often it is compared with the gateway's; "0s" never.
+        pub check: Duration = "24h",
+        /// How far it may be off without being called wrong.
+        pub tolerance: Duration = "10s",
+        /// Whether a clock that is wrong is set; else it is only told.
+        pub set: bool = false,
+        /// The most that it is moved by; one that is farther off is told.
+        pub limit: Duration = "5m",
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) mod pick;
 mod profile;
 pub mod programming;
 mod reader;
-mod season;
+pub(super) mod season;
 mod settings;
 
 pub use check::check;

@@ -10,10 +10,10 @@ const HOUR: i64 = 3600;
 
 /// How a meter's clock relates to UTC.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub(in crate::meter) struct Clock {
     /// Seconds east of Greenwich, without summer time.
-    pub(super) offset: i64,
-    pub(super) summer_time: SummerTime,
+    pub(in crate::meter) offset: i64,
+    pub(in crate::meter) summer_time: SummerTime,
 }
 
 impl Clock {
@@ -25,7 +25,7 @@ impl Clock {
     /// When each record begins, in UTC seconds. Where the meter sends no season digit, the order
     /// of the records tells the first pass of the hour that comes twice from the second, so that
     /// no two intervals share a time. `after` decides when nothing else does.
-    pub(super) fn starts(self, records: &[Record], period: i64, after: Timestamp) -> Vec<i64> {
+    pub(in crate::meter) fn starts(self, records: &[Record], period: i64, after: Timestamp) -> Vec<i64> {
         let folds: Vec<bool> = records.windows(2).map(|pair| set_back(pair, period)).collect();
         let last_fold = folds.iter().rposition(|fold| *fold);
         let mut starts: Vec<i64> = Vec::with_capacity(records.len());

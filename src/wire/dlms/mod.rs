@@ -11,14 +11,16 @@ pub use dlms_cosem_rs::acse::{
     Aare, Aarq, ApplicationContext, AssociationResult, AuthMechanism, Diagnostic, Referencing, ReleaseReason, Rlre,
     Rlrq, UserDiagnostic,
 };
-pub use dlms_cosem_rs::axdr::{Data, DataBuf, Date, DateTime, Seq, Time};
-pub use dlms_cosem_rs::codec::{Decode, Encode, Reader, Writer};
+pub use dlms_cosem_rs::axdr::{BitStr, ClockStatus, CompactArray, Data, DataBuf, Date, DateTime, Seq, Time};
+pub use dlms_cosem_rs::codec::{Decode, Encode, Error as CodecError, ErrorKind as CodecFault, Reader, Writer};
+pub use dlms_cosem_rs::cosem::{ClassDescriptor, describe};
 pub use dlms_cosem_rs::xdlms::{
-    ActionRequest, ActionResponse, ActionResult, Apdu, AttributeDescriptor, AttributeDescriptorWithSelection,
-    CipheredService, ConfirmedServiceError, Conformance, DataAccessResult, DataBlockG, DataBlockSA, DataNotification,
-    EventNotification, ExceptionResponse, GeneralBlockTransfer, GetDataResult, GetRequest, GetResponse,
-    InitiateRequest, InitiateResponse, InvokeId, List, MethodDescriptor, SecurityControl, SelectiveAccess,
-    ServiceError, SetRequest, SetResponse,
+    ActionRequest, ActionResponse, ActionResponseWithOptionalData, ActionResult, Apdu, ApduTag, AttributeDescriptor,
+    AttributeDescriptorWithSelection, BlockControl, CipheredService, ConfirmedServiceError, Conformance,
+    DataAccessResult, DataBlockG, DataBlockSA, DataNotification, EventNotification, ExceptionResponse,
+    GeneralBlockTransfer, GeneralCiphering, GeneralGloCiphering, GetDataResult, GetRequest, GetResponse,
+    InitiateRequest, InitiateResponse, InvokeId, KeyInfo, List, MethodDescriptor, Protection, ReadResult,
+    SecurityControl, SelectiveAccess, ServiceError, SetRequest, SetResponse, StateError, VariableAccess, WriteResult,
 };
 
 use super::DecodeError;
@@ -30,6 +32,12 @@ pub mod open;
 pub mod push;
 pub mod shown;
 pub mod vendor;
+pub mod auth;
+pub mod blocks;
+pub mod hdlc;
+pub mod protect;
+pub mod secret;
+pub mod wrap;
 pub mod wrapper;
 
 /// Writes one APDU or value.

@@ -1,0 +1,171 @@
+//! `weir dlms METER OBJECT`: one object of a DLMS/COSEM meter.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args};
+use serde_json::{Value as Json, json};
+use tracing::level_filters::LevelFilter;
+
+use super::failure::Failure;
+use super::read::{hint, known, member, port_of};
+use super::{log, runtime, table};
+use crate::agent;
+use crate::agent::local::{Client, ClientError};
+use crate::config::{self, Settings};
+use crate::meter::bus::{self, Meter};
+use crate::os::clock::Clock;
+
+/// Show one object of a DLMS/COSEM meter with all its attributes, or change it.
+///
+/// OBJECT is an OBIS id such as 1.8.0, 0-0:96.1.0*255 or 7/1-0:99.1.0*255 (with the class, when the meter
+/// does not show its list of objects), or "clock". While the agent runs it is asked; else the meter's port
+/// is opened. Without --set, --action, --set-clock, --disconnect or --reconnect it only reads. What changes
+/// something in the meter needs --yes; it is done once, and what is there afterwards is shown. Exits with 1
+/// when the meter does not answer or refuses.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("deed").args(["set", "action", "set_clock", "disconnect", "reconnect"]))]
+pub(super) struct Dlms {
+    /// The meter's name in the configuration.
+    meter: String,
+
+    /// The object.
+    object: String,
+
+    /// One attribute only; needed for buffers and lists, which are left out otherwise.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i8).range(1..))]
+    attribute: Option<i8>,
+
+    /// Write this value: a number in the unit of the register, a text, a time such as
+    /// 2026-01-15T12:00:00+01:00, or TYPE:VALUE such as enum:1 or octet-string:00ff.
+    #[arg(long, value_name = "VALUE", requires = "yes")]
+    set: Option<String>,
+
+    /// Call this method.
+    #[arg(long, value_name = "N", requires = "yes", value_parser = clap::value_parser!(i8).range(1..))]
+    action: Option<i8>,
+
+    /// The method's parameter as TYPE:VALUE; unset: integer:0, as most methods want it.
+    #[arg(long, value_name = "TYPE:VALUE", requires = "action")]
+    parameter: Option<String>,
+
+    /// Set the meter's clock to the gateway's time, within dlms.clock.limit; the gateway's must be trusted.
+    #[arg(long, requires = "yes")]
+    set_clock: bool,
+
+    /// Open the disconnector OBJECT (0-0:96.3.10*255): the customer is without supply then.
+    #[arg(long, requires = "yes")]
+    disconnect: bool,
+
+    /// Close the disconnector OBJECT.
+    #[arg(long, requires = "yes")]
+    reconnect: bool,
+
+    /// Do change something in the meter.
+    #[arg(long)]
+    yes: bool,
+
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Dlms {
+    pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
+        log::start(level.unwrap_or(LevelFilter::WARN));
+        let settings = config::load(&config)?.settings;
+        let meter = known(&settings, &self.meter)?;
+        if *meter.protocol != "dlms" {
+            return Err(Failure::usage(format!("meter \"{}\" speaks {}, not dlms", self.meter, *meter.protocol)));
+        }
+        let order = self.order();
+        let answer = match Client::connect(&settings.store.path) {
+            Ok(mut agent) => {
+                let answer = agent.ask(&json!({ "ask": "dlms", "meter": self.meter, "order": order }));
+                answer.map_err(|e| Failure::other(e.to_string()))?
+            }
+            Err(ClientError::NotRunning(_)) => runtime()?.block_on(alone(&settings, &self.meter, &order))?,
+            Err(error) => return Err(Failure::other(error.to_string())),
+        };
+        let text = if self.json { format!("{answer}\n") } else { shown(&answer) };
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+        fault(&answer)
+    }
+
+    fn order(&self) -> Json {
+        let object = self.attribute.map_or_else(|| self.object.clone(), |number| format!("{}:{number}", self.object));
+        let word = if self.disconnect { Some("disconnect") } else { self.reconnect.then_some("reconnect") };
+        let set = self.set.as_deref().or(word);
+        json!({
+            "object": object, "set": set, "action": self.action, "parameter": self.parameter,
+            "set_clock": self.set_clock,
+        })
+    }
+}
+
+/// Opens the meter's port and carries the order out.
+async fn alone(settings: &Settings, name: &str, order: &Json) -> Result<Json, Failure> {
+    let meter = known(settings, name)?;
+    let port = port_of(settings, meter)?;
+    let kept = settings.store.path.join(agent::SESSIONS);
+    let clock = Clock::open(&settings.clock, &settings.store.path);
+    let mut session = Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
+    let answer = bus::inspect_once(&port, &mut session, &clock, order).await;
+    answer.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
+}
+
+/// Whether something that was asked for was not had.
+fn fault(answer: &Json) -> Result<(), Failure> {
+    match member(answer, "outcome") {
+        "refused" => Err(Failure::other(format!("the meter refused: {}", member(answer, "words")))),
+        "different" => Err(Failure::other("the meter did not refuse, but something else is there now")),
+        _ => match answer.get("attributes").and_then(Json::as_array).map(Vec::as_slice) {
+            Some([only]) if only.get("value").is_none_or(Json::is_null) && !member(only, "words").is_empty() => {
+                Err(Failure::other(format!("the meter refused: {}", member(only, "words"))))
+            }
+            _ => Ok(()),
+        },
+    }
+}
+
+fn shown(answer: &Json) -> String {
+    let number = |value: &Json, name: &str| value.get(name).map(Json::to_string).unwrap_or_default();
+    let Some(attributes) = answer.get("attributes").and_then(Json::as_array) else { return outcome(answer) };
+    let class = format!("class {} version {}", number(answer, "class"), number(answer, "version"));
+    let mut out = format!("{}  {}  {class}\n\n", member(answer, "object"), member(answer, "class_name"));
+    let row = |a: &Json| {
+        let value = a.get("value").and_then(Json::as_str).unwrap_or("-");
+        let quality = if member(a, "quality") == "good" { "" } else { member(a, "quality") };
+        let words =
+            [quality, member(a, "words")].iter().filter(|w| !w.is_empty()).copied().collect::<Vec<_>>().join(": ");
+        let cells =
+            [number(a, "number").as_str(), member(a, "name"), value, member(a, "unit"), &words].map(table::printable);
+        cells.to_vec()
+    };
+    out += &table::render(&["", "attribute", "value", "unit", ""], &attributes.iter().map(row).collect::<Vec<_>>());
+    let methods = answer.get("methods").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    if !methods.is_empty() {
+        let row = |m: &Json| vec![number(m, "number"), table::printable(member(m, "name"))];
+        out.push('\n');
+        out += &table::render(&["", "method"], &methods.iter().map(row).collect::<Vec<_>>());
+    }
+    out
+}
+
+/// What came of a change.
+fn outcome(answer: &Json) -> String {
+    if let Some(ahead) = answer.get("is_ahead_by_seconds") {
+        let was = answer.get("was_ahead_by_seconds").map(Json::to_string).unwrap_or_default();
+        return format!("the meter's clock was {was} s ahead of the gateway's; it is {ahead} s ahead now\n");
+    }
+    let value = |side: &str| {
+        let side = answer.get(side).unwrap_or(&Json::Null);
+        format!("{} {}", side.get("value").and_then(Json::as_str).unwrap_or("-"), member(side, "unit"))
+            .trim()
+            .to_owned()
+    };
+    let pairs = [("before", value("before")), ("now", value("now")), ("outcome", member(answer, "outcome").to_owned())];
+    table::printable(member(answer, "object"))
+        + "\n"
+        + &table::pairs(&pairs.map(|(name, text)| (name, table::printable(&text))))
+}

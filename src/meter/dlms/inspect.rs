@@ -1,0 +1,198 @@
+//! `weir dlms`: one object with all its attributes explained, changed, or had done something with.
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+use tokio::time::timeout;
+
+use super::object::{
+    Object, Target, attribute_name, class_name, is_long, is_secret, method_name, scaler_attribute, value_word,
+};
+use super::service::{Services, words};
+use super::session::Client;
+use crate::meter::{InspectReply, Inspector, MeterError, WriteOutcome, Written};
+use crate::model::Value;
+use crate::os::line::Line;
+use crate::wire::dlms::{AttributeDescriptor, Data};
+
+/// What is wanted of an object.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    /// `[class/]id[:attribute]`, or "clock".
+    object: String,
+    /// A new value, as text.
+    #[serde(default)]
+    set: Option<String>,
+    /// A method to call.
+    #[serde(default)]
+    action: Option<i8>,
+    /// The method's parameter, `TYPE:VALUE`.
+    #[serde(default)]
+    parameter: Option<String>,
+    /// Set the meter's clock to the gateway's time.
+    #[serde(default)]
+    set_clock: bool,
+}
+
+impl Client {
+    async fn answer(&mut self, line: &mut Line, order: &Json) -> Result<Json, MeterError> {
+        let order: Order = Order::deserialize(order).map_err(|error| MeterError::Order(error.to_string()))?;
+        let object = if order.object == "clock" { "8/0-0:1.0.0*255" } else { &order.object };
+        let target = Target::parse(object).map_err(MeterError::Order)?;
+        if let Some(method) = order.action {
+            let name = format!("{object}!{method}");
+            let written = self.change(line, &name, order.parameter.as_deref().unwrap_or_default()).await?;
+            return Ok(told(&target, &written));
+        }
+        if let Some(text) = &order.set {
+            let written = self.change(line, object, text).await?;
+            return Ok(told(&target, &written));
+        }
+        self.open(line).await?;
+        let longest = self.settings.longest_session;
+        let work =
+            async { if order.set_clock { self.set_clock(line).await } else { self.explain(line, &target).await } };
+        let result = timeout(longest, work).await;
+        self.association.close(line).await;
+        result.unwrap_or_else(|_| Err(MeterError::Damaged("it was not done within longest_session".to_owned())))
+    }
+
+    async fn explain(&mut self, line: &mut Line, target: &Target) -> Result<Json, MeterError> {
+        let (mut services, known) = self.open_services(line);
+        known.refresh(&mut services).await?;
+        let class = known.class(&mut services, target).await?;
+        let class = class
+            .ok_or_else(|| MeterError::Refused(format!("it has no object {} that this client sees", target.name)))?;
+        let listed = known.objects().and_then(|objects| objects.find(target.name)).filter(|o| o.class == class);
+        let object = listed.cloned().unwrap_or_else(|| Object::bare(class, target.name));
+        let numbers: Vec<i8> = match target.attribute {
+            Some(number) => vec![number],
+            None => object
+                .attributes()
+                .into_iter()
+                .filter(|n| object.may_read(*n) && !is_long(class, *n) && !is_secret(class, *n))
+                .collect(),
+        };
+        let of = |number| AttributeDescriptor::new(class, target.name, number);
+        known.learn_scalers(&mut services, numbers.iter().map(|number| of(*number))).await?;
+        let mut attributes = Vec::with_capacity(numbers.len());
+        for number in numbers {
+            attributes.push(self.attribute(line, &object, of(number)).await?);
+        }
+        let method = |number: &i8| json!({ "number": number, "name": method_name(class, object.version, *number) });
+        Ok(json!({
+            "object": target.name.to_string(),
+            "class": class,
+            "class_name": class_name(class, object.version),
+            "version": object.version,
+            "attributes": attributes,
+            "methods": object.methods().iter().map(method).collect::<Vec<_>>(),
+        }))
+    }
+
+    async fn attribute(
+        &mut self,
+        line: &mut Line,
+        object: &Object,
+        attribute: AttributeDescriptor,
+    ) -> Result<Json, MeterError> {
+        let mut services = Services::new(&mut self.association, line, &mut self.talk);
+        let answer = services.get(attribute).await?;
+        let (class, number) = (attribute.class_id, attribute.attribute_id);
+        let name = attribute_name(class, object.version, number);
+        let content = match answer {
+            Ok(content) => content,
+            Err(refusal) => {
+                let quality = super::service::quality(refusal).word();
+                return Ok(
+                    json!({ "number": number, "name": name, "value": null, "unit": "", "quality": quality, "words": words(refusal) }),
+                );
+            }
+        };
+        let data = content.data();
+        let Value { value, unit, quality, .. } = self.value(String::new(), &attribute, &data);
+        let value = match (number, data.as_obis()) {
+            (1, Some(name)) => Some(name.to_string()),
+            _ => value,
+        };
+        let words = match scaler_unit(class, number, &data) {
+            Some(words) => words,
+            None if (class, number) == (7, 3) => super::profile::captured(&data),
+            None => data
+                .as_i64()
+                .or_else(|| data.as_bool().map(i64::from))
+                .map_or("", |n| value_word(class, number, n))
+                .to_owned(),
+        };
+        Ok(json!({
+            "number": number, "name": name, "value": value, "unit": unit, "quality": quality.word(),
+            "type": type_name(&data), "words": words,
+        }))
+    }
+
+    async fn set_clock(&mut self, line: &mut Line) -> Result<Json, MeterError> {
+        let mut services = Services::new(&mut self.association, line, &mut self.talk);
+        let (before, after) = self.watch.set_now(&mut services, self.east).await?;
+        Ok(
+            json!({ "object": "0-0:1.0.0*255", "outcome": "done", "was_ahead_by_seconds": before, "is_ahead_by_seconds": after }),
+        )
+    }
+}
+
+/// What came of a write.
+fn told(target: &Target, written: &Written) -> Json {
+    let value = |v: &Value| json!({ "value": v.value, "unit": v.unit, "quality": v.quality.word() });
+    let (outcome, why) = match &written.outcome {
+        WriteOutcome::Done => ("done", ""),
+        WriteOutcome::Refused(why) => ("refused", why.as_str()),
+        WriteOutcome::Different => ("different", ""),
+        WriteOutcome::Unverified => ("unverified", ""),
+    };
+    let object = target.name.to_string();
+    json!({ "object": object, "outcome": outcome, "words": why, "before": value(&written.before), "now": value(&written.now) })
+}
+
+/// A scaler and unit in words.
+fn scaler_unit(class: u16, number: i8, data: &Data<'_>) -> Option<String> {
+    let is_scaler = scaler_attribute(class, 2) == Some(number);
+    let scaler = super::object::Scaler::of(data).filter(|_| is_scaler)?;
+    Some(format!("times {} {}", scaler.factor(), scaler.unit()).trim_end().to_owned())
+}
+
+/// The standard's name of a value's type.
+const fn type_name(data: &Data<'_>) -> &'static str {
+    match data {
+        Data::Null => "null-data",
+        Data::Array(_) => "array",
+        Data::Structure(_) => "structure",
+        Data::Boolean(_) => "boolean",
+        Data::BitString(_) => "bit-string",
+        Data::DoubleLong(_) => "double-long",
+        Data::DoubleLongUnsigned(_) => "double-long-unsigned",
+        Data::OctetString(_) => "octet-string",
+        Data::VisibleString(_) => "visible-string",
+        Data::Utf8String(_) => "utf8-string",
+        Data::Bcd(_) => "bcd",
+        Data::Integer(_) => "integer",
+        Data::Long(_) => "long",
+        Data::Unsigned(_) => "unsigned",
+        Data::LongUnsigned(_) => "long-unsigned",
+        Data::CompactArray(_) => "compact-array",
+        Data::Long64(_) => "long64",
+        Data::Long64Unsigned(_) => "long64-unsigned",
+        Data::Enum(_) => "enum",
+        Data::Float32(_) => "float32",
+        Data::Float64(_) => "float64",
+        Data::DateTime(_) => "date-time",
+        Data::Date(_) => "date",
+        Data::Time(_) => "time",
+        Data::DontCare => "dont-care",
+        _ => "delta",
+    }
+}
+
+impl Inspector for Client {
+    fn inspect<'a>(&'a mut self, line: &'a mut Line, order: &'a Json) -> InspectReply<'a> {
+        Box::pin(self.answer(line, order))
+    }
+}

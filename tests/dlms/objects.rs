@@ -1,0 +1,90 @@
+//! Values, profiles and writes against a meter on gurux-dlms.
+
+use weir::meter::{MeterError, WriteOutcome};
+use weir::model::{Interval, Quality, Timestamp, Value};
+
+use crate::plumbing::Meter;
+
+const WRAPPER: &str = "[dlms]\nlink = \"wrapper\"\n";
+
+fn told(values: &[Value]) -> Vec<(&str, Option<&str>, &str, Quality)> {
+    values.iter().map(|v| (v.name.as_str(), v.value.as_deref(), v.unit.as_str(), v.quality)).collect()
+}
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::parse(text).unwrap()
+}
+
+#[tokio::test]
+async fn values_are_scaled_and_named_as_they_were_asked_for() {
+    let settings = format!(
+        "values = [\"1.8.0\", \"3/1-0:32.7.0*255:2\", \"0-0:42.0.0*255\", \"0-0:1.0.0*255\", \"1-0:9.9.9*255\", \"1-0:1.8.0*255:3\"]\n{WRAPPER}"
+    );
+    let mut meter = Meter::start(&settings, &[]).await;
+    let values = meter.session.read(&mut meter.line).await.unwrap();
+    assert_eq!(
+        told(&values),
+        [
+            ("1.8.0", Some("123456.7"), "Wh", Quality::Good),
+            ("3/1-0:32.7.0*255:2", Some("230.4"), "V", Quality::Good),
+            ("0-0:42.0.0*255", Some("GRX0000000000001"), "", Quality::Good),
+            ("0-0:1.0.0*255", Some("2026-01-15T12:00:00Z"), "", Quality::Good),
+            ("1-0:9.9.9*255", None, "", Quality::Refused),
+            ("1-0:1.8.0*255:3", Some("[-1, 30]"), "", Quality::Good),
+        ]
+    );
+    // Classes and scalers are known now; nothing else changes.
+    assert_eq!(meter.session.read(&mut meter.line).await.unwrap(), values);
+}
+
+#[tokio::test]
+async fn a_reading_of_everything_walks_the_list_of_objects() {
+    let mut meter = Meter::start(WRAPPER, &[]).await;
+    let values = meter.session.read(&mut meter.line).await.unwrap();
+    let told = told(&values);
+    for wanted in [
+        ("0-0:42.0.0*255", Some("GRX0000000000001"), "", Quality::Good),
+        ("1-0:1.8.0*255", Some("123456.7"), "Wh", Quality::Good),
+        ("1-0:32.7.0*255", Some("230.4"), "V", Quality::Good),
+        ("1-0:1.6.0*255", Some("5250"), "W", Quality::Good),
+        ("1-0:1.6.0*255:5", Some("2026-01-14T17:45:00Z"), "", Quality::Good),
+        ("1-0:1.4.0*255:3", Some("45.6"), "W", Quality::Good),
+        ("0-0:96.3.10*255:3", Some("1"), "", Quality::Good),
+    ] {
+        assert!(told.contains(&wanted), "{wanted:?} in {told:?}");
+    }
+}
+
+const PROFILE: &str = "load_profile = { id = \"1-0:99.1.0*255\" }\n";
+
+async fn piece(meter: &mut Meter, after: &str, until: &str) -> Result<Vec<Interval>, MeterError> {
+    meter.session.profile().unwrap().read(&mut meter.line, at(after), at(until)).await
+}
+
+#[tokio::test]
+async fn a_profile_is_read_by_range_in_blocks() {
+    let mut meter = Meter::start(&format!("{PROFILE}{WRAPPER}"), &[]).await;
+    let hour = piece(&mut meter, "2026-01-01T00:45:00Z", "2026-01-01T02:00:00Z").await.unwrap();
+    let told: Vec<_> = hour.iter().map(|i| (i.end.to_string(), i.values[0].value.as_deref().unwrap())).collect();
+    assert_eq!(told[0], ("2026-01-01T01:00:00Z".to_owned(), "100010.0"));
+    assert_eq!(told.len(), 5, "{told:?}");
+    assert_eq!(
+        (hour[0].period, hour[0].profile.as_str(), hour[0].values[0].unit.as_str()),
+        (900, "1-0:99.1.0*255", "Wh")
+    );
+    let all = piece(&mut meter, "2025-12-31T00:00:00Z", "2026-02-01T00:00:00Z").await.unwrap();
+    assert_eq!((all.len(), all[199].values[0].value.as_deref()), (200, Some("100497.5")));
+}
+
+#[tokio::test]
+async fn a_disconnector_is_opened_and_looked_at_and_a_value_written() {
+    let mut meter = Meter::start(WRAPPER, &[]).await;
+    let writer = meter.session.writer().unwrap();
+    let written = writer.write(&mut meter.line, "1-0:32.7.0*255", "231.5").await.unwrap();
+    assert_eq!((written.outcome, written.before.value.as_deref()), (WriteOutcome::Done, Some("230.4")));
+    assert_eq!(written.now.value.as_deref(), Some("231.5"));
+    let error = writer.write(&mut meter.line, "1-0:32.7.0*255", "231.55").await.unwrap_err();
+    assert!(error.to_string().contains("steps of 0.1"), "{error}");
+    let written = writer.write(&mut meter.line, "0-0:96.3.10*255", "disconnect").await.unwrap();
+    assert_eq!((written.outcome, written.now.value.as_deref()), (WriteOutcome::Done, Some("0")));
+}
