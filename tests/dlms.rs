@@ -14,8 +14,13 @@
 mod association;
 #[path = "dlms/captures.rs"]
 mod captures;
+#[path = "dlms/link.rs"]
+mod link;
 #[path = "peers/mod.rs"]
 mod peers;
+#[cfg(feature = "demo")]
+#[path = "dlms/simulator.rs"]
+mod simulator;
 
 #[path = "dlms/answers.rs"]
 mod answers;

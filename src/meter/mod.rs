@@ -267,6 +267,9 @@ pub enum MeterError {
     /// What came can't be cut into answers any more; the connection must be opened again.
     #[error("damaged answer: {0}; the connection is closed and opened again")]
     OutOfStep(String),
+    /// Nothing came in time, and what comes later could be taken for another answer: the connection must be opened again.
+    #[error("no answer within {} ms; the connection is closed and opened again", .0.as_millis())]
+    Unanswered(Duration),
     /// The meter refused.
     #[error("the meter refused: {0}")]
     Refused(String),
@@ -283,17 +286,22 @@ impl MeterError {
     pub const fn quality(&self) -> Quality {
         match self {
             Self::Line(LineError::Collision) => Quality::Invalid,
-            Self::Line(_) => Quality::NoAnswer,
+            Self::Line(_) | Self::Unanswered(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
             Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => Quality::Refused,
         }
+    }
+
+    /// Whether the meter stayed silent.
+    pub const fn is_silence(&self) -> bool {
+        matches!(self, Self::Line(LineError::Silent(_)) | Self::Unanswered(_))
     }
 
     /// Whether the line must be closed and opened again.
     pub const fn must_reopen(&self) -> bool {
         match self {
             Self::Line(error) => error.must_reopen(),
-            Self::OutOfStep(_) => true,
+            Self::OutOfStep(_) | Self::Unanswered(_) => true,
             Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => false,
         }
     }

@@ -5,6 +5,7 @@
 
 pub mod authority;
 pub mod broker;
+pub mod dlms_meter;
 pub mod iec_meter;
 pub mod mbus_meter;
 mod modbus_content;

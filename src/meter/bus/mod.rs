@@ -272,8 +272,10 @@ impl Bus {
         let index = name.and_then(|name| self.meters.iter().position(|m| m.name == name));
         if let Some(index) = index {
             let result = self.attempt(index, Turn::Piece(background.as_mut())).await;
-            if matches!(&result, Some(Err(error)) if error.must_reopen()) {
-                self.line.close_for_a_while();
+            match &result {
+                Some(Err(error)) if error.is_silence() && error.must_reopen() => self.line.close(),
+                Some(Err(error)) if error.must_reopen() => self.line.close_for_a_while(),
+                _ => {}
             }
         }
         self.background = Some(background);
@@ -285,7 +287,10 @@ impl Bus {
     async fn read(&mut self, index: usize) -> Option<Result<Vec<Value>, MeterError>> {
         let start = Instant::now();
         let mut result = self.attempt(index, Turn::Reading).await?;
-        if matches!(&result, Err(e) if e.must_reopen()) && self.line.failures == 0 {
+        if matches!(&result, Err(e) if e.is_silence() && e.must_reopen()) {
+            // The line is well; only a late answer must not be taken for another one.
+            self.line.close();
+        } else if matches!(&result, Err(e) if e.must_reopen()) && self.line.failures == 0 {
             debug!(port = %self.port.name, "the line had gone; it is opened again");
             self.line.close();
             result = self.attempt(index, Turn::Reading).await?;
@@ -345,10 +350,10 @@ impl Bus {
     fn notice_silence(&mut self, index: usize, result: &Result<Vec<Value>, MeterError>, took: Duration) {
         let all_were_silent = self.meters.iter().all(|m| !m.slots.answers());
         let Some(meter) = self.meters.get_mut(index) else { return };
-        let silent = matches!(result, Err(MeterError::Line(LineError::Silent(_))));
+        let silent = matches!(result, Err(error) if error.is_silence());
         let before = meter.slots.factor();
         match result {
-            Err(MeterError::Line(LineError::Silent(_))) => meter.slots.stayed_silent(took),
+            Err(error) if error.is_silence() => meter.slots.stayed_silent(took),
             // The port's fault, not the meter's.
             Err(MeterError::Line(_)) => {}
             _ => meter.slots.answered(),

@@ -202,7 +202,15 @@ impl Client {
 
 impl Session for Client {
     fn read<'a>(&'a mut self, line: &'a mut Line) -> Reply<'a> {
-        Box::pin(self.read_all(line))
+        Box::pin(async move {
+            match self.read_all(line).await {
+                Err(error) if self.association.was_dropped() => {
+                    tracing::debug!(%error, "the connection is opened once more");
+                    self.read_all(line).await
+                }
+                other => other,
+            }
+        })
     }
 
     fn absent(&self, quality: Quality) -> Vec<Value> {

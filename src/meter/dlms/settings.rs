@@ -20,6 +20,10 @@ settings! {
         pub information_field: Count<32, 2030> = 512,
         /// HDLC: the most frames before an acknowledgement that are asked for.
         pub window: Count<1, 7> = 1,
+        /// HDLC: the longest pause between two bytes of a frame; behind a slow network it may need to be longer.
+        pub octet_timeout: Duration = "500ms",
+        /// Mode E: the wait between the change of speed and the first HDLC frame.
+        pub mode_e_pause: Duration = "1s",
         /// How objects are named.
         pub referencing: DlmsReferencing = "logical-names",
         /// How the client shows who it is; a secret comes from `password_file`, for gmac from `authentication_key_file`.

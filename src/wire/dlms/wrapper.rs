@@ -51,6 +51,11 @@ impl Decoder {
         Self { buffer: Vec::new() }
     }
 
+    /// Whether nothing is held.
+    pub const fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
     /// Takes bytes as they come; never holds more than one unit and what was pushed last.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);

@@ -5,10 +5,15 @@ use super::settings::DlmsLink;
 use crate::meter::{MeterError, MeterSettings};
 use crate::os::line::Line;
 
+mod address;
+mod hdlc;
+mod station;
 mod wrapper;
 
 /// A way to a meter's logical device; open between [`Link::open`] and [`Link::close`].
 pub(super) enum Link {
+    /// Over a serial line or a serial server.
+    Hdlc(Box<hdlc::Hdlc>),
     /// Over TCP.
     Wrapper(wrapper::Wrapper),
 }
@@ -21,7 +26,7 @@ impl Link {
     pub(super) fn new(settings: &MeterSettings) -> Result<Self, String> {
         match dlms(settings)?.link {
             DlmsLink::Wrapper => Ok(Self::Wrapper(wrapper::Wrapper::new(settings)?)),
-            DlmsLink::Hdlc | DlmsLink::HdlcModeE => Err("HDLC is not built yet".to_owned()),
+            DlmsLink::Hdlc | DlmsLink::HdlcModeE => Ok(Self::Hdlc(Box::new(hdlc::Hdlc::new(settings)?))),
         }
     }
 
@@ -31,6 +36,7 @@ impl Link {
     /// When the meter does not answer or does not want to.
     pub(super) async fn open(&mut self, line: &mut Line, client: u16) -> Result<(), MeterError> {
         match self {
+            Self::Hdlc(hdlc) => hdlc.open(line, client).await,
             Self::Wrapper(wrapper) => wrapper.open(line, client).await,
         }
     }
@@ -41,6 +47,7 @@ impl Link {
     /// When the line fails.
     pub(super) async fn send(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
         match self {
+            Self::Hdlc(hdlc) => hdlc.send(line, apdu).await,
             Self::Wrapper(wrapper) => wrapper.send(line, apdu).await,
         }
     }
@@ -51,6 +58,7 @@ impl Link {
     /// When the line fails.
     pub(super) async fn send_secret(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
         match self {
+            Self::Hdlc(hdlc) => hdlc.send_secret(line, apdu).await,
             Self::Wrapper(wrapper) => wrapper.send_secret(line, apdu).await,
         }
     }
@@ -61,6 +69,7 @@ impl Link {
     /// When nothing comes in time, or not whole.
     pub(super) async fn receive(&mut self, line: &mut Line) -> Result<Vec<u8>, MeterError> {
         match self {
+            Self::Hdlc(hdlc) => hdlc.receive(line).await,
             Self::Wrapper(wrapper) => wrapper.receive(line).await,
         }
     }
@@ -68,9 +77,26 @@ impl Link {
     /// Closes it as far as the meter still listens; the next open works whatever came of it.
     pub(super) async fn close(&mut self, line: &mut Line) {
         match self {
-            Self::Wrapper(_) => {
-                let _ = line;
-            }
+            Self::Hdlc(hdlc) => hdlc.close(line).await,
+            Self::Wrapper(_) => {}
         }
+    }
+
+    /// Keeps it open while nothing is asked: to be called within the meter's inactivity time, often 120 s, at
+    /// the least 25 s.
+    ///
+    /// # Errors
+    /// When the meter does not answer any more.
+    #[expect(dead_code, reason = "the services call it when they wait for a meter that is busy")]
+    pub(super) async fn keep_alive(&mut self, line: &mut Line) -> Result<(), MeterError> {
+        match self {
+            Self::Hdlc(hdlc) => hdlc.keep_alive(line).await,
+            Self::Wrapper(_) => Ok(()),
+        }
+    }
+
+    /// Whether the last error came because the meter gave the connection up: all may be well with a new one.
+    pub(super) fn was_dropped(&self) -> bool {
+        matches!(self, Self::Hdlc(hdlc) if hdlc.was_dropped())
     }
 }
