@@ -25,11 +25,15 @@ struct Bench {
 
 impl Bench {
     fn new(variables: &[(&str, &str)]) -> Self {
+        Self::over("--wrapper", variables)
+    }
+
+    fn over(link: &str, variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = peers::free_port();
         let log = folder.path().join("log").display().to_string();
         let variables = [variables, &[("METER_LOG", log.as_str())]].concat();
-        let meter = Peer::python_with("dlms_meter.py", &["--wrapper", &port.to_string()], &variables, "ready");
+        let meter = Peer::python_with("dlms_meter.py", &[link, &port.to_string()], &variables, "ready");
         let bench = Self { folder, port, _meter: meter };
         bench.file("password", "Gurux\n");
         bench.file("key", "000102030405060708090A0B0C0D0E0F\n");
@@ -109,6 +113,18 @@ async fn every_authentication_reads_the_name_of_the_device() {
         (1, "gmac", CIPHERED),
     ] {
         let settings = bench.settings(client, authentication, more);
+        assert_eq!(bench.read(&settings).await.unwrap(), NAME, "{authentication}");
+    }
+}
+
+#[tokio::test]
+async fn every_authentication_works_over_hdlc_too() {
+    let bench = Bench::over("--hdlc", &[]);
+    for (client, authentication, more) in
+        [(16, "none", ""), (17, "low", ""), (19, "md5", ""), (21, "sha256", ""), (1, "gmac", CIPHERED)]
+    {
+        let mut settings = bench.settings(client, authentication, more);
+        settings.dlms.as_mut().unwrap().link = weir::meter::dlms::DlmsLink::Hdlc;
         assert_eq!(bench.read(&settings).await.unwrap(), NAME, "{authentication}");
     }
 }
