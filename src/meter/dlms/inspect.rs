@@ -53,7 +53,7 @@ impl Client {
         let work =
             async { if order.set_clock { self.set_clock(line).await } else { self.explain(line, &target).await } };
         let result = timeout(longest, work).await;
-        self.association.close(line).await;
+        self.close(line).await;
         result.unwrap_or_else(|_| Err(MeterError::Damaged("it was not done within longest_session".to_owned())))
     }
 
