@@ -28,6 +28,8 @@ mod answers;
 mod objects;
 #[path = "dlms/plumbing.rs"]
 mod plumbing;
+#[path = "dlms/profile.rs"]
+mod profile;
 #[path = "dlms/scripted.rs"]
 mod scripted;
 

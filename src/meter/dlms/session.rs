@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -52,6 +53,8 @@ pub(super) struct Client {
     seen: Vec<String>,
     pub(super) plan: Option<Plan>,
     pub(super) watch: Watch,
+    /// How many blocks of an image were transferred, of how many.
+    pub(super) progress: watch::Sender<(u32, u32)>,
 }
 
 /// A value to read.
@@ -79,6 +82,7 @@ impl Client {
             plan: Plan::of(settings)?,
             watch: Watch::new(&settings.name, &own.clock),
             settings: own,
+            progress: watch::Sender::new((0, 0)),
         })
     }
 
