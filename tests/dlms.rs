@@ -26,6 +26,8 @@ mod oracle;
 mod peers;
 #[path = "dlms/plumbing.rs"]
 mod plumbing;
+#[path = "dlms/profile.rs"]
+mod profile;
 #[path = "dlms/push.rs"]
 mod push;
 #[path = "dlms/scripted.rs"]

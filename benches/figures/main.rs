@@ -1,7 +1,7 @@
 //! The figures of docs/figures.md, each as a ratio to a baseline measured in the same run:
 //! `cargo bench --bench figures [-- [--quick] [--json] [SECTION...]]`.
 //!
-//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, openlinkiq, flash, size. `WEIR_FIGURES_DIR` names the disk to
+//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, dlms, openlinkiq, flash, size. `WEIR_FIGURES_DIR` names the disk to
 //! measure (default: target/tmp), `WEIR_FIGURES_BINARY` another build of weir than cargo's own.
 
 #![allow(
@@ -19,6 +19,7 @@
 mod append;
 mod backlog;
 mod disk;
+mod dlms;
 mod drain;
 mod flash;
 mod memory;
@@ -65,6 +66,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("ready", ready::measure),
     ("wakeups", wakeups::measure),
     ("modbus", modbus::measure),
+    ("dlms", dlms::measure),
     ("openlinkiq", openlinkiq::measure),
     ("flash", flash::measure),
     ("size", size::measure),
@@ -81,6 +83,11 @@ fn main() {
         && word == openlinkiq::DECODER
     {
         return openlinkiq::decoder(frame, count.parse().unwrap());
+    }
+    if let [word, device, size, pdu, days] = &arguments[..]
+        && word == dlms::READER
+    {
+        return dlms::reader(device, size, pdu, days.parse().unwrap());
     }
     let (mut scale, mut json, mut named) = (FULL, false, Vec::new());
     for argument in std::env::args().skip(1) {

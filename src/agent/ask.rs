@@ -114,6 +114,9 @@ impl Desk {
 
     async fn inspect(&self, meter: &str, order: Json) -> Result<Json, String> {
         let (port, bus) = self.bus_of(meter)?;
+        if order.get("image").is_some_and(|image| !image.is_null()) {
+            return Err("an image takes the line for long: stop the agent first (systemctl stop weir)".to_owned());
+        }
         let answer = timeout(INSPECT_LIMIT, bus.inspect(meter, order)).await;
         answer
             .map_err(|_| format!("port \"{port}\" had no time for meter \"{meter}\" within 10 minutes"))?

@@ -1,7 +1,8 @@
 //! `weir dlms METER OBJECT`: one object of a DLMS/COSEM meter.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use serde_json::{Value as Json, json};
@@ -24,7 +25,7 @@ use crate::os::clock::Clock;
 /// something in the meter needs --yes; it is done once, and what is there afterwards is shown. Exits with 1
 /// when the meter does not answer or refuses.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("deed").args(["set", "action", "set_clock", "disconnect", "reconnect"]))]
+#[command(group = ArgGroup::new("deed").args(["set", "action", "set_clock", "disconnect", "reconnect", "image"]))]
 pub(super) struct Dlms {
     /// The meter's name in the configuration.
     meter: String,
@@ -61,6 +62,19 @@ pub(super) struct Dlms {
     #[arg(long, requires = "yes")]
     reconnect: bool,
 
+    /// Give the meter this firmware: OBJECT is its image transfer (0-0:44.0.0*255). The meter verifies it. A transfer
+    /// that broke off goes on where it ended. The agent must not run meanwhile.
+    #[arg(long, value_name = "FILE", requires = "yes")]
+    image: Option<PathBuf>,
+
+    /// What the image is called in the meter; unset: the file's name.
+    #[arg(long, value_name = "TEXT", requires = "image")]
+    identifier: Option<String>,
+
+    /// Have the meter run the image once it is verified.
+    #[arg(long, requires = "image")]
+    activate: bool,
+
     /// Do change something in the meter.
     #[arg(long)]
     yes: bool,
@@ -96,11 +110,31 @@ impl Dlms {
         let object = self.attribute.map_or_else(|| self.object.clone(), |number| format!("{}:{number}", self.object));
         let word = if self.disconnect { Some("disconnect") } else { self.reconnect.then_some("reconnect") };
         let set = self.set.as_deref().or(word);
+        let image = self.image.as_ref().map(|path| {
+            json!({ "path": path.display().to_string(), "identifier": self.identifier, "activate": self.activate })
+        });
         json!({
             "object": object, "set": set, "action": self.action, "parameter": self.parameter,
-            "set_clock": self.set_clock,
+            "set_clock": self.set_clock, "image": image,
         })
     }
+}
+
+/// How often a transfer that broke off is taken up again, and after which pause.
+const ATTEMPTS: u32 = 10;
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Shows on a terminal how far a transfer has come.
+fn bar(shown: &mut Option<u64>, done: u32, all: u32) {
+    let mut out = std::io::stderr();
+    let percent = u64::from(done) * 100 / u64::from(all.max(1));
+    if !out.is_terminal() || shown.replace(percent) == Some(percent) {
+        return;
+    }
+    let full = usize::try_from(percent / 4).unwrap_or(0).min(25);
+    let end = if done == all { "\n" } else { "" };
+    let _ = write!(out, "\r[{}{}] {percent} %{end}", "#".repeat(full), ".".repeat(25 - full));
+    let _ = out.flush();
 }
 
 /// Opens the meter's port and carries the order out.
@@ -110,7 +144,17 @@ async fn alone(settings: &Settings, name: &str, order: &Json) -> Result<Json, Fa
     let kept = settings.store.path.join(agent::SESSIONS);
     let clock = Clock::open(&settings.clock, &settings.store.path);
     let mut session = Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
-    let answer = bus::inspect_once(&port, &mut session, &clock, order).await;
+    let mut shown = None;
+    let mut tell = |done: u32, all: u32| bar(&mut shown, done, all);
+    let mut answer = bus::inspect_once(&port, &mut session, &clock, order, &mut tell).await;
+    // A transfer of an image goes on where it broke off.
+    for _ in 0..if order.get("image").is_some_and(|image| !image.is_null()) { ATTEMPTS } else { 0 } {
+        match &answer {
+            Err(error) if error.is_silence() || error.must_reopen() => tokio::time::sleep(PAUSE).await,
+            _ => break,
+        }
+        answer = bus::inspect_once(&port, &mut session, &clock, order, &mut tell).await;
+    }
     answer.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
 }
 
@@ -154,6 +198,9 @@ fn shown(answer: &Json) -> String {
 
 /// What came of a change.
 fn outcome(answer: &Json) -> String {
+    if let Some(blocks) = answer.get("blocks") {
+        return format!("{}: {blocks} blocks are there; {}\n", member(answer, "object"), member(answer, "words"));
+    }
     if let Some(ahead) = answer.get("is_ahead_by_seconds") {
         let was = answer.get("was_ahead_by_seconds").map(Json::to_string).unwrap_or_default();
         return format!("the meter's clock was {was} s ahead of the gateway's; it is {ahead} s ahead now\n");

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::model::{Interval, Quality, Timestamp, Value};
@@ -105,6 +106,11 @@ pub type InspectReply<'a> = Pin<Box<dyn Future<Output = Result<serde_json::Value
 pub trait Inspector: Send {
     /// Carries out one order, once; what the meter refuses is in the answer where the order says what was asked for.
     fn inspect<'a>(&'a mut self, line: &'a mut Line, order: &'a serde_json::Value) -> InspectReply<'a>;
+
+    /// How far a long order has come: parts done, and all of them.
+    fn progress(&self) -> Option<watch::Receiver<(u32, u32)>> {
+        None
+    }
 }
 
 /// What a write gives.

@@ -165,7 +165,8 @@ settings! {
         /// register map says, or 0: a meter may refuse a request, or stay silent, for one it does not have.
         pub max_gap: Option<At<Count<0, 124>>>,
         /// The ids to keep from a readout or message, e.g. "1.8.0" or "energy" for M-Bus; empty keeps all. For Modbus
-        /// the registers say it.
+        /// the registers say it. DLMS: "1.8.0", "1-0:1.8.0*255", ":3" behind it for another attribute than 2, "3/" before
+        /// it for the class; empty reads every register, datum and clock of the meter's list.
         pub values: Vec<String> = [],
         /// IEC 62056-21: the highest rate to accept from the meter.
         pub max_baud: Count<300, 19_200> = 19200,
@@ -225,7 +226,7 @@ settings! {
 settings! {
     /// A load profile that the meter keeps by itself.
     pub struct LoadProfileSettings {
-        /// What the meter calls it: "P.01" with IEC 62056-21.
+        /// What the meter calls it: "P.01" with IEC 62056-21, "1-0:99.1.0*255" with DLMS.
         pub id: At<String>,
         /// The length of its intervals; "0s" for an event log.
         pub period: Duration = "15m",
@@ -239,11 +240,11 @@ settings! {
         pub command: IecProfileRead = "R5",
         /// IEC 62056-21: with R6, the rows that the meter shall put into each block.
         pub records: Option<Count<1, 999>>,
-        /// IEC 62056-21: which end of its interval a time stamp of the meter tells.
+        /// IEC 62056-21, DLMS: which end of its interval a time stamp of the meter tells.
         pub stamp: ProfileStamp = "end",
         /// IEC 62056-21: how the times of a request are written.
         pub request_time: RequestTime = "season",
-        /// IEC 62056-21: who knows whether the meter's clock is on summer time.
+        /// IEC 62056-21, and DLMS where the meter tells no deviation: who knows whether the meter's clock is on summer time.
         pub summer_time: SummerTime = "meter",
     }
     remembers written

@@ -88,3 +88,24 @@ async fn a_disconnector_is_opened_and_looked_at_and_a_value_written() {
     let written = writer.write(&mut meter.line, "0-0:96.3.10*255", "disconnect").await.unwrap();
     assert_eq!((written.outcome, written.now.value.as_deref()), (WriteOutcome::Done, Some("0")));
 }
+
+#[tokio::test]
+async fn an_object_is_explained_by_name_and_an_image_is_taken_block_by_block() {
+    let mut meter = Meter::start(WRAPPER, &[]).await;
+    let inspector = meter.session.inspector().unwrap();
+    let told = inspector.inspect(&mut meter.line, &serde_json::json!({ "object": "1.8.0" })).await.unwrap();
+    assert_eq!(
+        (told["class_name"].as_str(), told["attributes"][1]["value"].as_str()),
+        (Some("Register"), Some("123456.7"))
+    );
+    assert_eq!(told["attributes"][2]["words"], "times 0.1 Wh");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("firmware.bin");
+    std::fs::write(&path, vec![7; 1000]).unwrap();
+    let image = serde_json::json!({ "path": path, "identifier": "FW1", "activate": true });
+    let order = serde_json::json!({ "object": "0-0:44.0.0*255", "image": image });
+    let told = inspector.inspect(&mut meter.line, &order).await.unwrap();
+    assert_eq!((told["blocks"].as_i64(), told["words"].as_str()), (Some(16), Some("activation successful")));
+    let wrong = serde_json::json!({ "object": "9.9.9" });
+    assert!(inspector.inspect(&mut meter.line, &wrong).await.unwrap_err().to_string().contains("no object"));
+}

@@ -5,7 +5,7 @@
  dlms_client.py --tcp 127.0.0.1:4163 --wrapper --sap 16 [--auth HIGH_GMAC --cipher --pw Gurux] [--list --range --entry]
  dlms_client.py --tty /run/ttyC --sap 17 --auth LOW --pw Gurux
 """
-import argparse, datetime, os, select, socket, sys, time, tty
+import argparse, datetime, os, select, socket, sys, termios, time, tty
 from gurux_dlms.secure import GXDLMSSecureClient
 from gurux_dlms import GXReplyData, GXByteBuffer
 from gurux_dlms.enums import InterfaceType, Authentication, Security, ObjectType, RequestTypes
@@ -16,13 +16,14 @@ ap.add_argument("--sap", type=int, default=16); ap.add_argument("--auth", defaul
 ap.add_argument("--cipher", action="store_true"); ap.add_argument("--ic", type=int, default=1)
 ap.add_argument("--reg", default="1.0.1.8.0.255"); ap.add_argument("--pg", default="1.0.99.1.0.255")
 ap.add_argument("--list", action="store_true"); ap.add_argument("--range"); ap.add_argument("--entry")
-ap.add_argument("-v", action="store_true")
+ap.add_argument("--baud", type=int, default=9600); ap.add_argument("-v", action="store_true")
 a = ap.parse_args()
 if a.tcp:
     h, p = a.tcp.split(":"); s = socket.create_connection((h, int(p)), 5); fd = s.fileno()
     send = s.sendall; recv = lambda: s.recv(4096)
 else:
     fd = os.open(a.tty, os.O_RDWR | os.O_NOCTTY); tty.setraw(fd)
+    at = termios.tcgetattr(fd); at[4] = at[5] = getattr(termios, f"B{a.baud}"); termios.tcsetattr(fd, termios.TCSANOW, at)
     send = lambda b: os.write(fd, b); recv = lambda: os.read(fd, 4096)
 c = GXDLMSSecureClient(True, a.sap, 1, Authentication[a.auth], a.pw,
                        InterfaceType.WRAPPER if a.wrapper else InterfaceType.HDLC)

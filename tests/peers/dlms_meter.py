@@ -196,6 +196,22 @@ def _dc(self, settings, e):                  # upstream has no methods of a disc
     self.outputState = e.index == 2; self.controlState = ControlState.CONNECTED if e.index == 2 else ControlState.DISCONNECTED
 GXDLMSDisconnectControl.invoke = _dc
 
+import gurux_dlms.objects as _o
+from gurux_dlms.objects.enums import ImageTransferStatus as ITS
+def _img(self, settings, e):                 # upstream's methods are Java
+    p = e.parameters
+    if e.index == 1: self.got = {}; self.imageSize = p[1]; self.imageFirstNotTransferredBlockNumber = 0; self.imageTransferStatus = ITS.IMAGE_TRANSFER_INITIATED
+    elif e.index == 2:
+        self.got[p[0]] = bytes(p[1]); n = 0
+        while n in self.got: n += 1
+        self.imageFirstNotTransferredBlockNumber = n
+    elif e.index == 3:
+        whole = b"".join(self.got[n] for n in sorted(self.got))
+        self.imageTransferStatus = ITS.IMAGE_VERIFICATION_SUCCESSFUL if len(whole) == self.imageSize else ITS.IMAGE_VERIFICATION_FAILED
+    elif e.index == 4: self.imageTransferStatus = ITS.IMAGE_ACTIVATION_SUCCESSFUL
+    else: e.error = ErrorCode.READ_WRITE_DENIED
+_o.GXDLMSImageTransfer.invoke = _img
+
 class SR:                                   # stand-in for GXServerReply (upstream misses setters)
     def __init__(self, data): self.data = data; self.reply = None; self.count = 0; self.connectionInfo = None
     def setReply(self, v): self.reply = v

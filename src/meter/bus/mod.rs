@@ -112,6 +112,7 @@ pub async fn inspect_once(
     meter: &mut Meter,
     clock: &Clock,
     order: &serde_json::Value,
+    progress: &mut (dyn FnMut(u32, u32) + Send),
 ) -> Result<serde_json::Value, MeterError> {
     let mut line = port.open().await?;
     line.set_echo(meter.echo(port.echo));
@@ -120,7 +121,17 @@ pub async fn inspect_once(
     let inspector = meter.session.inspector();
     let inspector =
         inspector.ok_or_else(|| MeterError::Order("the meter's protocol has no such command".to_owned()))?;
-    inspector.inspect(&mut line, order).await
+    let Some(mut far) = inspector.progress() else { return inspector.inspect(&mut line, order).await };
+    let mut work = inspector.inspect(&mut line, order);
+    loop {
+        tokio::select! {
+            result = &mut work => return result,
+            Ok(()) = far.changed() => {
+                let (done, all) = *far.borrow_and_update();
+                progress(done, all);
+            }
+        }
+    }
 }
 
 impl Bus {

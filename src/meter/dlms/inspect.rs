@@ -2,8 +2,10 @@
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::image::Image;
 use super::object::{
     Object, Target, attribute_name, class_name, is_long, is_secret, method_name, scaler_attribute, value_word,
 };
@@ -32,6 +34,9 @@ struct Order {
     /// Set the meter's clock to the gateway's time.
     #[serde(default)]
     set_clock: bool,
+    /// Transfer an image of the meter's firmware.
+    #[serde(default)]
+    image: Option<Image>,
 }
 
 impl Client {
@@ -39,6 +44,9 @@ impl Client {
         let order: Order = Order::deserialize(order).map_err(|error| MeterError::Order(error.to_string()))?;
         let object = if order.object == "clock" { "8/0-0:1.0.0*255" } else { &order.object };
         let target = Target::parse(object).map_err(MeterError::Order)?;
+        if let Some(image) = &order.image {
+            return self.transfer(line, &target, image).await;
+        }
         if let Some(method) = order.action {
             let name = format!("{object}!{method}");
             let written = self.change(line, &name, order.parameter.as_deref().unwrap_or_default()).await?;
@@ -53,7 +61,7 @@ impl Client {
         let work =
             async { if order.set_clock { self.set_clock(line).await } else { self.explain(line, &target).await } };
         let result = timeout(longest, work).await;
-        self.association.close(line).await;
+        self.close(line).await;
         result.unwrap_or_else(|_| Err(MeterError::Damaged("it was not done within longest_session".to_owned())))
     }
 
@@ -194,5 +202,9 @@ const fn type_name(data: &Data<'_>) -> &'static str {
 impl Inspector for Client {
     fn inspect<'a>(&'a mut self, line: &'a mut Line, order: &'a Json) -> InspectReply<'a> {
         Box::pin(self.answer(line, order))
+    }
+
+    fn progress(&self) -> Option<watch::Receiver<(u32, u32)>> {
+        Some(self.progress.subscribe())
     }
 }

@@ -66,6 +66,11 @@ impl Known {
         self.kept = Some(kept);
     }
 
+    /// Where things outlive a restart, if anywhere.
+    pub(super) const fn kept(&self) -> Option<&Kept> {
+        self.kept.as_ref()
+    }
+
     /// The objects, when the meter shows them.
     pub(super) const fn objects(&self) -> Option<&Objects> {
         self.objects.as_ref()

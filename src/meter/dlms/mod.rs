@@ -10,6 +10,7 @@ use crate::setting::Problems;
 
 mod association;
 mod clock;
+mod image;
 mod inspect;
 mod known;
 mod link;

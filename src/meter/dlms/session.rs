@@ -3,6 +3,9 @@
 //! Invariants: an association that was opened is released, whatever happened in it; it is never held longer than
 //! `longest_session`; a value that the meter refuses is null with its quality, and the others are read.
 
+use std::time::Duration;
+
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::debug;
 
@@ -22,6 +25,8 @@ use crate::wire::dlms::{AttributeDescriptor, LogicalName};
 
 /// What every meter shows to everybody (IEC 62056-6-1, clause 6.2.31).
 const DEVICE_NAME: Target = Target { class: Some(1), name: LogicalName::new(0, 0, 42, 0, 0, 255), attribute: None };
+/// How long a release may take.
+const FAREWELL: Duration = Duration::from_secs(30);
 /// The most values of a reading.
 const MOST: usize = 2000;
 
@@ -48,6 +53,8 @@ pub(super) struct Client {
     seen: Vec<String>,
     pub(super) plan: Option<Plan>,
     pub(super) watch: Watch,
+    /// How many blocks of an image were transferred, of how many.
+    pub(super) progress: watch::Sender<(u32, u32)>,
 }
 
 /// A value to read.
@@ -75,6 +82,7 @@ impl Client {
             plan: Plan::of(settings)?,
             watch: Watch::new(&settings.name, &own.clock),
             settings: own,
+            progress: watch::Sender::new((0, 0)),
         })
     }
 
@@ -88,14 +96,26 @@ impl Client {
     /// # Errors
     /// What the line or the meter said; nothing is open then.
     pub(super) async fn open(&mut self, line: &mut Line) -> Result<(), MeterError> {
-        self.association.open(line).await
+        match timeout(self.settings.longest_session, self.association.open(line)).await {
+            Ok(result) => result,
+            Err(_) => {
+                self.close(line).await;
+                Err(damage("the association was not opened within longest_session"))
+            }
+        }
+    }
+
+    /// Releases the association, as far as the meter still listens.
+    pub(super) async fn close(&mut self, line: &mut Line) {
+        // A meter that is busy for ever must not hold the line of others.
+        let _ = timeout(FAREWELL, self.association.close(line)).await;
     }
 
     async fn read_all(&mut self, line: &mut Line) -> Result<Vec<Value>, MeterError> {
         self.open(line).await?;
         let longest = self.settings.longest_session;
         let result = timeout(longest, self.read_open(line)).await;
-        self.association.close(line).await;
+        self.close(line).await;
         result.unwrap_or_else(|_| Err(damage("the reading was not done within longest_session")))
     }
 

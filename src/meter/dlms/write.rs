@@ -32,7 +32,7 @@ impl Client {
         self.open(line).await?;
         let longest = self.settings.longest_session;
         let result = tokio::time::timeout(longest, self.change_open(line, name, text)).await;
-        self.association.close(line).await;
+        self.close(line).await;
         result.unwrap_or_else(|_| Err(MeterError::Damaged("the write was not done within longest_session".to_owned())))
     }
 

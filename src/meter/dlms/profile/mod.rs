@@ -296,7 +296,7 @@ impl Client {
         let piece = plan.piece((&mut services, known), (&meter, east), (after, until));
         let result = timeout(longest, piece).await;
         self.plan = Some(plan);
-        self.association.close(line).await;
+        self.close(line).await;
         result.unwrap_or_else(|_| Err(damage("the piece was not read within longest_session")))
     }
 }
