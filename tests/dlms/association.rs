@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -130,6 +130,20 @@ async fn every_authentication_works_over_hdlc_too() {
 }
 
 #[tokio::test]
+async fn a_meter_with_short_names_is_read_by_them() {
+    // The object list comes in blocks.
+    let bench = Bench::new(&[("METER_SN", "1"), ("METER_PDU", "100")]);
+    for (client, authentication) in [(16, "none"), (17, "low"), (19, "md5"), (21, "sha256")] {
+        let settings = bench.settings(client, authentication, "referencing = \"short-names\"");
+        assert_eq!(bench.read(&settings).await.unwrap(), NAME, "{authentication}");
+    }
+    // A meter that has logical names only says so.
+    let bench = Bench::new(&[]);
+    let settings = bench.settings(16, "none", "referencing = \"short-names\"");
+    assert!(bench.read(&settings).await.is_err());
+}
+
+#[tokio::test]
 async fn every_way_to_cipher_reads_the_name_of_the_device() {
     let bench = Bench::new(&[]);
     for ciphering in ["auto", "general", "service", "dedicated"] {
@@ -226,7 +240,7 @@ async fn an_older_file_is_noticed_and_no_counter_is_used_twice() {
         let bench = Bench::new(&[("METER_STRICT", "0"), ("METER_STALE", stale)]);
         let settings = bench.settings(1, "gmac", CIPHERED);
         assert_eq!(bench.read(&settings).await.unwrap(), NAME);
-        let kept = only_file(&bench.path("kept"));
+        let kept = bench.path("kept").join("dlms-m");
         let older = std::fs::read(&kept).unwrap();
         for _ in 0..3 {
             assert_eq!(bench.read(&settings).await.unwrap(), NAME);
@@ -237,14 +251,6 @@ async fn an_older_file_is_noticed_and_no_counter_is_used_twice() {
         assert_eq!(bench.read(&settings).await.unwrap(), NAME);
         assert_eq!(bench.count("STALE"), 1, "{:?}", bench.log());
     }
-}
-
-fn only_file(folder: &Path) -> PathBuf {
-    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    // What objects the meter has is kept as well.
-    let files: Vec<_> = files.filter(|path| !path.to_string_lossy().contains("dlms-objects")).collect();
-    assert_eq!(files.len(), 1, "{files:?}");
-    files[0].clone()
 }
 
 /// Stands between client and meter: changes one bit of the meter's n-th byte, or stops after it.

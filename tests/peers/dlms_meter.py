@@ -48,7 +48,7 @@ def _aare(settings, data, result, diagnostic, cipher, errorData, encryptedData):
     """Corrected AARE encoder (upstream writes a wrong length for the server system title)."""
     b = GXByteBuffer(); ciphered = bool(cipher and cipher.isCiphered())
     def tlv(tag, body): b.setUInt8(tag); b.setUInt8(len(body)); b.set(bytes(body))
-    tlv(0xA1, bytes([6, 7, 0x60, 0x85, 0x74, 5, 8, 1, 3 if ciphered else 1]))
+    tlv(0xA1, bytes([6, 7, 0x60, 0x85, 0x74, 5, 8, 1, (3 if ciphered else 1) + (1 if SN else 0)]))
     tlv(0xA2, bytes([2, 1, int(result)]))
     tlv(0xA3, bytes([0xA1, 3, 2, 1, int(diagnostic)]))
     if cipher and (settings.authentication >= Authentication.HIGH_GMAC or ciphered):
@@ -211,6 +211,54 @@ def _img(self, settings, e):                 # upstream's methods are Java
     elif e.index == 4: self.imageTransferStatus = ITS.IMAGE_ACTIVATION_SUCCESSFUL
     else: e.error = ErrorCode.READ_WRITE_DENIED
 _o.GXDLMSImageTransfer.invoke = _img
+# ---- METER_SN=1: the same meter with short names; repairs of that never exercised half -------
+SN = bool(os.environ.get("METER_SN"))
+if SN:
+    from gurux_dlms.objects import GXDLMSAssociationShortName as ASN
+    from gurux_dlms.GXDLMSSNCommandHandler import GXDLMSSNCommandHandler as SNH
+    from gurux_dlms.GXDLMSSNParameters import GXDLMSSNParameters
+    from gurux_dlms.GXSNInfo import GXSNInfo
+    from gurux_dlms.enums import Command as _C
+    _asn_get = ASN.getValue
+    def _asn(self, settings, e):             # upstream denies every attribute
+        e.isSkipMaxPduSize = lambda: True
+        v = _asn_get(self, settings, e); e.error = ErrorCode.OK
+        if e.index == 2: e.byteArray = True; settings.index = settings.count = 0
+        return v
+    def _asn_invoke(self, settings, e):
+        r = _invoke(self, settings, VE(e))
+        if r: settings.connected |= 2
+        return r
+    ASN.getValue = _asn; ASN.invoke = _asn_invoke
+    class VE:                                # method 8 of class 12 is method 1 of class 15
+        def __init__(self, e): self._e = e; self.index = 1 if e.index == 8 else 0; self.parameters = e.parameters
+        def __setattr__(self, k, v): object.__setattr__(self, k, v); k == "error" and setattr(self._e, k, v)
+    def _find(cls, server, settings, sn):    # upstream divides into floats and calls what is no method
+        i = GXSNInfo(); i.item = None; i.action = False
+        for it in settings.objects:
+            d = sn - it.shortName
+            if d < 0 or d % 8: continue
+            if d // 8 < it.getAttributeCount(): i.item, i.index = it, d // 8 + 1; break
+            o, c = [0], [0]; GXDLMS.getActionInfo(it.objectType, o, c)
+            if o[0] <= d < o[0] + 8 * c[0]: i.item, i.action, i.index = it, True, (d - o[0]) // 8 + 1; break
+        return i
+    SNH.findSNObject = classmethod(_find)
+    def _read(cls, settings, server, data, reply, xml):      # upstream calls server.transaction(), a property
+        cnt, targets = _GXCommon.getObjectCount(data), []
+        for _ in range(cnt):
+            t = data.getUInt8()
+            if t == 5: return _block(settings, server, data.getUInt16(), reply)
+            cls.handleRead(settings, server, t, data, targets, [], [], reply, None)
+        bb = GXByteBuffer(); kind = cls.getReadData(settings, targets, bb)
+        p = GXDLMSSNParameters(settings, _C.READ_RESPONSE, cnt, kind, None, bb)
+        if len(bb) + 8 > settings.maxPduSize: server.rest = bytes(bb); _block(settings, server, 0, reply)
+        else: GXDLMS.getSNPdu(p, reply)
+    def _block(settings, server, number, reply):
+        size = settings.maxPduSize - 10; part = server.rest[number * size:(number + 1) * size]
+        last = (number + 1) * size >= len(server.rest)
+        reply.set(bytes([0x0C, 1, 2, int(last)]) + (number + 1).to_bytes(2, "big"))
+        _GXCommon.setObjectCount(len(part), reply); reply.set(part)
+    SNH.handleReadRequest = classmethod(_read)
 
 class SR:                                   # stand-in for GXServerReply (upstream misses setters)
     def __init__(self, data): self.data = data; self.reply = None; self.count = 0; self.connectionInfo = None
@@ -230,7 +278,7 @@ class Hdlc:                                 # has both attribute sets that GXDLM
 
 class Meter(GXDLMSSecureServer):
     def __init__(self, iface, store):
-        super().__init__(True, iface)
+        super().__init__(not SN, iface)
         self.store = store
         for o in store:
             self.items.append(o)
@@ -314,9 +362,12 @@ def build():
     dr.captureTime = dr.startTimeCurrent = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0))
     img = GXDLMSImageTransfer("0.0.44.0.0.255"); img.imageBlockSize = 64
     aln = GXDLMSAssociationLogicalName("0.0.40.0.0.255")
+    if SN: aln = ASN("0.0.40.0.0.255"); aln.shortName = 0xFA00; aln.version = 2
     aln.secret = b"Gurux"
     if STRICT: ic.value = GXUInt32(LAST["ic"])
     objs = [ldn, clock, imp, v, ic, pg, dc, mx, dr, img, aln]
+    if SN:
+        for n, o in enumerate(objs[:-1]): o.shortName = 0x100 * (n + 1)
     if os.environ.get("METER_BLIND"): objs.remove(ic)
     for o in objs:
         aln.objectList.append(o)             # upstream initialize() would append a list -> TypeError

@@ -174,3 +174,59 @@ fn key(suite: Suite, file: Option<&At<SecretFile>>, name: &str) -> Result<Secret
         unasked(format!("{name} does not hold the {} hexadecimal digits of a key", suite.key_length() * 2))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(toml: &str) -> Vec<String> {
+        crate::meter::settings::checked("dlms", toml)
+    }
+
+    #[test]
+    fn secrets_that_are_missing_unused_or_open_to_others_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, mode: u32| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "00").unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            path.display().to_string()
+        };
+        let (closed, open) = (file("closed", 0o600), file("open", 0o644));
+        let low = "dlms = { link = \"wrapper\", authentication = \"low\" }";
+        let gmac = "dlms = { link = \"wrapper\", authentication = \"gmac\", security = \"authenticated-encrypted\" }";
+        assert_eq!(checked(&format!("password_file = {closed:?}\n{low}")), Vec::<String>::new());
+        assert_eq!(
+            checked(&format!("key_file = {closed:?}\nauthentication_key_file = {closed:?}\n{gmac}")),
+            Vec::<String>::new()
+        );
+        for (toml, named) in [
+            (low.to_owned(), "needs password_file"),
+            (format!("password_file = {open:?}\n{low}"), "set its mode to 0600"),
+            (format!("password_file = \"secret\"\n{low}"), "absolute"),
+            (format!("password_file = \"/nowhere/secret\"\n{low}"), "can't be read yet"),
+            (format!("key_file = {closed:?}\n{gmac}"), "needs authentication_key_file"),
+            (format!("password_file = {closed:?}\ndlms = {{ link = \"wrapper\" }}"), "password_file is not used"),
+            ("dlms = { link = \"wrapper\", authentication = \"ecdsa\" }".to_owned(), "ecdsa is not supported"),
+            ("dlms = { link = \"wrapper\", system_title = \"xy\" }".to_owned(), "16 hexadecimal digits"),
+            ("dlms = { link = \"wrapper\", counter = \"xy\" }".to_owned(), "logical name"),
+        ] {
+            let found = checked(&toml);
+            assert!(found.iter().any(|problem| problem.contains(named)), "{toml}: {found:#?}");
+        }
+    }
+
+    #[test]
+    fn a_mark_tells_secrets_apart() {
+        let with = |password: &str| Material {
+            secret: Secret::new(password.into()),
+            keys: None,
+            encryption: Secret::default(),
+            authentication: Secret::default(),
+        };
+        let dlms = <DlmsSettings as crate::setting::Setting>::stand_in().unwrap();
+        assert_ne!(with("one").secret_mark(b"salt", &dlms), with("other").secret_mark(b"salt", &dlms));
+        assert_ne!(with("one").secret_mark(b"salt", &dlms), with("one").secret_mark(b"pepper", &dlms));
+        assert!(!format!("{:?}", with("Gurux")).contains("Gurux"));
+    }
+}
