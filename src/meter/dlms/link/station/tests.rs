@@ -193,7 +193,8 @@ proptest! {
         ours in any_sizes(), theirs in any_sizes(), busy in 0usize..3,
         faults in prop::collection::vec(prop_oneof![3 => Just(None), 1 => any_fault().prop_map(Some)], 0..200),
     ) {
-        let meter = Meter { busy, ..Meter::new(limits(theirs.0, theirs.1), Manner::Plain) };
+        let mut meter = Meter::new(limits(theirs.0, theirs.1), Manner::Plain);
+        meter.busy = busy;
         let mut bench = Bench::new(station(ours.0, ours.1, 2), meter, faults);
         let mut open = false;
         let mut first = Vec::new();
