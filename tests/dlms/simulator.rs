@@ -192,5 +192,7 @@ async fn an_answer_that_is_late_on_the_wrapper_closes_the_connection() {
     let error = reader.read().await.unwrap_err();
     assert!(error.is_silence() && error.must_reopen(), "{error}");
     drop(reader);
-    reads(&mut Reader::tcp(port, settings).await, "WEI0000000000001").await.unwrap();
+    // It takes the next client when it has done with this one.
+    let mut reader = Reader::tcp(port, "timeout = \"10s\"\ndlms.link = \"wrapper\"").await;
+    reads(&mut reader, "WEI0000000000001").await.unwrap();
 }
