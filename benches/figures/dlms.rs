@@ -134,7 +134,7 @@ fn bus_time(days: usize) -> Vec<Figure> {
 /// What the child does: reads the whole profile once, and tells the intervals and its memory in kB.
 pub fn reader(device: &str, size: &str, pdu: &str, days: usize) {
     let text = format!(
-        "name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\ntimeout = \"5s\"\nload_profile = {{ id = \"1-0:99.1.0*255\" }}\n\
+        "name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\ntimeout = \"5s\"\nretries = 3\nload_profile = {{ id = \"1-0:99.1.0*255\" }}\n\
          dlms = {{ information_field = {size}, max_pdu = {pdu}, longest_session = \"1h\" }}\n"
     );
     let settings = MeterSettings::parse(&text).unwrap();

@@ -177,3 +177,22 @@ async fn two_meters_and_two_logical_devices_work_side_by_side_on_one_line() {
     running.abort();
     assert!(control.state().opened >= 6);
 }
+
+#[tokio::test]
+async fn an_answer_that_is_late_on_the_wrapper_closes_the_connection() {
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let control = Control::default();
+    let options = Options { devices: vec![(1, 0, small())], ..Options::default() };
+    tokio::spawn(serve_wrapper(listener, options, control.clone()));
+    let settings = "timeout = \"300ms\"\ndlms.link = \"wrapper\"";
+    let mut reader = Reader::tcp(port, settings).await;
+    reads(&mut reader, "WEI0000000000001").await.unwrap();
+    control.state().faults.late = 1;
+    let error = reader.read().await.unwrap_err();
+    assert!(error.is_silence() && error.must_reopen(), "{error}");
+    drop(reader);
+    // It takes the next client when it has done with this one.
+    let mut reader = Reader::tcp(port, "timeout = \"10s\"\ndlms.link = \"wrapper\"").await;
+    reads(&mut reader, "WEI0000000000001").await.unwrap();
+}

@@ -21,7 +21,7 @@ settings! {
         /// HDLC: the most frames before an acknowledgement that are asked for.
         pub window: Count<1, 7> = 1,
         /// HDLC: the longest pause between two bytes of a frame; behind a slow network it may need to be longer.
-        pub octet_timeout: Duration = "500ms",
+        pub octet_timeout: Duration = "1s",
         /// Mode E: the wait between the change of speed and the first HDLC frame.
         pub mode_e_pause: Duration = "1s",
         /// How objects are named.

@@ -34,7 +34,6 @@ pub mod shown;
 pub mod vendor;
 pub mod auth;
 pub mod blocks;
-pub mod hdlc;
 pub mod protect;
 pub mod secret;
 pub mod wrap;

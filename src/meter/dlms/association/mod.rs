@@ -122,11 +122,6 @@ impl Association {
         self.memory.keep_in(kept);
     }
 
-    /// Whether the last error came because the meter gave the link up: all may be well with a new one.
-    pub(super) fn was_dropped(&self) -> bool {
-        self.link.was_dropped()
-    }
-
     /// Opens link and association.
     ///
     /// # Errors

@@ -13,10 +13,12 @@ use crate::meter::dlms::{DlmsLink, dlms};
 use crate::meter::iec62056::{Opening, open_mode_e};
 use crate::meter::{MeterError, MeterSettings};
 use crate::os::line::{Framing, Line, LineError, Speed};
-use crate::wire::dlms::hdlc::{Decoder, Event, OVERHEAD, Parameters};
+use crate::wire::dlms::hdlc::{Decoder, Event, LONGEST, OVERHEAD, Parameters};
 
 /// So many bytes that are no frame are what is left of one.
 const REMAINS: usize = 7;
+/// So long no byte must have come before something is sent again.
+const QUIET: Duration = Duration::from_millis(30);
 
 /// A connection to one logical device.
 pub(in crate::meter::dlms) struct Hdlc {
@@ -259,11 +261,16 @@ impl Hdlc {
     /// Waits for bytes; tells the station when it waited in vain.
     async fn hear(&mut self, line: &mut Line) -> Result<(), MeterError> {
         let in_frame = self.decoder.in_frame();
-        let until = if in_frame { line.last_byte() + self.octet_timeout } else { self.deadline };
+        let latest = self.deadline + self.timeout + line.speed().time_of(LONGEST);
+        let until = match in_frame {
+            true => line.last_byte() + self.octet_timeout,
+            // Nothing is sent into the remains of a frame.
+            false => self.deadline.max(line.last_byte() + QUIET).min(latest),
+        };
         let mut buffer = [0; 2048];
         match line.receive(&mut buffer, until).await {
             // Noise without end is silence.
-            Ok(_) if !in_frame && Instant::now() > self.deadline + self.timeout => self.expire(),
+            Ok(_) if !in_frame && Instant::now() > latest => self.expire(),
             Ok(count) => {
                 let bytes = buffer.get(..count).unwrap_or_default();
                 tracing::trace!(?bytes, "received");
