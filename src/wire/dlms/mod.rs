@@ -25,17 +25,17 @@ pub use dlms_cosem_rs::xdlms::{
 
 use super::DecodeError;
 
+pub mod auth;
+pub mod blocks;
 pub mod entry;
 pub mod hdlc;
 pub mod notification;
 pub mod open;
+pub mod protect;
 pub mod push;
+pub mod secret;
 pub mod shown;
 pub mod vendor;
-pub mod auth;
-pub mod blocks;
-pub mod protect;
-pub mod secret;
 pub mod wrap;
 pub mod wrapper;
 

@@ -35,14 +35,13 @@ pub enum Format {
 
 impl Format {
     /// Every format with its word.
-    pub const ALL: &[(&str, Self)] =
-        &[
-            ("wmbus", Self::Wmbus),
-            ("openlinkiq-rf", Self::OpenlinkIq),
-            ("mbal", Self::Mbal),
-            ("mbus", Self::Mbus),
-            ("dlms", Self::Dlms),
-        ];
+    pub const ALL: &[(&str, Self)] = &[
+        ("wmbus", Self::Wmbus),
+        ("openlinkiq-rf", Self::OpenlinkIq),
+        ("mbal", Self::Mbal),
+        ("mbus", Self::Mbus),
+        ("dlms", Self::Dlms),
+    ];
 
     /// Finds a format by its word.
     pub fn parse(word: &str) -> Option<Self> {

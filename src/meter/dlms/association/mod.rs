@@ -329,6 +329,11 @@ impl Association {
         agreed.longest.saturating_sub(if ciphered { 1 + 9 + 3 + 5 + 12 } else { 0 })
     }
 
+    /// Whether the last error came because the meter gave the link up: all may be well with a new one.
+    pub(super) fn was_dropped(&self) -> bool {
+        self.link.was_dropped()
+    }
+
     /// Releases association and link as far as the meter still listens.
     pub(super) async fn close(&mut self, line: &mut Line) {
         if let Some(agreed) = self.agreed.take() {

@@ -93,7 +93,7 @@ fn frame(bytes: &[u8]) -> Look {
     if CHECK.checksum(body).to_le_bytes() != check {
         return Look::Damaged(Damage::Check);
     }
-    let control = Control::from_u8(head.last().copied().unwrap_or_default());
+    let control = Control::of(head.last().copied().unwrap_or_default());
     let information = bytes.get(3 + header..length - 1).unwrap_or_default().to_vec();
     let frame = hdlc::Frame { segmented: high & 0x08 != 0, destination, source, control, information };
     Look::Frame(Frame::Hdlc(frame), 1 + length)

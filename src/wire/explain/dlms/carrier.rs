@@ -25,6 +25,8 @@ fn control(control: Control) -> String {
         Control::Ua => "UA: agrees".to_owned(),
         Control::Disc => "DISC: closes the link".to_owned(),
         Control::Dm => "DM: there is no link".to_owned(),
+        Control::Rej { nr, .. } => format!("REJ, awaits {nr}"),
+        Control::Other(byte) => format!("{byte:02x}, which DLMS does not use"),
         Control::Frmr => "FRMR: refuses a frame".to_owned(),
         Control::Ui => "UI: unnumbered information".to_owned(),
     }
@@ -39,14 +41,14 @@ pub(super) fn explain(frame: &Frame) -> Part {
             put("carrier", json!("hdlc"));
             put("destination", json!(address(*destination)));
             put("source", json!(address(*source)));
-            put("control", json!(format!("{:02x}", kind.as_u8())));
+            put("control", json!(format!("{:02x}", kind.byte())));
             put("segmented", json!(segmented));
             put("information", json!(information.len()));
             let more = if *segmented { ", goes on in the next frame" } else { "" };
             let rows = vec![
                 row("destination", &[], address(*destination)),
                 row("source", &[], address(*source)),
-                row("control", &[kind.as_u8()], control(*kind)),
+                row("control", &[kind.byte()], control(*kind)),
                 row("information", &[], format!("{} bytes{more}", information.len())),
                 row("checks", &[], "good".to_owned()),
             ];
