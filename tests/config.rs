@@ -108,7 +108,7 @@ fn a_meter_that_sends_by_itself_has_its_port_and_server_for_itself() {
     let found = site(&both);
     assert!(found.len() == 1 && found[0].contains("only one of them can open it"), "{found:#?}");
     let key = [port("a", "/dev/ttyUSB0", ""), meter("m", "a", "sml"), "key_file = \"/k\"\n".to_owned()];
-    assert!(site(&key)[0].contains("key_file is for DSMR P1 and DLMS, not for sml"));
+    assert!(site(&key)[0].contains("key_file is for DSMR P1, DLMS and DLMS pushes, not for sml"));
 }
 
 #[test]

@@ -217,8 +217,8 @@ mod tests {
             "read_command" => "\"R1\"",
             "password_command" => "\"P1\"",
             "utc_offset" => "\"+00:00\"",
-            "dlms" => "{}",
-            "load_profile" => "{ id = \"P.01\", command = \"R5\" }",
+            "dlms" | "push" => "{}",
+            "load_profile" => "{ id = \"P.01\" }",
             _ => "\"/x\"",
         }
     }
@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "5:1: error: max_baud is for IEC 62056-21, not for modbus-rtu: remove it",
+                "5:1: error: max_baud is for IEC 62056-21 and DLMS, not for modbus-rtu: remove it",
                 "6:1: error: values is for meters that do not speak Modbus, not for modbus-rtu: write a profile or [[meter.register]]",
             ]
         );

@@ -170,7 +170,7 @@ fn every_mistake_in_the_settings_is_told_in_a_sentence() {
     told("key_file = \"F/ek\"", "can't be verified");
     told("[push]\nsystem_title = \"12\"", "set key_file");
     told(&format!("{BOTH}[push]\nsystem_title = \"12\""), "16 hexadecimal digits");
-    told("address = 1", "no address");
+    told("address = 1", "address is for meters that are asked");
     assert_eq!(problems(BOTH), Vec::<String>::new());
     assert_eq!(problems(""), Vec::<String>::new());
     let folder = tempfile::tempdir().unwrap();
