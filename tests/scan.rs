@@ -11,6 +11,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "scan/dlms.rs"]
+mod dlms;
 #[path = "scan/paste.rs"]
 mod paste;
 mod peers;
