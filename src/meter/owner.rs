@@ -216,7 +216,7 @@ mod tests {
             "password_command" => "\"P1\"",
             "utc_offset" => "\"+00:00\"",
             "dlms" => "{}",
-            "load_profile" => "{ id = \"P.01\", command = \"R5\" }",
+            "load_profile" => "{ id = \"P.01\" }",
             _ => "\"/x\"",
         }
     }
@@ -251,7 +251,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "5:1: error: max_baud is for IEC 62056-21, not for modbus-rtu: remove it",
+                "5:1: error: max_baud is for IEC 62056-21 and DLMS, not for modbus-rtu: remove it",
                 "6:1: error: values is for meters that do not speak Modbus, not for modbus-rtu: write a profile or [[meter.register]]",
             ]
         );

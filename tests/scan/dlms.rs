@@ -23,7 +23,7 @@ fn one(logical: u8, physical: u8) -> Dlms {
 
 /// Every HDLC frame of the scan belongs to a connection of client 16 that reads and shows nothing; tells how many
 /// associations were asked for.
-fn associations(bytes: &[u8]) -> usize {
+pub(crate) fn associations(bytes: &[u8]) -> usize {
     let mut decoder = Decoder::new();
     decoder.push(bytes);
     let mut count = 0;
@@ -87,6 +87,42 @@ async fn a_meter_behind_mode_e_is_found_after_its_sign_on_and_can_be_read() {
     assert!(text.contains("link = \"hdlc-mode-e\""), "{text}");
     let read = paste::read_as_proposed(&wire.endpoint(), &told.found).await;
     assert!(read[0].iter().any(|(name, _)| name == "1-0:1.8.0*255"), "{read:?}");
+}
+
+#[tokio::test]
+async fn mode_e_is_tried_where_a_sign_on_announced_it_and_nowhere_else() {
+    let both = Wish { protocols: vec!["iec62056-21".into(), "dlms".into()], ..wish("", &[300], &[]) };
+    let selected =
+        |record: &[u8]| record.windows(4).any(|w| w[0] & 0x7F == 6 && w[1] & 0x7F == b'2' && w[3] & 0x7F == b'2');
+    let (path, _control) = simulated(Dlms { mode_e: Some(9600), ..one(1, 0) });
+    let wire = Wire::before(&path, None).await;
+    let told = scanned(&wire.endpoint(), &both).await;
+    let dlms = |f: &Found| f.protocol == "dlms" && f.also[0].contains("hdlc-mode-e");
+    assert!(told.found.iter().any(dlms), "{:?}", told.found);
+    assert!(selected(&wire.record.lock().unwrap()));
+    let meter = IecMeter::open(Options::default()).unwrap();
+    let path = meter.path().to_owned();
+    tokio::spawn(meter.run());
+    let wire = Wire::before(&path, None).await;
+    let told = scanned(&wire.endpoint(), &both).await;
+    assert!(told.found.iter().all(|f| f.protocol == "iec62056-21") && told.found.len() == 1, "{:?}", told.found);
+    assert!(!selected(&wire.record.lock().unwrap()));
+}
+
+#[tokio::test]
+async fn every_logical_device_that_a_meter_names_is_proposed_and_can_be_read() {
+    let names = [(1, "WEI0000000000001"), (2, "WEI0000000000002")];
+    let list: Vec<(u16, String)> = names.iter().map(|(sap, name)| (*sap, (*name).to_owned())).collect();
+    let content = |name| Content { devices: list.clone(), ..small(name) };
+    let devices = vec![(1, 17, content(names[0].1)), (2, 17, content(names[1].1))];
+    let (path, _control) = simulated(Dlms { devices, ..Dlms::default() });
+    let endpoint = Endpoint::Device(path);
+    let told = scanned(&endpoint, &wish("dlms", &[9600], &[17])).await;
+    let expected = [1, 2].map(|n| format!("dlms 9600 17 WEI serial number 000000000000{n}"));
+    assert_eq!(shown(&told.found), expected, "{:?}", told.warnings);
+    assert!(scan::configuration(&place(&endpoint), &told.found).warnings.is_empty());
+    let read = paste::read_as_proposed(&endpoint, &told.found).await;
+    assert_eq!(read.len(), 2);
 }
 
 #[tokio::test]

@@ -23,8 +23,9 @@ const USUAL: &[(u32, &str)] =
 const RARE: &[(u32, &str)] = &[(57_600, "8N1"), (1200, "8N1"), (300, "8N1")];
 /// Physical devices that meters are delivered with.
 const COMMON: [u32; 3] = [17, 16, 1];
-/// The last one that a thorough scan tries.
-const LAST: u32 = 20;
+/// What a thorough scan tries.
+const MORE: std::ops::RangeInclusive<u32> = 1..=10;
+const FURTHER: std::ops::RangeInclusive<u32> = 16..=18;
 /// The highest physical device that is no address of all.
 const HIGHEST: u32 = 0x3FFE;
 /// SNRM and UA with all their parameters.
@@ -33,6 +34,10 @@ const CONNECTION: usize = 80;
 const WHOLE_FRAME: usize = 140;
 /// The reaction of a meter to a sign-on (IEC 62056-21, clause 6.4.1) and what an adapter adds.
 const REACTION: Duration = Duration::from_millis(1700);
+/// The management logical device, which every meter has.
+const MANAGEMENT: u16 = 1;
+/// How many further logical devices are asked who they are.
+const MOST_DEVICES: usize = 8;
 /// The patience with a meter that has answered.
 const PATIENT: Duration = Duration::from_secs(3);
 
@@ -42,6 +47,7 @@ struct Way {
     link: &'static str,
     physical: Option<u32>,
     four_bytes: bool,
+    server: u16,
 }
 
 impl Way {
@@ -60,7 +66,7 @@ impl Way {
     /// The keys of `[meter.dlms]`.
     fn keys(self) -> String {
         let bytes = if self.four_bytes { ", address_bytes = 4" } else { "" };
-        format!("link = \"{}\", server = 1, client = 16{bytes}", self.link)
+        format!("link = \"{}\", server = {}, client = 16{bytes}", self.link, self.server)
     }
 
     const fn has_wrapper(self) -> bool {
@@ -83,7 +89,7 @@ fn steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
         Depth::Thorough => Duration::from_secs(1),
     };
     let numbers: Vec<u32> = match wish.depth {
-        Depth::Thorough => (1..=LAST).collect(),
+        Depth::Thorough => MORE.chain(FURTHER).collect(),
         Depth::Quick | Depth::Usual => COMMON.to_vec(),
     };
     let all = [Address::Text(String::new())].into_iter().chain(numbers.into_iter().map(Address::Number)).collect();
@@ -95,6 +101,7 @@ fn steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
         let ways = addresses.iter().map(|address| ways(address, more, wish.depth).len()).sum::<usize>();
         let once = match more {
             More::ModeE(_) => 2 * REACTION,
+            More::Wrapper => wait,
             _ => wait + speed.time_of(if tcp { CONNECTION + WHOLE_FRAME } else { CONNECTION }),
         };
         let estimate = once * u32::try_from(ways).unwrap_or(u32::MAX);
@@ -133,7 +140,7 @@ fn ways(address: &Address, more: More, depth: Depth) -> Vec<Way> {
         More::ModeE(_) => "hdlc-mode-e",
         _ => "hdlc",
     };
-    let way = |physical, four_bytes| Way { link, physical, four_bytes };
+    let way = |physical, four_bytes| Way { link, physical, four_bytes, server: MANAGEMENT };
     match address {
         Address::Number(number @ ..=0x7E) if depth == Depth::Quick => vec![way(Some(*number), false)],
         Address::Number(number @ ..=0x7E) => vec![way(Some(*number), false), way(Some(*number), true)],
@@ -191,8 +198,12 @@ async fn one(step: &Step, bench: &mut Bench<'_>, way: Way) -> Result<(), LineErr
     let mut found = Found::new(NAME, step.speed, way.physical.map(Address::Number), answered_in);
     found.also.push(format!("dlms = {{ {} }}", way.keys()));
     let broken = matches!(&said, Err(error) if error.must_reopen());
+    let mut others = Vec::new();
     match said {
-        Ok(portrait) => describe(&mut found, portrait),
+        Ok(portrait) => {
+            others.extend(portrait.devices.iter().map(|(sap, _)| *sap).filter(|sap| *sap != MANAGEMENT));
+            describe(&mut found, portrait);
+        }
         Err(MeterError::Refused(why)) => refuse(&mut found, &why),
         Err(_) if way.has_wrapper() => {
             return if broken && bench.line.is_tcp() { bench.reopen().await } else { Ok(()) };
@@ -200,10 +211,50 @@ async fn one(step: &Step, bench: &mut Bench<'_>, way: Way) -> Result<(), LineErr
         Err(error) => found.notes.push(format!("it accepted the HDLC connection, but then: {error}")),
     }
     let same = |f: &Found| f.protocol == NAME && f.who == found.who && !found.who.is_nobody();
-    if !bench.found.iter().any(same) {
+    if bench.found.iter().any(same) {
+        return Ok(());
+    }
+    bench.add(found);
+    if broken && bench.line.is_tcp() {
+        bench.reopen().await?;
+    }
+    further(step, bench, way, &others).await
+}
+
+/// Asks the other logical devices of a meter who they are; the meter has told that they are there.
+async fn further(step: &Step, bench: &mut Bench<'_>, way: Way, servers: &[u16]) -> Result<(), LineError> {
+    for server in servers.iter().take(MOST_DEVICES) {
+        let way = Way { server: *server, ..way };
+        let Some(settings) = way.settings(PATIENT, 2) else { continue };
+        let said = introduce(&mut bench.line, &settings).await;
+        let mut found = Found::new(NAME, step.speed, way.physical.map(Address::Number), Duration::ZERO);
+        found.also.push(format!("dlms = {{ {} }}", way.keys()));
+        match said {
+            Ok(portrait) => describe(&mut found, portrait),
+            Err(MeterError::Refused(why)) => refuse(&mut found, &why),
+            Err(MeterError::Line(error)) if error.must_reopen() => return Err(error),
+            Err(_) => {
+                bench.warn(format!("a DLMS meter names a logical device {server}, which does not answer"));
+                continue;
+            }
+        }
         bench.add(found);
     }
-    if broken && bench.line.is_tcp() { bench.reopen().await } else { Ok(()) }
+    Ok(())
+}
+
+/// Whether it is reached by the wrapper: such a server speaks nothing else.
+pub(super) fn has_wrapper(found: &Found) -> bool {
+    has_link(found, "wrapper")
+}
+
+/// Whether it is reached by a sign-on, whatever the speed of the port.
+pub(super) fn signs_on(found: &Found) -> bool {
+    has_link(found, "hdlc-mode-e")
+}
+
+fn has_link(found: &Found, link: &str) -> bool {
+    found.protocol == NAME && found.also.iter().any(|line| line.contains(&format!("link = \"{link}\"")))
 }
 
 /// Tells that it needs somebody else.
@@ -233,7 +284,7 @@ fn describe(found: &mut Found, portrait: Portrait) {
                 .filter(|t| !t.is_empty())
         });
         let list = list.collect::<Vec<_>>().join(", ");
-        found.notes.push(format!("it has several logical devices ({list}): each is a meter with its own dlms.server"));
+        found.notes.push(format!("behind its address are several logical devices ({list})"));
     }
     match portrait.objects {
         Some(count) => found.notes.push(format!("the public client sees {count} objects")),

@@ -318,8 +318,10 @@ impl Bench<'_> {
         let in_hex = step.probe.protocols == modbus::ASCII.protocols;
         let in_bytes = in_hex && self.found.iter().any(|f| modbus::RTU.protocols.contains(&f.protocol));
         let served = step.probe.protocols != server && self.found.iter().any(|f| server.contains(&f.protocol));
+        // Nor does one that speaks the wrapper of DLMS speak anything else.
+        let wrapped = self.found.iter().any(dlms::has_wrapper);
         let seldom = step.pass == Pass::Rarer && (here || elsewhere);
-        pushed || served || in_bytes || seldom || (step.pass == Pass::Sweep && elsewhere && !here)
+        pushed || served || wrapped || in_bytes || seldom || (step.pass == Pass::Sweep && elsewhere && !here)
     }
 
     /// Whether this meter was found before; two framings of one speed are one.
