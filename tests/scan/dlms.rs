@@ -173,6 +173,17 @@ async fn an_independent_meter_over_the_wrapper_is_found_by_the_public_client_onl
     assert!(read[0].iter().any(|(name, value)| name == "1-0:1.8.0*255" && value == "123456.7"), "{read:?}");
 }
 
+#[tokio::test]
+async fn an_independent_meter_behind_a_serial_server_is_found_over_hdlc_and_can_be_read() {
+    let port = peers::free_port();
+    let _peer = Peer::python("dlms_meter.py", &["--hdlc", &port.to_string()], "ready");
+    let endpoint = Endpoint::Tcp(format!("127.0.0.1:{port}"));
+    let told = scanned(&endpoint, &wish("dlms", &[], &[])).await;
+    assert_eq!(shown(&told.found), ["dlms 9600 - GRX serial number 0000000000001"], "{:?}", told.warnings);
+    let read = paste::read_as_proposed(&endpoint, &told.found).await;
+    assert!(read[0].iter().any(|(name, value)| name == "1-0:1.8.0*255" && value == "123456.7"), "{read:?}");
+}
+
 /// Answers every frame to address 1 as `answer` says, until the test ends.
 fn scripted(answer: impl Fn(&hdlc::Frame) -> Option<hdlc::Frame> + Send + 'static) -> Endpoint {
     let mut pty = Pty::open().unwrap();
