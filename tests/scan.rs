@@ -11,6 +11,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "scan/dlms.rs"]
+mod dlms;
 #[path = "scan/paste.rs"]
 mod paste;
 mod peers;
@@ -123,6 +125,12 @@ fn assert_reads_only(bytes: &[u8]) {
             assert_eq!(rest[1..4], [43, 14, 1], "{:02x?}", &rest[..7]);
             assert_ne!(rest[0], 0);
             7
+        } else if rest[0] == 0x7E {
+            // HDLC: the length stands behind the flag and counts neither flag.
+            let end = 2 + (usize::from(rest[1] & 7) << 8 | usize::from(rest[2]));
+            assert_eq!(rest[end - 1], 0x7E, "a frame has an end");
+            dlms::associations(&rest[..end]);
+            end
         } else if seven.len() >= 6 && seven[0] == 6 {
             // The option select: Y = 0 is the readout; 1 would be programming mode.
             assert!(seven[1] == b'0' && seven[3] == b'0' && seven[4..6] == *b"\r\n", "{:?}", &seven[..6]);

@@ -30,7 +30,7 @@ pub(super) struct Scan {
     /// Where the meters hang.
     port: Option<String>,
 
-    /// Look for these only: modbus-rtu, modbus-ascii, modbus-tcp, iec62056-21, m-bus, push (P1,
+    /// Look for these only: modbus-rtu, modbus-ascii, modbus-tcp, iec62056-21, dlms, m-bus, push (P1,
     /// SML and D0, by listening).
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = protocol)]
     protocol: Vec<String>,

@@ -10,6 +10,7 @@ use crate::setting::Problems;
 
 mod association;
 mod clock;
+pub(super) mod explore;
 mod image;
 mod inspect;
 mod known;

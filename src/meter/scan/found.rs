@@ -94,6 +94,8 @@ impl Found {
     pub fn at(&self) -> Option<String> {
         match self.protocol {
             "modbus-tcp" => None,
+            _ if super::dlms::has_wrapper(self) => None,
+            _ if super::dlms::signs_on(self) => Some("300 Bd by mode E".to_owned()),
             super::iec62056::NAME => Some(format!("{} Bd", self.speed.baud)),
             _ => Some(format!("{} {}", self.speed.baud, self.speed.framing)),
         }

@@ -161,6 +161,9 @@ async fn sign_on(step: &Step, bench: &mut Bench<'_>, address: &str, parity: Pari
     let Some((ident, heard)) = event else {
         return Ok(if bytes == 0 { Answer::Silence } else { Answer::Garbled(bytes) });
     };
+    if ident.enhanced.contains(&'2') {
+        bench.mode_e = true;
+    }
     let own = (!address.is_empty()).then(|| Address::Text(address.to_owned()));
     let mut found = Found::new(NAME, step.speed, own, asked.elapsed());
     found.who.maker = tidy(ident.manufacturer.as_bytes());

@@ -1,7 +1,8 @@
 //! Finds the meters on a line that nobody has described yet, for `weir scan`.
 //!
 //! Invariants: nothing leaves the line that could change a meter: Modbus reads (3, 4, 43/14),
-//! IEC 62056-21 sign-ons with the choice of the readout, M-Bus SND_NKE, selections and REQ_UD2
+//! IEC 62056-21 sign-ons with the choice of the readout or of HDLC, DLMS associations of the public client and
+//! GET, M-Bus SND_NKE, selections and REQ_UD2
 //! (tests/scan.rs records every byte); every wait has an end, and what a scan takes at most is
 //! known before it begins. To add a protocol: one file here with its probe, one row in
 //! [`PROBES`]. Start with [`plan`] and [`run`]; [`configuration`] makes the text to paste.
@@ -16,6 +17,7 @@ use tokio::time::{Instant, timeout};
 use crate::meter::Address;
 use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Speed};
 
+mod dlms;
 mod found;
 #[expect(unreachable_pub, reason = "settings! makes public structs; fingerprints are read in here only")]
 mod identify;
@@ -29,7 +31,8 @@ pub use found::{Found, Who};
 pub use proposal::{Known, Place, Proposal, configuration};
 
 /// Every way to find meters, in the order in which they are tried.
-pub const PROBES: &[Probe] = &[push::PROBE, modbus::TCP, modbus::RTU, modbus::ASCII, iec62056::PROBE, mbus::PROBE];
+pub const PROBES: &[Probe] =
+    &[push::PROBE, modbus::TCP, modbus::RTU, modbus::ASCII, iec62056::PROBE, dlms::PROBE, mbus::PROBE];
 
 /// A way to find the meters of one protocol.
 pub struct Probe {
@@ -172,6 +175,10 @@ enum More {
     Secondary,
     /// It begins with a wake-up.
     WakeUp,
+    /// It begins with an opening by mode E; true when a sign-on must have announced that.
+    ModeE(bool),
+    /// It uses the wrapper of DLMS.
+    Wrapper,
 }
 
 impl Step {
@@ -183,6 +190,8 @@ impl Step {
             (name, _) if name == modbus::TCP.name => format!("{} units", self.addresses.len()),
             (name, More::WakeUp) if name == iec62056::NAME => format!("{baud} after a wake-up"),
             (name, _) if name == iec62056::NAME => baud.to_string(),
+            (_, More::ModeE(_)) => "after a sign-on by mode E".to_owned(),
+            (_, More::Wrapper) => "over the wrapper".to_owned(),
             _ if self.pass == Pass::Sweep => format!("{baud} {framing} (all addresses)"),
             _ => format!("{baud} {framing}"),
         }
@@ -250,6 +259,7 @@ pub async fn run(
             over: Duration::ZERO,
             total: estimate(steps).max(Duration::from_millis(1)),
             present: Duration::ZERO,
+            mode_e: false,
         };
         for step in steps {
             bench.present = step.estimate;
@@ -287,6 +297,8 @@ struct Bench<'a> {
     over: Duration,
     total: Duration,
     present: Duration,
+    /// A sign-on was answered by a meter that announces mode E.
+    mode_e: bool,
 }
 
 impl Bench<'_> {
@@ -306,8 +318,10 @@ impl Bench<'_> {
         let in_hex = step.probe.protocols == modbus::ASCII.protocols;
         let in_bytes = in_hex && self.found.iter().any(|f| modbus::RTU.protocols.contains(&f.protocol));
         let served = step.probe.protocols != server && self.found.iter().any(|f| server.contains(&f.protocol));
+        // Nor does one that speaks the wrapper of DLMS speak anything else.
+        let wrapped = self.found.iter().any(dlms::has_wrapper);
         let seldom = step.pass == Pass::Rarer && (here || elsewhere);
-        pushed || served || in_bytes || seldom || (step.pass == Pass::Sweep && elsewhere && !here)
+        pushed || served || wrapped || in_bytes || seldom || (step.pass == Pass::Sweep && elsewhere && !here)
     }
 
     /// Whether this meter was found before; two framings of one speed are one.

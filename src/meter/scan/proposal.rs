@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::time::Duration;
 
-use super::{Found, iec62056};
+use super::{Found, dlms, iec62056};
 use crate::meter::{Address, protocol};
 use crate::os::line::{Endpoint, Framing, Speed};
 
@@ -81,8 +81,11 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
 fn conflicts(found: &[Found]) -> Vec<String> {
     let mut warnings = Vec::new();
     for (number, one) in found.iter().enumerate() {
-        let same =
-            |other: &&Found| one.address.is_some() && other.address == one.address && other.protocol == one.protocol;
+        let same = |other: &&Found| {
+            one.address.is_some() && other.address == one.address && other.protocol == one.protocol
+                // Logical devices share the address.
+                && (one.protocol != dlms::NAME || other.also.first() == one.also.first())
+        };
         if let (Some(other), Some(address)) = (found.iter().skip(number + 1).find(same), &one.address) {
             warnings.push(format!(
                 "two {} meters have the address {address} (at {} {} and at {} {}); give one of them another",
@@ -105,9 +108,9 @@ fn conflicts(found: &[Found]) -> Vec<String> {
     warnings
 }
 
-/// Meters of IEC 62056-21 are asked at 300 Bd whatever the speed of the port.
+/// Meters of IEC 62056-21, and those of mode E, are asked at 300 Bd whatever the speed of the port.
 fn signs_on(found: &Found) -> bool {
-    found.protocol == iec62056::NAME
+    found.protocol == iec62056::NAME || dlms::signs_on(found)
 }
 
 /// The speed of most meters; of the first of them when there is a tie.

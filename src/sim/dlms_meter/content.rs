@@ -7,6 +7,7 @@ use crate::wire::dlms::{AttributeDescriptor, Data, SelectiveAccess, encode};
 const CHANNELS: [u8; 16] = [1, 2, 3, 4, 21, 41, 61, 22, 42, 62, 5, 6, 7, 8, 9, 10];
 const CLOCK: [u8; 6] = [0, 0, 1, 0, 0, 255];
 const NAME: [u8; 6] = [0, 0, 42, 0, 0, 255];
+const DEVICES: [u8; 6] = [0, 0, 41, 0, 0, 255];
 const PROFILE: [u8; 6] = [1, 0, 99, 1, 0, 255];
 const ASSOCIATION: [u8; 6] = [0, 0, 40, 0, 0, 255];
 const DAY: i64 = 86_400;
@@ -30,6 +31,8 @@ pub struct Content {
     pub rows: usize,
     /// A time stamp that follows from the one before is sent as null-data.
     pub compressed: bool,
+    /// The logical devices that it names, with their names; none: it does not tell.
+    pub devices: Vec<(u16, String)>,
     /// What its clock shows.
     pub now: Timestamp,
 }
@@ -40,7 +43,16 @@ impl Default for Content {
         let first = Timestamp::from_millis(1_767_226_500_000);
         let rows = 35 * 96;
         let now = Timestamp::from_millis(first.as_millis() + 35 * DAY * 1000);
-        Self { name: "WEI0000000000001".to_owned(), channels: 8, first, period: 900, rows, compressed: false, now }
+        Self {
+            name: "WEI0000000000001".to_owned(),
+            channels: 8,
+            first,
+            period: 900,
+            rows,
+            compressed: false,
+            devices: Vec::new(),
+            now,
+        }
     }
 }
 
@@ -75,6 +87,7 @@ impl Content {
         let channel = self.channels().position(|channel| channel == *name);
         Ok(match (attribute.class_id, attribute.attribute_id) {
             (class, 1) if self.objects().any(|(known, at)| known == class && at == *name) => octets(name),
+            (17, 2) if *name == DEVICES && !self.devices.is_empty() => self.device_list(),
             (1, 2) if *name == NAME => octets(self.name.as_bytes()),
             (8, 2) if *name == CLOCK => octets(&date_time(self.now.as_millis() / 1000)),
             (8, 3) if *name == CLOCK => vec![0x10, 0, 0],
@@ -107,6 +120,17 @@ impl Content {
             list.extend(octets(&name));
             // Access rights: none are told.
             list.extend([0x02, 2, 0x01, 0, 0x01, 0]);
+        }
+        list
+    }
+
+    fn device_list(&self) -> Vec<u8> {
+        let mut list = vec![0x01];
+        length(self.devices.len(), &mut list);
+        for (sap, name) in &self.devices {
+            let [high, low] = sap.to_be_bytes();
+            list.extend([0x02, 2, 0x12, high, low]);
+            list.extend(octets(name.as_bytes()));
         }
         list
     }
