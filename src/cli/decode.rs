@@ -121,7 +121,7 @@ fn decode(hex: &str, format: Option<Format>, explainer: &RefCell<Explainer>) -> 
 /// The keys to open frames with; never shown.
 #[derive(Args)]
 struct GivenKeys {
-    /// The meter's key, in 32 hex digits, or a file of keys as `keys_file` of [[radio]] names it; for DLMS the encryption key.
+    /// The meter's key, in 32 hex digits, or a file of keys as `keys_file` of `[[radio]]` names it; for DLMS the encryption key.
     #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
     key: Option<String>,
 

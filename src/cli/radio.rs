@@ -22,7 +22,7 @@ use crate::radio::{self, Health, Survey};
 ///
 /// Asks the running agent, which knows everybody since it was started. When none runs, it opens the receivers of
 /// the configuration itself and listens for a while; nothing is stored or sent then. The names are those that allow, deny and
-/// sample of [telegrams] take. Ctrl-C ends it with what was heard so far. Exits with 1 when nobody was heard.
+/// sample of `[telegrams]` take. Ctrl-C ends it with what was heard so far. Exits with 1 when nobody was heard.
 #[derive(Debug, Args)]
 pub(super) struct Radio {
     /// How long to listen when no agent runs.

@@ -113,7 +113,13 @@ impl Whose {
     }
 
     fn words(&self) -> String {
-        let named = |groups: &[Group]| groups.iter().map(|group| group.word).collect::<Vec<_>>().join(" and ");
+        let named = |groups: &[Group]| match groups {
+            [many @ .., one_before, last] => {
+                let many = many.iter().fold(String::new(), |text, group| text + group.word + ", ");
+                format!("{many}{} and {}", one_before.word, last.word)
+            }
+            groups => groups.iter().map(|group| group.word).collect(),
+        };
         match self {
             All => "every meter".to_owned(),
             Asked => "meters that are asked".to_owned(),

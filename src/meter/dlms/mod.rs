@@ -1,8 +1,8 @@
 //! DLMS/COSEM (IEC 62056-5-3 and its parts): a client that reads meters over HDLC and over the wrapper.
 //!
-//! Storeys, each knowing only those below it: [`link`] carries one APDU there and one back;
-//! [`association`] agrees with the meter who this client is, and ciphers; [`service`] reads, writes and
-//! acts on attributes, in blocks when they are long; [`session`] makes values of objects. What
+//! Storeys, each knowing only those below it: `link` carries one APDU there and one back;
+//! `association` agrees with the meter who this client is, and ciphers; `service` reads, writes and
+//! acts on attributes, in blocks when they are long; `session` makes values of objects. What
 //! comes from the meter is looked at by `wire::dlms`.
 
 use super::{Driver, MeterSettings, Protocol};
