@@ -53,7 +53,7 @@ impl Ask {
     /// One sentence that says what is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         serde_json::from_str(text).map_err(|error| {
-            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"radio\"}}, {{\"ask\":\"receivers\"}}, {{\"ask\":\"read\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
+            format!("{error}; ask {{\"ask\":\"meters\"}}, {{\"ask\":\"radio\"}}, {{\"ask\":\"receivers\"}}, {{\"ask\":\"read\",\"meter\":...}} {{\"ask\":\"dlms\",\"meter\":...}} or {{\"ask\":\"trace\",\"port\":...}}")
         })
     }
 }

@@ -125,10 +125,16 @@ impl Agent {
     }
 
     /// Pings the service manager, but only when the store's thread answers; counts in `missed`
-    /// how often it did not. False when the store has ended: then nothing can be kept any more.
+    /// how often it did not. False when the store has ended: then nothing can be kept any more; or the radio desk:
+    /// then nobody is heard.
     async fn heartbeat(&self, tick: Duration, missed: &mut u64) -> bool {
         use crate::model::{Lane, Sequence};
         match timeout(tick, self.store.peek(Lane::Priority, Sequence::MAX, 1)).await {
+            // Restarted alone it would find its receivers gone: their way to it is one that closes for good.
+            Ok(Ok(_)) if self.desk.as_ref().is_some_and(tokio::task::JoinHandle::is_finished) => {
+                error!(room = "radio desk", "the room has ended by itself; weir stops so that it is started anew");
+                return false;
+            }
             Ok(Ok(_)) => {
                 notify::alive();
                 notify::status(&self.status_line());

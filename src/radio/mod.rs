@@ -155,6 +155,8 @@ async fn hear(
                     Ok(()) => listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await.err(),
                     Err(reason) => Some(std::io::Error::other(reason)),
                 };
+                // What is incomplete will never be whole; the next source begins anew.
+                intake.take(&[], Instant::now(), clock.stamp()).await;
                 if health.status().heard > heard || Instant::now() >= steady_at {
                     pause = FIRST_PAUSE;
                 }

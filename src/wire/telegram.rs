@@ -9,6 +9,8 @@ use crate::model::TelegramKind;
 /// The sender and the layers above the link layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts<'a> {
+    /// The link layer.
+    pub kind: TelegramKind,
     /// The sender's address in the link layer.
     pub meter: Meter,
     /// The C field of wireless M-Bus, or the command of MBAL, whose upper half is the same function.
@@ -25,12 +27,12 @@ pub fn facts(kind: TelegramKind, bytes: &[u8]) -> Option<Facts<'_>> {
         TelegramKind::WirelessMbus => {
             let telegram = wmbus::decode(bytes).ok()?;
             let control = telegram.control.byte();
-            Some(Facts { meter: telegram.meter, control, priority_bit: false, upper: telegram.upper() })
+            Some(Facts { kind, meter: telegram.meter, control, priority_bit: false, upper: telegram.upper() })
         }
         TelegramKind::OpenlinkIq => {
             let frame = mbal::decode(bytes).ok()?;
             let priority_bit = frame.is_priority();
-            Some(Facts { meter: frame.meter, control: frame.command, priority_bit, upper: frame.upper() })
+            Some(Facts { kind, meter: frame.meter, control: frame.command, priority_bit, upper: frame.upper() })
         }
     }
 }

@@ -2,6 +2,7 @@
 //! through its local door.
 
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -9,8 +10,11 @@ use super::sheet::Check;
 use crate::agent::local::{Client, ClientError};
 use crate::cli::table::count;
 use crate::meter::{MeterSettings, Protocol, protocol};
-use crate::model::{Quality, Value};
+use crate::model::{Quality, Timestamp, Value};
 use crate::radio::RadioSettings;
+
+/// A receiver that heard nobody for so long has lost its aerial, whatever it heard before.
+const DEAF_AFTER: Duration = Duration::from_hours(1);
 
 /// A connection to the running agent.
 #[derive(Debug)]
@@ -122,7 +126,12 @@ impl Agent {
         );
         let detail = json!({ "receiver": settings.receiver.as_str(), "through_agent": true, "heard": heard,
                              "damaged": number("damaged"), "source": source, "last_heard": told.get("last_heard") });
+        let now = crate::os::clock::now();
+        let silent = Timestamp::parse(&text("last_heard")).map(|last| now.since(last));
         match (source.as_str(), heard) {
+            ("open", 1..) if silent.is_some_and(|silent| silent > DEAF_AFTER) => {
+                Check::fail(subject, format!("{words}, more than an hour ago"), super::radio::DEAF, detail)
+            }
             ("open", 1..) => Check::pass(subject, words, detail),
             ("open", _) => Check::fail(subject, words, super::radio::DEAF, detail),
             _ => Check::fail(subject, words, super::radio::NO_SOURCE, detail),

@@ -91,6 +91,9 @@ impl Show {
     }
 
     fn other(&mut self, at: u64, word: &str, event: &Json) -> String {
+        if word != "speed" {
+            self.words.forget();
+        }
         if self.json {
             return format!("{event}\n");
         }
@@ -109,9 +112,6 @@ impl Show {
             }
             other => other.to_owned(),
         };
-        if word != "speed" {
-            self.words.forget();
-        }
         self.coloured("33", &format!("{} -- {}", seconds(at), crate::cli::table::printable(&sentence)))
     }
 

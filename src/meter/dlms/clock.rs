@@ -137,8 +137,11 @@ impl Watch {
     ) -> Result<(), MeterError> {
         let now = clock.now();
         if clock.health().state() != TimeQuality::Synced || !may_set(before, now) {
-            // Tried again at the next reading.
+            // Tried again at the next reading; at a reading on the quarter of an hour a slow clock is before it.
             self.looked = None;
+            if !std::mem::replace(&mut self.told, true) {
+                warn!(meter = %self.meter, seconds = deviation(before, now), "the meter's clock is wrong; setting it now would move it over the end of a quarter of an hour: weir dlms METER clock --set-clock sets it between two");
+            }
             return Ok(());
         }
         let moved = deviation(before, now);

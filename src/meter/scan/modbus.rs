@@ -68,7 +68,7 @@ const INPUT_0: [u8; 5] = [4, 0, 0, 0, 1];
 /// So many units in a row that answer make it likely that the device does not look at the unit.
 const ANY_UNIT: usize = 8;
 /// So many units without any answer make it likely that a TCP server is none of Modbus TCP.
-const STRANGER: usize = 4;
+const STRANGER: usize = 20;
 
 fn rtu_steps(wish: &Wish, endpoint: &Endpoint) -> Vec<Step> {
     let swept = if wish.depth == Depth::Usual && !wish.has_speed() { FIRST_SPEEDS } else { usize::MAX };

@@ -49,15 +49,16 @@ impl<T> Copies<T> {
     }
 
     /// Whether a telegram was heard within the window; if so its reception is counted, and kept when it
-    /// is the best so far and the telegram still waits. What does not count any more is forgotten.
-    pub(super) fn is_copy(&mut self, id: Id, reception: &Reception, with: impl FnOnce() -> T, now: Instant) -> bool {
+    /// is the best so far and the telegram still waits; `change` then changes what came with the former one. What does not
+    /// count any more is forgotten.
+    pub(super) fn is_copy(&mut self, id: Id, reception: &Reception, change: impl FnOnce(&mut T), now: Instant) -> bool {
         self.forget(now);
         let Some(known) = self.known.get_mut(&id) else { return false };
         if let Some(waiting) = &mut known.waiting {
             waiting.copies = waiting.copies.saturating_add(1);
             if is_better(reception, &waiting.reception) {
                 waiting.reception = reception.clone();
-                waiting.with = with();
+                change(&mut waiting.with);
             }
         }
         true
@@ -149,7 +150,7 @@ mod tests {
     /// Takes a telegram as the desk does; what comes out at once.
     fn take(copies: &mut Copies<u8>, number: u16, rssi: i16, now: Instant) -> Option<Vec<Gathered<u8>>> {
         let reception = reception(rssi);
-        if copies.is_copy(id(number), &reception, || 7, now) {
+        if copies.is_copy(id(number), &reception, |with| *with = 8, now) {
             return None;
         }
         Some(copies.add(id(number), Gathered { reception, copies: 1, with: 7 }, true, now))
@@ -166,7 +167,7 @@ mod tests {
         assert_eq!(copies.release(after(499), false), None);
         assert_eq!(copies.due(), Some(after(500)));
         let released = copies.release(after(500), false).unwrap();
-        assert_eq!((released.copies, released.reception), (3, reception(-60)));
+        assert_eq!((released.copies, released.reception, released.with), (3, reception(-60), 8));
         assert_eq!((copies.release(after(600), false), copies.due()), (None, None));
         assert_eq!(take(&mut copies, 1, -50, after(9999)), None, "a repeater's copy is no new telegram");
         assert_eq!(copies.release(after(20_000), true), None);

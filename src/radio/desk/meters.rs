@@ -55,7 +55,7 @@ pub struct Sight {
     pub urgent: u64,
     /// Whether its telegrams are forwarded.
     pub wanted: bool,
-    /// The receiver that heard it last.
+    /// The receiver that heard its last telegram first.
     pub receiver: Arc<str>,
 }
 
@@ -170,11 +170,12 @@ impl Survey {
         look(known)
     }
 
-    /// Counts a copy.
-    pub(super) fn copied(&self, meter: Meter) {
+    /// Counts a copy, which may be the best reception so far.
+    pub(super) fn copied(&self, meter: Meter, reception: &Reception) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = table.known.get_mut(&meter) {
             known.sight.copies += 1;
+            known.sight.best = best(known.sight.best, reception.rssi);
         }
     }
 
@@ -251,13 +252,18 @@ impl Known {
         if !Arc::ptr_eq(&sight.receiver, receiver) {
             sight.receiver = receiver.clone();
         }
-        sight.best = match (sight.best, reception.rssi) {
-            (Some(Rssi::Dbm(a)), Some(Rssi::Dbm(b))) => Some(Rssi::Dbm(a.max(b))),
-            (Some(Rssi::Relative(a)), Some(Rssi::Relative(b))) => Some(Rssi::Relative(a.max(b))),
-            (Some(Rssi::Dbm(a)), _) => Some(Rssi::Dbm(a)),
-            (_, new @ Some(_)) => new,
-            (old, None) => old,
-        };
+        sight.best = best(sight.best, reception.rssi);
+    }
+}
+
+/// The stronger of two; one in dBm counts more than a relative one.
+fn best(a: Option<Rssi>, b: Option<Rssi>) -> Option<Rssi> {
+    match (a, b) {
+        (Some(Rssi::Dbm(a)), Some(Rssi::Dbm(b))) => Some(Rssi::Dbm(a.max(b))),
+        (Some(Rssi::Relative(a)), Some(Rssi::Relative(b))) => Some(Rssi::Relative(a.max(b))),
+        (Some(Rssi::Dbm(a)), _) => Some(Rssi::Dbm(a)),
+        (_, new @ Some(_)) => new,
+        (old, None) => old,
     }
 }
 

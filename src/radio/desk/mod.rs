@@ -102,10 +102,15 @@ impl Desk {
             return ear.health.change(|status| status.damaged += 1);
         };
         let (meter, id) = (facts.meter, telegram::id(reception.kind, &reception.bytes));
-        let way = |sampled| Way { ear: ear.clone(), stamp, arrival, meter, sampled };
-        if self.copies.is_copy(id, &reception, || way(None), arrival) {
-            self.survey.copied(meter);
-            return ear.health.change(|status| status.duplicates += 1);
+        // The receiver whose reception is dropped counts the duplicate.
+        let mut worse = ear.clone();
+        let better = |way: &mut Way| {
+            worse = std::mem::replace(&mut way.ear, ear.clone());
+            (way.stamp, way.arrival) = (stamp, arrival);
+        };
+        if self.copies.is_copy(id, &reception, better, arrival) {
+            self.survey.copied(meter, &reception);
+            return worse.health.change(|status| status.duplicates += 1);
         }
         let found = urgency::reasons(&facts).wanted(self.urgent);
         let bit = facts.priority_bit;
@@ -147,10 +152,11 @@ impl Desk {
     fn ordinary(&mut self, gathered: Gathered<Way>) {
         let Some(every) = gathered.with.sampled else { return self.forward(gathered, Lane::Ordinary) };
         let time = (gathered.with.arrival, gathered.with.stamp.wall);
-        match self.sampler.take(gathered.with.meter, gathered, time, every) {
+        // One that comes at the very end of a period waits here until its better receptions have come.
+        match self.sampler.take(gathered.with.meter, gathered, time, (every, *self.settings.gather)) {
             Outcome::Held => {}
             Outcome::Replaced(older) => older.with.ear.health.change(|status| status.sampled_out += 1),
-            Outcome::Full(gathered) => self.forward(gathered, Lane::Ordinary),
+            Outcome::Next(gathered) | Outcome::Full(gathered) => self.forward(gathered, Lane::Ordinary),
         }
     }
 

@@ -14,8 +14,16 @@ const MOST: usize = 16_384;
 /// Holds the newest telegram of each meter until its period ends.
 #[derive(Debug)]
 pub(super) struct Sampler<T> {
-    held: HashMap<Meter, (Instant, T)>,
+    held: HashMap<Meter, Held<T>>,
     ends: BTreeSet<(Instant, Meter)>,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    end: Instant,
+    /// The number of the period that it was heard in.
+    period: i64,
+    telegram: T,
 }
 
 /// What became of a telegram.
@@ -25,6 +33,8 @@ pub(super) enum Outcome<T> {
     Held,
     /// It is held instead of this one, which is dropped.
     Replaced(T),
+    /// It is the first of its period and held; this one of the period before must be forwarded.
+    Next(T),
     /// It must be forwarded: there is no room.
     Full(T),
 }
@@ -34,26 +44,31 @@ impl<T> Sampler<T> {
         Self { held: HashMap::new(), ends: BTreeSet::new() }
     }
 
-    /// Takes a telegram heard at `now`, when the wall clock showed `wall`; periods of `every` are aligned to that clock.
+    /// Takes a telegram heard at `now`, when the wall clock showed `wall`; periods of `every` are aligned to that clock, and what
+    /// was heard in one may be taken up to `late` after its end.
     pub(super) fn take(
         &mut self,
         meter: Meter,
         telegram: T,
         (now, wall): (Instant, Timestamp),
-        every: Duration,
+        (every, late): (Duration, Duration),
     ) -> Outcome<T> {
-        if let Some((_, held)) = self.held.get_mut(&meter) {
-            return Outcome::Replaced(std::mem::replace(held, telegram));
+        let length = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).max(1);
+        let period = wall.as_millis().div_euclid(length);
+        if let Some(held) = self.held.get_mut(&meter).filter(|held| held.period == period) {
+            return Outcome::Replaced(std::mem::replace(&mut held.telegram, telegram));
         }
-        if self.held.len() >= MOST {
+        if self.held.len() >= MOST && !self.held.contains_key(&meter) {
             return Outcome::Full(telegram);
         }
-        let length = i64::try_from(every.as_millis()).unwrap_or(i64::MAX).max(1);
         let rest = length - wall.as_millis().rem_euclid(length);
-        let end = now + Duration::from_millis(u64::try_from(rest).unwrap_or(0));
-        self.held.insert(meter, (end, telegram));
+        let end = now + Duration::from_millis(u64::try_from(rest).unwrap_or(0)) + late;
+        let former = self.held.insert(meter, Held { end, period, telegram });
+        if let Some(former) = &former {
+            self.ends.remove(&(former.end, meter));
+        }
         self.ends.insert((end, meter));
-        Outcome::Held
+        former.map_or(Outcome::Held, |former| Outcome::Next(former.telegram))
     }
 
     /// When the next period ends.
@@ -68,7 +83,7 @@ impl<T> Sampler<T> {
             return None;
         }
         self.ends.remove(&(end, meter));
-        self.held.remove(&meter).map(|(_, telegram)| telegram)
+        self.held.remove(&meter).map(|held| held.telegram)
     }
 }
 
@@ -91,7 +106,7 @@ mod tests {
             )
         };
         // 1,800,000,100 s is 100 s into a quarter of an hour.
-        let every = Duration::from_mins(15);
+        let every = (Duration::from_mins(15), Duration::ZERO);
         assert_eq!(sampler.take(meter(1), 'a', at(0), every), Outcome::Held);
         assert_eq!(sampler.take(meter(1), 'b', at(700), every), Outcome::Replaced('a'));
         assert_eq!(sampler.take(meter(2), 'x', at(750), every), Outcome::Held);
@@ -110,9 +125,9 @@ mod tests {
         let now = (Instant::now(), Timestamp::from_millis(0));
         let last = u32::try_from(MOST).unwrap();
         for id in 0..last {
-            assert_eq!(sampler.take(meter(id), id, now, Duration::from_secs(1)), Outcome::Held);
+            assert_eq!(sampler.take(meter(id), id, now, (Duration::from_secs(1), Duration::ZERO)), Outcome::Held);
         }
-        assert_eq!(sampler.take(meter(last), last, now, Duration::from_secs(1)), Outcome::Full(last));
-        assert_eq!(sampler.take(meter(0), last, now, Duration::from_secs(1)), Outcome::Replaced(0));
+        assert_eq!(sampler.take(meter(last), last, now, (Duration::from_secs(1), Duration::ZERO)), Outcome::Full(last));
+        assert_eq!(sampler.take(meter(0), last, now, (Duration::from_secs(1), Duration::ZERO)), Outcome::Replaced(0));
     }
 }

@@ -76,6 +76,26 @@ async fn a_telegram_heard_by_two_receivers_and_a_repeater_is_one_frame_by_the_be
     bench.hear("stairs", (&relayed, -30), 5000);
     assert_eq!(bench.left(9000), []);
     assert_eq!(bench.tally(), [1, 3, 0, 0, 0]);
+    let (roof, stairs) = (bench.roof.health.status(), bench.stairs.health.status());
+    assert_eq!((roof.forwarded, roof.duplicates), (1, 1), "it heard two");
+    assert_eq!((stairs.forwarded, stairs.duplicates), (0, 2), "and it two");
+    assert_eq!(bench.desk.survey.sights()[0].best, Some(Rssi::Dbm(-30)));
+}
+
+#[tokio::test]
+async fn a_sampled_meter_stays_sampled_when_the_better_copy_comes_second_and_once_a_period() {
+    let sample =
+        SampleSettings { meters: vec![At::nowhere("*".to_owned())], every: At::nowhere(Duration::from_mins(15)) };
+    let mut bench = Bench::new(TelegramsSettings { sample: vec![sample], ..TelegramsSettings::default() });
+    for (access, millis) in [(1, 0), (2, 60_000), (3, 899_900)] {
+        bench.hear("roof", (&telegram(1, access, false), -90), millis);
+        bench.hear("stairs", (&telegram(1, access, false), -55), millis + 20);
+    }
+    assert_eq!(bench.left(900_000), []);
+    assert_eq!(bench.left(900_500), [(Lane::Ordinary, 3, -55, 2)]);
+    bench.desk.release(bench.start + Duration::from_hours(1), true);
+    assert_eq!(bench.left(3_600_000), []);
+    assert_eq!(bench.tally(), [1, 3, 0, 2, 0]);
 }
 
 #[tokio::test]

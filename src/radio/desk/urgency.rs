@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::model::TelegramKind;
 use crate::radio::telegrams::Urgency;
 use crate::wire::telegram::Facts;
 
@@ -32,32 +33,49 @@ const fn bit(reason: Urgency) -> u8 {
     1 << reason as u8
 }
 
+/// What a telegram shows without a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shown {
+    /// The reasons it gives.
+    pub(super) found: Reasons,
+    /// The lasting reasons that it could have given: of the others it says nothing.
+    visible: Reasons,
+}
+
 /// Every reason that a telegram shows without a key (reference radio.md 2.6).
-pub(super) fn reasons(facts: &Facts<'_>) -> Reasons {
-    let mut found = Vec::new();
-    let function = facts.control & 0x7F;
-    // MBAL has the function in the upper half: 6 is SND-IR.
-    if function == 0x46 || function == 0x60 {
-        found.push(Urgency::Installation);
-    }
-    match function {
-        0x47 => found.push(Urgency::AccessOffer),
-        0x48 => found.push(Urgency::AccessDemand),
-        0x28 | 0x38 => found.push(Urgency::AlarmData),
+pub(super) fn reasons(facts: &Facts<'_>) -> Shown {
+    let (mut found, mut visible) = (Vec::new(), Vec::new());
+    // The lower half of MBAL's command is not public; its upper half is the function, 6 SND-IR.
+    match (facts.kind, facts.control & 0x7F) {
+        (TelegramKind::WirelessMbus, 0x46) | (TelegramKind::OpenlinkIq, 0x60..=0x6F) => {
+            found.push(Urgency::Installation);
+        }
+        (TelegramKind::WirelessMbus, 0x47) => found.push(Urgency::AccessOffer),
+        (TelegramKind::WirelessMbus, 0x48) => found.push(Urgency::AccessDemand),
+        (TelegramKind::WirelessMbus, 0x28 | 0x38) => found.push(Urgency::AlarmData),
         _ => {}
     }
-    if facts.upper.ell.is_some_and(|ell| ell.is_priority()) {
-        found.push(Urgency::LinkPriority);
+    if facts.kind == TelegramKind::WirelessMbus && matches!(facts.control & 0x4F, 0x08) {
+        visible.push(Urgency::AlarmData);
+    }
+    if let Some(ell) = facts.upper.ell {
+        visible.push(Urgency::LinkPriority);
+        if ell.is_priority() {
+            found.push(Urgency::LinkPriority);
+        }
     }
     if let Some(tpl) = &facts.upper.tpl {
         if matches!(tpl.ci, 0x71 | 0x74 | 0x75) {
             found.push(Urgency::AlarmMessage);
         }
-        if tpl.header.is_some_and(|header| header.is_alarm()) {
-            found.push(Urgency::AlarmStatus);
+        if let Some(header) = tpl.header {
+            visible.push(Urgency::AlarmStatus);
+            if header.is_alarm() {
+                found.push(Urgency::AlarmStatus);
+            }
         }
     }
-    Reasons::of(&found)
+    Shown { found: Reasons::of(&found), visible: Reasons::of(&visible) }
 }
 
 /// What a meter last was urgent for.
@@ -68,12 +86,14 @@ pub(super) struct Alarm {
 }
 
 impl Alarm {
-    /// Whether a telegram with these reasons is urgent now; remembers it.
-    pub(super) fn is_news(&mut self, found: Reasons, now: Instant, reminder: Duration) -> bool {
-        let lasting = found.both(Reasons::of(&LASTING));
-        let event = found != lasting;
-        let changed = lasting != self.lasting;
-        self.lasting = lasting;
+    /// Whether a telegram that shows this is urgent now; remembers it. A lasting reason stays until a telegram that could
+    /// show it does not.
+    pub(super) fn is_news(&mut self, shown: Shown, now: Instant, reminder: Duration) -> bool {
+        let lasting = shown.found.both(Reasons::of(&LASTING));
+        let event = shown.found != lasting;
+        let stays = Reasons((self.lasting.0 & !shown.visible.0) | lasting.0);
+        let changed = stays != self.lasting;
+        self.lasting = stays;
         let due = self.told.is_none_or(|told| now.saturating_duration_since(told) >= reminder);
         let news = event || (!lasting.is_empty() && (changed || due));
         if news && !lasting.is_empty() {
@@ -83,21 +103,20 @@ impl Alarm {
     }
 }
 
-impl Reasons {
-    /// Those of them that the settings want.
-    pub(super) const fn wanted(self, wanted: Self) -> Self {
-        self.both(wanted)
+impl Shown {
+    /// Without the reasons that the settings do not want.
+    pub(super) const fn wanted(self, wanted: Reasons) -> Self {
+        Self { found: self.found.both(wanted), visible: self.visible.both(wanted) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TelegramKind;
     use crate::wire::telegram::facts;
 
     fn found(bytes: &[u8]) -> Reasons {
-        reasons(&facts(TelegramKind::WirelessMbus, bytes).unwrap())
+        reasons(&facts(TelegramKind::WirelessMbus, bytes).unwrap()).found
     }
 
     /// A telegram with this C field and these bytes from CI on.
@@ -122,30 +141,61 @@ mod tests {
         assert_eq!(found(&telegram(0x44, &[0x8C, 0x08, 1, 0x78, 1])), of(&[Urgency::LinkPriority]));
     }
 
+    #[test]
+    fn openlinkiqs_command_is_no_c_field() {
+        let of = |control| {
+            let mut frame = vec![0, 0x2D, 0x2C, 1, 2, 3, 4, 5, 6, control];
+            let crc = crc::Crc::<u16>::new(&crc::CRC_16_EN_13757).checksum(&frame);
+            frame.extend(crc.to_be_bytes());
+            frame.extend([0x7A, 1, 0, 0, 0]);
+            reasons(&facts(TelegramKind::OpenlinkIq, &frame).unwrap()).found
+        };
+        assert_eq!(of(0x60), Reasons::of(&[Urgency::Installation]));
+        for ordinary in [0x40, 0x46, 0x47, 0x48, 0x28] {
+            assert_eq!(of(ordinary), Reasons::default(), "{ordinary:02x}");
+        }
+    }
+
+    /// A telegram whose header shows these reasons, or none.
+    fn shows(reasons: &[Urgency]) -> Shown {
+        Shown { found: Reasons::of(reasons), visible: Reasons::of(&[Urgency::AlarmStatus, Urgency::LinkPriority]) }
+    }
+
+    #[tokio::test]
+    async fn a_telegram_that_can_show_no_alarm_does_not_end_one() {
+        let mut alarm = Alarm::default();
+        let (on, now) = (shows(&[Urgency::AlarmStatus]), Instant::now());
+        let blind = Shown { found: Reasons::default(), visible: Reasons::default() };
+        assert!(alarm.is_news(on, now, Duration::MAX));
+        for _ in 0..3 {
+            assert!(!alarm.is_news(blind, now, Duration::MAX) && !alarm.is_news(on, now, Duration::MAX));
+        }
+    }
+
     #[tokio::test]
     async fn an_alarm_that_stays_is_told_once_then_after_each_reminder_and_anew_after_it_went() {
         let (start, day) = (Instant::now(), Duration::from_hours(24));
         let after = |minutes: u64| start + Duration::from_mins(minutes);
         let mut alarm = Alarm::default();
-        let on = Reasons::of(&[Urgency::AlarmStatus]);
+        let on = shows(&[Urgency::AlarmStatus]);
         assert!(alarm.is_news(on, start, day));
         assert!(!alarm.is_news(on, after(1), day) && !alarm.is_news(on, after(1439), day));
         assert!(alarm.is_news(on, after(1440), day));
         assert!(!alarm.is_news(on, after(1441), day));
-        assert!(!alarm.is_news(Reasons::default(), after(1442), day), "its end is ordinary");
+        assert!(!alarm.is_news(shows(&[]), after(1442), day), "its end is ordinary");
         assert!(alarm.is_news(on, after(1443), day));
-        let more = Reasons::of(&[Urgency::AlarmStatus, Urgency::LinkPriority]);
+        let more = shows(&[Urgency::AlarmStatus, Urgency::LinkPriority]);
         assert!(alarm.is_news(more, after(1444), day), "a change is news");
     }
 
     #[tokio::test]
     async fn an_event_is_news_every_time() {
         let mut alarm = Alarm::default();
-        let event = Reasons::of(&[Urgency::Installation]);
+        let event = shows(&[Urgency::Installation]);
         let now = Instant::now();
         assert!(alarm.is_news(event, now, Duration::MAX) && alarm.is_news(event, now, Duration::MAX));
-        let both = Reasons::of(&[Urgency::Installation, Urgency::AlarmStatus]);
+        let both = shows(&[Urgency::Installation, Urgency::AlarmStatus]);
         assert!(alarm.is_news(both, now, Duration::MAX));
-        assert!(!alarm.is_news(Reasons::of(&[Urgency::AlarmStatus]), now, Duration::MAX));
+        assert!(!alarm.is_news(shows(&[Urgency::AlarmStatus]), now, Duration::MAX));
     }
 }

@@ -11,13 +11,13 @@ use super::dlms;
 use super::link::Link;
 use super::settings::{DlmsCiphering, DlmsSettings};
 use crate::meter::{Kept, MeterError, MeterSettings};
-use crate::os::line::Line;
+use crate::os::line::{Line, LineError};
 use crate::os::{clock, random};
 use crate::wire::dlms::protect::SystemTitle;
 use crate::wire::dlms::secret::Secret;
 use crate::wire::dlms::{
-    Aare, Apdu, ApplicationContext, AuthMechanism, Conformance, ExceptionResponse, LogicalName, ReleaseReason, Rlrq,
-    ServiceError, decode, encode,
+    Aare, Apdu, ApplicationContext, AssociationResult, AuthMechanism, Conformance, ExceptionResponse, LogicalName,
+    ReleaseReason, Rlrq, ServiceError, decode, encode,
 };
 use cover::{Cover, off_nothing};
 use material::{Mark, Material, unasked};
@@ -57,7 +57,12 @@ pub(super) struct Association {
     agreed: Option<Agreed>,
     /// The meter's short names, once they were read.
     names: Option<short::ShortNames>,
+    /// How often in a row the meter hung up on the password.
+    hung_up: u8,
 }
+
+/// So often the meter may hang up on a password before that is taken for a refusal.
+const HUNG_UP: u8 = 2;
 
 /// What was agreed upon when it was opened.
 struct Agreed {
@@ -114,6 +119,7 @@ impl Association {
             dlms,
             agreed: None,
             names: None,
+            hung_up: 0,
         })
     }
 
@@ -211,7 +217,21 @@ impl Association {
         }
         let request = greeting::aarq(context, mechanism, title, value, &information)?;
         let parcel = Parcel { apdu: &request, blocks: None, secret: mechanism == AuthMechanism::Low };
-        let answer = exchange(&mut self.link, line, &parcel).await?;
+        let answer = match exchange(&mut self.link, line, &parcel).await {
+            // So some meters answer a wrong password; once may be chance, twice in a row it is not sent any more.
+            Err(error)
+                if parcel.secret && (self.link.was_dropped() || matches!(error, MeterError::Line(LineError::Gone))) =>
+            {
+                self.hung_up += 1;
+                if self.hung_up < HUNG_UP {
+                    return Err(error.into());
+                }
+                self.hung_up = 0;
+                return Err(Stumble::Secret("the meter hangs up on the password".to_owned()));
+            }
+            other => other?,
+        };
+        self.hung_up = 0;
         if !matches!(answer.first(), Some(0x61)) {
             judge(&answer)?;
             return Err(unexpected("the answer to an association's request is none").into());
@@ -255,6 +275,11 @@ impl Association {
         }
         let why = words::refusal(answer);
         let shown = mechanism != AuthMechanism::None;
+        let failed = matches!(answer.diagnostic, Diagnostic::User(UserDiagnostic::AuthenticationFailure));
+        // For now only: another client may be at work. Nothing is wrong with what this one showed.
+        if answer.result == AssociationResult::RejectedTransient && !failed {
+            return Stumble::Final(MeterError::Refused(why));
+        }
         match answer.diagnostic {
             // So some refuse a ciphered request that they can't decipher, or whose counter is stale.
             Diagnostic::User(UserDiagnostic::AuthenticationFailure | UserDiagnostic::NoReasonGiven)

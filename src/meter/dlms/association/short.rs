@@ -192,7 +192,7 @@ pub(in crate::meter::dlms) async fn read(
         }
     });
     let mut blocks = Vec::new();
-    let mut awaited = 1;
+    let mut awaited = 1u16;
     loop {
         let answer = association.call(line, &request).await?;
         let Apdu::ReadResponse(response) = decode::<Apdu<'_>>(&answer).map_err(damaged)?.0 else {
@@ -209,7 +209,7 @@ pub(in crate::meter::dlms) async fn read(
                 if last_block {
                     return whole(&blocks);
                 }
-                awaited += 1;
+                awaited = awaited.wrapping_add(1);
                 request =
                     [&[0x05, 1][..], &encode(&VariableAccess::BlockNumber(block_number)).map_err(damaged)?].concat();
             }

@@ -111,6 +111,9 @@ impl Hdlc {
             self.clear(line).await?;
         }
         self.station.request(apdu);
+        if self.secret {
+            self.station.only_once();
+        }
         self.transmit(line).await
     }
 

@@ -248,7 +248,8 @@ impl Plan {
         // A meter may compare times on the season of its own; what is outside is left out of the answer.
         let spread = if layout.summer { HOUR } else { 0 };
         let earlier = if self.stamp == ProfileStamp::Begin { layout.period } else { 0 };
-        let shift = |at: Timestamp, by: i64| Timestamp::from_millis(at.as_millis().saturating_add(by * 1000));
+        let shift =
+            |at: Timestamp, by: i64| Timestamp::from_millis(at.as_millis().saturating_add(by.saturating_mul(1000)));
         let from = shift(after, 1 - spread - earlier);
         let to = shift(until, spread - earlier);
         let clock = layout.columns.iter().find(|column| column.is_time());

@@ -191,6 +191,11 @@ impl Station {
         self.begin_opening();
     }
 
+    /// The request is not sent again over a new connection: a password that is wrong would count twice.
+    pub(super) const fn only_once(&mut self) {
+        self.fresh = false;
+    }
+
     /// Begins to send a request; [`Station::answer`] gives what comes of it.
     pub(super) fn request(&mut self, apdu: &[u8]) {
         self.result = None;
