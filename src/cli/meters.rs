@@ -14,10 +14,13 @@ use crate::config;
 /// Show how every meter has been doing since the agent was started.
 ///
 /// Asks the running agent. Latency is the time from the end of a request to the first byte of its
-/// answer: what half and what 95 % of the answers did not exceed, and the longest. Exits with 1 when no
-/// agent runs.
+/// answer: what half and what 95 % of the answers did not exceed, and the longest. With METER it shows all that is
+/// known of that one, with the bytes of its last exchange. Exits with 1 when no agent runs.
 #[derive(Debug, Args)]
 pub(super) struct Meters {
+    /// One meter, whole.
+    meter: Option<String>,
+
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -29,7 +32,18 @@ impl Meters {
         let told = Client::connect(&settings.store.path)
             .and_then(|mut agent| agent.ask(&json!({ "ask": "meters" })))
             .map_err(|e| Failure::other(e.to_string()))?;
-        let text = if self.json { format!("{told}\n") } else { shown(&told) };
+        let told = match &self.meter {
+            None => told,
+            Some(name) => told.get(name).cloned().ok_or_else(|| {
+                let known: Vec<_> = told.as_object().into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+                Failure::usage(format!("the running agent has no meter \"{name}\"; known: {}", known.join(", ")))
+            })?,
+        };
+        let text = match (self.json, &self.meter) {
+            (true, _) => format!("{told}\n"),
+            (false, None) => shown(&told),
+            (false, Some(name)) => whole(name, &told),
+        };
         let _ = std::io::stdout().write_all(text.as_bytes());
         Ok(())
     }
@@ -65,6 +79,27 @@ fn shown(told: &Json) -> String {
     let head: Vec<&str> = kept.iter().filter_map(|column| HEAD.get(*column).copied()).collect();
     let cells = |row: &Vec<String>| kept.iter().filter_map(|column| row.get(*column).cloned()).collect();
     table::render(&head, &rows.iter().map(cells).collect::<Vec<Vec<String>>>())
+}
+
+/// Everything that is told of one meter, a line each.
+fn whole(name: &str, meter: &Json) -> String {
+    fn walk(value: &Json, path: &str, lines: &mut Vec<(String, String)>) {
+        match value {
+            Json::Object(members) => {
+                for (name, inner) in members {
+                    let path = if path.is_empty() { name.clone() } else { format!("{path} {name}") };
+                    walk(inner, &path, lines);
+                }
+            }
+            Json::Null => lines.push((path.to_owned(), "-".to_owned())),
+            Json::String(text) => lines.push((path.to_owned(), table::printable(text))),
+            other => lines.push((path.to_owned(), other.to_string())),
+        }
+    }
+    let mut lines = vec![("meter".to_owned(), table::printable(name)), ("state".to_owned(), state(meter))];
+    walk(meter, "", &mut lines);
+    let pairs: Vec<_> = lines.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    table::pairs(&pairs)
 }
 
 fn row(name: &str, meter: &Json) -> Vec<String> {
@@ -132,5 +167,10 @@ mod tests {
             "{text}"
         );
         assert_eq!(shown(&json!({})), "there is no [[meter]]\n");
+        let all = whole("a", &told["a"]);
+        let lines: Vec<_> = all.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        for line in ["meter a", "state ok", "line delay_ms p95 30", "last_error no answer."] {
+            assert!(lines.iter().any(|l| l == line), "{line}: {all}");
+        }
     }
 }

@@ -42,6 +42,14 @@ impl Agent {
         let subject = format!("meter {}", *settings.name);
         let listens = protocol(&settings.protocol).is_some_and(Protocol::listens);
         let rounds = if listens { 1 } else { rounds };
+        let damaged = |agent: &mut Self| {
+            let told = agent.ask(&json!({ "ask": "meters" })).unwrap_or_default();
+            told.get(settings.name.as_str())
+                .and_then(|meter| meter.pointer("/line/damaged"))
+                .and_then(Json::as_u64)
+                .unwrap_or(0)
+        };
+        let before = damaged(self);
         let (mut answered, mut values, mut fault) = (0, Vec::new(), None);
         for _ in 0..rounds {
             match self.ask(&json!({ "ask": "read", "meter": settings.name.as_str() })) {
@@ -52,6 +60,7 @@ impl Agent {
                 Err(sentence) => fault = Some(sentence),
             }
         }
+        let damaged = damaged(self).saturating_sub(before);
         let health = self.ask(&json!({ "ask": "meters" })).unwrap_or_default();
         let health = health.get(settings.name.as_str()).cloned().unwrap_or_default();
         let number = |name: &str| health.get(name).and_then(Json::as_u64).unwrap_or(0);
@@ -96,6 +105,12 @@ impl Agent {
             (None, None) if answered < rounds => {
                 Check::fail(subject, told, "it gave no value: weir meters shows why", detail)
             }
+            (None, None) if damaged > 0 => Check::fail(
+                subject,
+                format!("{told}; {damaged} answers of these readings were damaged"),
+                format!("check termination, cable and speed; weir trace {} shows the bytes", *settings.port),
+                detail,
+            ),
             (None, None) => Check::pass(subject, told, detail),
         };
         check.values = values;
