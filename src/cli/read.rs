@@ -103,7 +103,11 @@ async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
         let mut session = Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
         bus::read_once(&port, &mut session).await
     };
-    read.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
+    read.map_err(|e| {
+        let told = format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name));
+        // A file that it needs is not there: the configuration must be put right, not the line.
+        if matches!(e, MeterError::Unasked(_)) { Failure::config(told) } else { Failure::other(told) }
+    })
 }
 
 /// What to try when a meter says nothing or nonsense.

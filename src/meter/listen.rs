@@ -186,7 +186,7 @@ pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: I
 pub async fn read_once(port: &Port, meter: &mut Meter, patience: Duration) -> Result<Vec<Value>, MeterError> {
     meter.take_over().await;
     let pause = meter.pause();
-    let listener = meter.listener.as_mut().map_err(|reason| MeterError::Refused(reason.clone()))?;
+    let listener = meter.listener.as_mut().map_err(|reason| MeterError::Unasked(reason.clone()))?;
     let mut line = port.open().await?;
     let give_up = Instant::now() + patience;
     let mut buffer = [0; 1024];
