@@ -60,6 +60,8 @@ async fn a_refused_password_is_sent_once_until_its_file_changes() {
     let mut listener = tap.listen();
     std::fs::write(directory.path().join("password"), "22222222").unwrap();
     reader.read().await.unwrap_err();
+    // A line that is closed takes what the meter has not read yet with it.
+    ended(&control).await;
     drop((reader.line, tap));
     let mut seen = Vec::new();
     while let Some(event) = listener.next().await {
@@ -69,7 +71,6 @@ async fn a_refused_password_is_sent_once_until_its_file_changes() {
     }
     let seen = String::from_utf8(seen).unwrap();
     assert!(seen.contains("********") && !seen.contains("2222"), "{seen}");
-    ended(&control).await;
     let mut reader = Reader::open(&path, &single(&format!("password_file = \"{file}\""))).await;
     std::fs::write(directory.path().join("password"), "00000000").unwrap();
     assert_eq!(reader.read().await.unwrap().len(), 5);
