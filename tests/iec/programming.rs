@@ -22,7 +22,8 @@ async fn values_are_read_one_by_one_and_the_session_ends_with_a_break() {
     for parity in [Parity::Even, Parity::Absent] {
         let (path, control) = meter(Options { parity, guarded: true, real_time: true, ..Options::default() });
         let (_directory, file) = password_file("00000000");
-        let values = Reader::open(&path, &single(&format!("password_file = \"{file}\""))).await.read().await.unwrap();
+        let mut reader = Reader::open(&path, &single(&format!("password_file = \"{file}\""))).await;
+        let values = reader.read().await.unwrap();
         let names: Vec<_> = values.iter().map(|v| v.name.as_str()).collect();
         assert_eq!(names, ["0.0.0", "9.9.9", "2.8.0", "1.6.1", "1.6.1#2"]);
         assert_eq!((text(&values, "0.0.0"), text(&values, "2.8.0")), ("12345678", "000000.000"));
@@ -36,7 +37,8 @@ async fn values_are_read_one_by_one_and_the_session_ends_with_a_break() {
 #[tokio::test]
 async fn without_the_password_a_guarded_meter_refuses_every_value() {
     let (path, control) = meter(Options { guarded: true, ..Options::default() });
-    let values = Reader::open(&path, &single("")).await.read().await.unwrap();
+    let mut reader = Reader::open(&path, &single("")).await;
+    let values = reader.read().await.unwrap();
     assert!(values.len() == 4 && values.iter().all(|v| v.quality == Quality::Refused && v.value.is_none()));
     let now = ended(&control).await;
     assert_eq!((now.passwords, now.breaks), (0, 1));
@@ -85,7 +87,8 @@ async fn damaged_answers_are_repeated_doubled_ones_left_aside_lost_ones_asked_fo
         Faults { echo: true, junk: true, bad_checksums: 1, ..Faults::default() },
     ] {
         let (path, control) = with(faults.clone());
-        let values = Reader::open(&path, &single("")).await.read().await.unwrap();
+        let mut reader = Reader::open(&path, &single("")).await;
+        let values = reader.read().await.unwrap();
         assert_eq!((text(&values, "0.0.0"), text(&values, "1.6.1#2")), ("12345678", "2601121545"), "{faults:?}");
         let state = ended(&control).await;
         assert_eq!(state.sessions, state.breaks, "{faults:?}");
@@ -143,7 +146,8 @@ async fn a_load_profile_is_the_same_in_one_block_and_in_parts_whatever_happens_o
     let read = |faults: Faults, more: &'static str| async move {
         let (path, control) = with(faults);
         let settings = configured(&format!("load_profile = {{ id = \"P.01\"{more} }}"));
-        let intervals = Reader::open(&path, &settings).await.profile(after, until).await.unwrap();
+        let mut reader = Reader::open(&path, &settings).await;
+        let intervals = reader.profile(after, until).await.unwrap();
         let now = ended(&control).await;
         assert_eq!(now.sessions, now.breaks);
         intervals
@@ -179,7 +183,8 @@ async fn an_event_log_gives_an_event_for_each_entry() {
     let day = 86_400_000;
     let until = Timestamp::from_millis(weir::os::clock::now().as_millis() / day * day);
     let after = Timestamp::from_millis(until.as_millis() - 3 * day);
-    let events = Reader::open(&path, &settings).await.profile(after, until).await.unwrap();
+    let mut reader = Reader::open(&path, &settings).await;
+    let events = reader.profile(after, until).await.unwrap();
     let ends: Vec<_> = events.iter().map(|e| (e.end.as_millis() - after.as_millis()) / day).collect();
     assert_eq!(ends, [1, 2, 3]);
     assert!(events.iter().all(|e| e.period == 0 && e.status == "00002000" && e.values.is_empty()));
@@ -257,9 +262,11 @@ async fn the_serial_number_guards_single_values_and_profiles_too() {
     // Another meter answers: nothing of it is believed, and nothing else is asked of it.
     let before = ended(&control).await.commands;
     let other = single("serial = \"87654321\"");
-    let error = Reader::open(&path, &other).await.read().await.unwrap_err();
+    let mut reader = Reader::open(&path, &other).await;
+    let error = reader.read().await.unwrap_err();
     assert!(error.to_string().contains("another meter answered"), "{error}");
     ended(&control).await;
+    drop(reader);
     let mut reader = Reader::open(&path, &configured(&format!("serial = \"87654321\"\n{profile}"))).await;
     let error = reader.profile(after, now).await.unwrap_err();
     assert!(error.to_string().contains("another meter answered"), "{error}");
