@@ -78,8 +78,10 @@ impl Gateway {
                 let ca = if life.tls { format!("ca_file = \"{}\"\n", ca.display()) } else { String::new() };
                 let broker = format!("url = \"{scheme}://127.0.0.1:{}\"\nkeep_alive = \"5s\"\n{ca}", self.broker);
                 let store = format!("sync = \"{}\"\nmax_size = \"32MiB\"\n", life.sync);
+                // What waits for better receptions is overtaken by priority frames, and the ledger knows weir's
+                // sequences by the order in which it handed the telegrams over.
                 let radio = format!(
-                    "[[radio]]\nname = \"roof\"\nreceiver = \"openlinkiq\"\ndevice = \"tcp://127.0.0.1:{port}\"\n"
+                    "[telegrams]\ngather = \"0s\"\n[[radio]]\nname = \"roof\"\nreceiver = \"openlinkiq\"\ndevice = \"tcp://127.0.0.1:{port}\"\n"
                 );
                 self.home.configure(&broker, &(store + &radio));
                 let borrowed: Vec<_> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
