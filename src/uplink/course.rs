@@ -18,6 +18,7 @@ use super::link::{Link, LinkEvent};
 use super::plan::Plan;
 use super::session::{Desk, End, Session};
 use super::source::Source;
+use super::talk::Talk;
 use super::tally::Tally;
 use super::{Pace, UplinkError};
 use crate::model::Lane;
@@ -57,6 +58,8 @@ pub(super) struct Course {
     pub(super) tally: Arc<Tally>,
     pub(super) report: Report,
     pub(super) document: Option<Document>,
+    /// What others say and hear through this broker.
+    pub(super) talk: Option<Talk>,
     pub(super) random: StdRng,
     caution: Caution,
     backoff: Backoff,
@@ -89,6 +92,7 @@ impl Course {
             tally: Arc::default(),
             report,
             document: None,
+            talk: None,
             random,
             caution,
             backoff,
@@ -100,11 +104,11 @@ impl Course {
 
     /// Connects and waits until the broker accepts the session.
     pub(super) async fn open(&self) -> Result<Link, Failure> {
-        // More than the window: the status message and document.
-        let queue = self.pace.messages.saturating_add(2);
+        // More than the window: the status message and document, and a subscription.
+        let queue = self.pace.messages.saturating_add(3);
         let quiet = self.gate.quiet();
         let options = self.plan.options(&self.clock, quiet)?;
-        let mut link = Link::open(options, &self.plan.url, queue, PACKET_IDS.max(queue), &self.tally);
+        let mut link = Link::open(options, &self.plan.url, queue, PACKET_IDS.max(queue), &self.tally, self.talk.clone());
         link.quiet = quiet;
         accepted(link, &self.plan, self.pace.connect).await
     }
@@ -116,6 +120,11 @@ impl Course {
     pub(super) async fn hold(&mut self, link: Link, leave: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
         let begun = Instant::now();
         self.report.connected(self.clock.now(), &self.plan.url.to_string());
+        if let Some(talk) = &self.talk
+            && let Err(error) = link.subscribe(talk.topics())
+        {
+            tracing::warn!(%error, "weir could not ask the broker for what is published to it");
+        }
         let desk = Desk {
             plan: &self.plan,
             pace: &self.pace,
@@ -125,6 +134,7 @@ impl Course {
             report: &mut self.report,
             caution: &mut self.caution,
             document: self.document.as_mut(),
+            talk: self.talk.as_ref(),
         };
         let end = Session::new(desk, link).run(leave).await?;
         let finished = matches!(end, End::Finished);

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use rumqttc::{
     AsyncClient, ClientError, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, PublishNotice,
-    PublishOptions,
+    PublishOptions, QoS, SubscribeFilter, SubscribeReasonCode,
 };
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::talk::Talk;
 use super::tally::{Counted, Tally};
 use super::value::BrokerUrl;
 
@@ -47,13 +48,14 @@ pub(super) struct Link {
 
 impl Link {
     /// Starts to connect; `queue` messages may wait to be written, with `packet_ids` in turn. `tally`
-    /// counts the bytes.
+    /// counts the bytes; what is published to us goes to `talk`.
     pub(super) fn open(
         mut options: MqttOptions,
         url: &BrokerUrl,
         queue: u16,
         packet_ids: u16,
         tally: &Arc<Tally>,
+        talk: Option<Talk>,
     ) -> Self {
         let (host, port, tally) = (url.host.clone(), url.port, Arc::clone(tally));
         options.set_socket_connector(move |_, _| {
@@ -67,7 +69,7 @@ impl Link {
         network.set_tcp_nodelay(true);
         event_loop.set_network_options(network);
         let (tell, events) = mpsc::channel(2);
-        let task = tokio::spawn(keep_polling(event_loop, tell));
+        let task = tokio::spawn(keep_polling(event_loop, tell, talk));
         Self { client, events, task, quiet: None }
     }
 
@@ -79,6 +81,15 @@ impl Link {
     /// Queues a QoS 1 message; the notice tells when its own PUBACK came.
     pub(super) fn publish(&self, topic: &str, payload: Vec<u8>) -> Result<PublishNotice, ClientError> {
         self.client.try_publish_tracked(topic, payload, PublishOptions::at_least_once())
+    }
+
+    /// Asks the broker for what is published on `topics`; what it answers is told to the talk.
+    pub(super) fn subscribe(&self, topics: &[String]) -> Result<(), ClientError> {
+        if topics.is_empty() {
+            return Ok(());
+        }
+        let filters = topics.iter().map(|topic| SubscribeFilter::new(topic.clone(), QoS::AtLeastOnce));
+        self.client.try_subscribe_many(filters)
     }
 
     /// Sends DISCONNECT, so that the broker forgets the will, and hangs up after `limit` at the latest.
@@ -103,10 +114,23 @@ impl Drop for Link {
     }
 }
 
-async fn keep_polling(mut event_loop: EventLoop, tell: mpsc::Sender<LinkEvent>) {
+async fn keep_polling(mut event_loop: EventLoop, tell: mpsc::Sender<LinkEvent>, talk: Option<Talk>) {
     loop {
         let event = match event_loop.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => LinkEvent::Connected,
+            Ok(Event::Incoming(Packet::Publish(publish))) => {
+                if let Some(talk) = &talk {
+                    talk.hear(&publish.topic, &publish.payload, publish.retain);
+                }
+                continue;
+            }
+            Ok(Event::Incoming(Packet::SubAck(answer))) => {
+                let refused = |code: &SubscribeReasonCode| matches!(code, SubscribeReasonCode::Failure);
+                if let Some(talk) = &talk {
+                    talk.answered(answer.return_codes.iter().map(|code| !refused(code)));
+                }
+                continue;
+            }
             Ok(_) => continue,
             Err(ConnectionError::RequestsDone) => LinkEvent::Lost(None),
             Err(error) => LinkEvent::Lost(Some(error)),

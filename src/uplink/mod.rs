@@ -33,6 +33,7 @@ mod rehearsal;
 mod session;
 mod settings;
 mod source;
+mod talk;
 mod tally;
 mod tls;
 mod traffic;
@@ -68,6 +69,7 @@ pub use self::settings::{
     Arrangement, BackoffSettings, BrokerSettings, Compression, Connect, Profile, StatusSettings, UplinkSettings,
 };
 use self::source::Source;
+pub use self::talk::{Heard, Saying, Speaker, Talk, talk};
 pub use self::tally::{Amount, Tally};
 pub use self::tls::{TlsError, TlsFiles};
 pub use self::traffic::{Account, Traffic, TrafficError, inspect as inspect_traffic};
@@ -149,6 +151,7 @@ pub struct Uplink {
     backoff: BackoffSettings,
     identity: Identity,
     document: Option<Document>,
+    talk: Option<Talk>,
     mirror_file: Option<PathBuf>,
     tally: Arc<Tally>,
     policy: Option<watch::Receiver<Policy>>,
@@ -187,6 +190,7 @@ impl Uplink {
             backoff: (*uplink.backoff).clone(),
             identity: identity.clone(),
             document: None,
+            talk: None,
             mirror_file: None,
             tally: Arc::default(),
             policy: None,
@@ -214,6 +218,16 @@ impl Uplink {
         let topic = plan::usable(topic.of(&self.identity).ok_or(UplinkError::NoImei)?)?;
         self.document = Some(Document::new(topic, document));
         Ok(self)
+    }
+
+    /// Lets other rooms hear and say things through the broker: in a mirror through the first one, in a failover
+    /// through whichever there is a session with. A gateway that listens does not hang up when nothing waits.
+    #[must_use]
+    pub fn with_talk(mut self, talk: Talk) -> Self {
+        let listens = if self.arrangement == Arrangement::Failover { usize::MAX } else { 1 };
+        self.brokers.iter_mut().take(listens).for_each(|(plan, _)| plan.connect = Connect::Always);
+        self.talk = Some(talk);
+        self
     }
 
     /// Names the file in which a mirror remembers over a restart what each broker has
@@ -246,6 +260,7 @@ impl Uplink {
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), UplinkError> {
         let Self { brokers, required, mirror_file, store, clock, pace, mut random, backoff, .. } = self;
         let (identity, document, tally, policy) = (self.identity, self.document, self.tally, self.policy);
+        let talk = self.talk;
         let mut course = |(plan, report), source| {
             let backoff = Backoff::new(&backoff, pace.settled, &identity.id);
             let random = StdRng::from_rng(&mut random);
@@ -259,14 +274,19 @@ impl Uplink {
             if let Some(file) = mirror_file.filter(|file| file.exists()) {
                 progress::forget(&file);
             }
-            let courses = brokers.into_iter().map(|broker| course(broker, Source::Alone(store.clone()))).collect();
+            let mut courses: Vec<_> =
+                brokers.into_iter().map(|broker| course(broker, Source::Alone(store.clone()))).collect();
+            courses.iter_mut().for_each(|course| course.talk.clone_from(&talk));
             return Failover::new(courses, self.return_after, shutdown).run().await;
         }
         let keys = brokers.iter().map(|(plan, _)| plan.key()).zip(required);
         let mirror = Mirror::new(store.clone(), mirror_file, keys);
         let ledger = mirror.ledger();
         let source = |broker| Source::Mirror { store: store.clone(), ledger: ledger.clone(), broker };
-        let courses = brokers.into_iter().enumerate().map(|(n, broker)| course(broker, source(n))).collect();
+        let mut courses: Vec<_> = brokers.into_iter().enumerate().map(|(n, broker)| course(broker, source(n))).collect();
+        if let Some(first) = courses.first_mut() {
+            first.talk = talk;
+        }
         mirror.run(courses, shutdown).await
     }
 }

@@ -35,7 +35,7 @@ pub async fn rehearse(
     let unfit = |error: UplinkError| Failure::new(Kind::Files, error.to_string());
     let plan = Plan::new(broker, uplink, identity).map_err(unfit)?.for_rehearsal(beside_an_agent);
     let began = Instant::now();
-    let link = Link::open(plan.options(clock, None)?, &plan.url, 2, 2, &Arc::default());
+    let link = Link::open(plan.options(clock, None)?, &plan.url, 2, 2, &Arc::default(), None);
     let link = accepted(link, &plan, limit).await?;
     let took = began.elapsed();
     link.close(HANG_UP).await;

@@ -26,6 +26,7 @@ use super::plan::Plan;
 use super::queue::{Parcel, Queue, pack_alone};
 use super::settings::{Compression, Connect};
 use super::source::Source;
+use super::talk::{Saying, Talk};
 use super::watchdog::Watchdog;
 use super::window::Window;
 use super::{Pace, stopped};
@@ -55,6 +56,8 @@ struct Ticket {
     cargo: Cargo,
     /// It carries the status document.
     document: bool,
+    /// What another room says by it.
+    saying: Option<Saying>,
     sequences: Vec<Sequence>,
     spans: Vec<Span>,
     bytes: usize,
@@ -75,6 +78,7 @@ pub(super) struct Desk<'a> {
     pub(super) report: &'a mut Report,
     pub(super) caution: &'a mut Caution,
     pub(super) document: Option<&'a mut Document>,
+    pub(super) talk: Option<&'a Talk>,
 }
 
 pub(super) struct Session<'a> {
@@ -100,6 +104,8 @@ pub(super) struct Session<'a> {
     failed: bool,
     /// The first message that was under way when the link failed.
     lost: Option<(u64, Cargo, usize)>,
+    /// What others said and nobody acknowledged, by the number of its message.
+    unheard: BTreeMap<u64, Saying>,
     /// Ordinary frames wait for a clock that is not set yet.
     held: bool,
 }
@@ -122,6 +128,7 @@ impl<'a> Session<'a> {
             alone: false,
             failed: false,
             lost: None,
+            unheard: BTreeMap::new(),
             held: desk.clock.holds(),
             desk,
         }
@@ -134,7 +141,7 @@ impl<'a> Session<'a> {
     /// [`StoreError::Closed`].
     pub(super) async fn run(mut self, leave: &mut watch::Receiver<bool>) -> Result<End, StoreError> {
         let end = self.drain(leave).await?;
-        let Self { link, mut under_way, mut early, mut desk, mut lost, .. } = self;
+        let Self { link, mut under_way, mut early, mut desk, mut lost, mut unheard, .. } = self;
         let failed = matches!(end, End::Failed(_));
         if failed {
             link.abandon().await;
@@ -146,9 +153,12 @@ impl<'a> Session<'a> {
         while let Some(settled) = under_way.join_next().await {
             match settled {
                 Ok((ticket, true)) => drop(early.insert(ticket.number, ticket)),
-                Ok((ticket, false)) => desk.missed(&ticket, &mut lost),
+                Ok((ticket, false)) => desk.missed(ticket, &mut lost, &mut unheard),
                 Err(_) => {}
             }
+        }
+        if let Some(talk) = desk.talk {
+            talk.again(unheard.into_values().collect());
         }
         let beyond = lost.map_or_else(BTreeMap::new, |(first, ..)| early.split_off(&first));
         drop(beyond);
@@ -211,6 +221,7 @@ impl<'a> Session<'a> {
                     self.ordinary.wake();
                 }
                 () = news(&mut self.desk.document), if listens => {}
+                () = sayings(self.desk.talk), if listens => {}
                 () = self.desk.gate.changed() => self.renew = self.desk.gate.quiet() != self.quiet,
                 () = sleep_until(opens.unwrap_or(settled_at)), if opens.is_some() => {}
                 () = self.desk.clock.released(), if self.held => self.held = false,
@@ -333,12 +344,17 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Sends the status payload if it is still to be sent, else a new status document.
+    /// Sends the status payload if it is still to be sent, else what others say, else a new status document.
     fn notify(&mut self) -> bool {
         let plan = self.desk.plan;
         if let Some(status) = plan.status.as_ref().filter(|_| self.greets) {
             self.greets = false;
             self.send(&status.topic, status.payload.clone().into_bytes(), Ticket::notice(false));
+            return true;
+        }
+        if let Some(saying) = self.desk.talk.and_then(Talk::take) {
+            let (topic, payload) = (saying.topic.clone(), saying.payload.clone());
+            self.send(&topic, payload, Ticket { saying: Some(saying), ..Ticket::notice(false) });
             return true;
         }
         let Some(document) = &mut self.desk.document else { return false };
@@ -380,7 +396,7 @@ impl<'a> Session<'a> {
                 self.early.insert(ticket.number, ticket);
             } else {
                 self.failed = true;
-                self.desk.missed(&ticket, &mut self.lost);
+                self.desk.missed(ticket, &mut self.lost, &mut self.unheard);
             }
             next = self.under_way.try_join_next().and_then(Result::ok);
         }
@@ -410,14 +426,19 @@ impl<'a> Session<'a> {
 
 impl Ticket {
     fn notice(document: bool) -> Self {
-        let (sequences, spans) = (Vec::new(), Vec::new());
-        Self { number: 0, cargo: Cargo::Notice, document, sequences, spans, bytes: 0, sent: Instant::now() }
+        let (sequences, spans, saying) = (Vec::new(), Vec::new(), None);
+        Self { number: 0, cargo: Cargo::Notice, document, saying, sequences, spans, bytes: 0, sent: Instant::now() }
     }
 }
 
 impl Desk<'_> {
     /// Notes a message without PUBACK; the first of them is remembered.
-    fn missed(&mut self, ticket: &Ticket, lost: &mut Option<(u64, Cargo, usize)>) {
+    fn missed(
+        &mut self,
+        ticket: Ticket,
+        lost: &mut Option<(u64, Cargo, usize)>,
+        unheard: &mut BTreeMap<u64, Saying>,
+    ) {
         if ticket.document
             && let Some(document) = &mut self.document
         {
@@ -425,6 +446,9 @@ impl Desk<'_> {
         }
         if lost.is_none_or(|(number, ..)| ticket.number < number) {
             *lost = Some((ticket.number, ticket.cargo, ticket.bytes));
+        }
+        if let Some(saying) = ticket.saying {
+            unheard.insert(ticket.number, saying);
         }
     }
 
@@ -455,6 +479,14 @@ impl Desk<'_> {
 async fn settle(notice: PublishNotice, ticket: Ticket) -> Settled {
     let acknowledged = notice.wait_async().await.is_ok();
     (ticket, acknowledged)
+}
+
+/// Returns when another room has something to say.
+async fn sayings(talk: Option<&Talk>) {
+    match talk {
+        Some(talk) => talk.news().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Returns when there is a new status document to send.
