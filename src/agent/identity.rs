@@ -2,7 +2,7 @@
 
 use crate::board::{self, Board};
 use crate::config::GatewaySettings;
-use crate::uplink::Identity;
+use crate::setting::Identity;
 
 /// The gateway's names: the configured id, else the board's serial number, else the machine id.
 pub fn identity(settings: &GatewaySettings, board: &Board) -> Identity {

@@ -23,8 +23,9 @@ use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint};
 use crate::os::random;
 use crate::radio::{self, RadioSettings};
+use crate::setting::Identity;
 use crate::store::Store;
-use crate::uplink::{self, Identity, StatusSettings, Traffic, Uplink, UplinkError};
+use crate::uplink::{self, StatusSettings, Traffic, Uplink, UplinkError};
 
 /// What the rooms tell about themselves; clones share it.
 #[derive(Debug, Clone)]

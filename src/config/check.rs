@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::Settings;
 use crate::meter::{MeterSettings, PortSettings};
 use crate::os::line::{Endpoint, Parity};
-use crate::setting::Problems;
+use crate::setting::{Identity, Problems};
 use crate::{board, meter, radio, uplink};
 
 /// Checks names, references and whatever the rooms check themselves.
@@ -80,7 +80,7 @@ fn listeners(port: &PortSettings, settings: &Settings, problems: &mut Problems) 
 /// Sees that the names of the gateway fit into topics and ids, as far as the file tells them.
 fn names(settings: &Settings, problems: &mut Problems) {
     let id = settings.gateway.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| "weir".to_owned());
-    let identity = uplink::Identity { id, imei: settings.gateway.imei.clone() };
+    let identity = Identity { id, imei: settings.gateway.imei.clone() };
     uplink::check_names(&settings.broker, &settings.uplink, &identity, problems);
 }
 

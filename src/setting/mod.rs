@@ -10,11 +10,13 @@ mod kind;
 mod node;
 mod printed;
 mod problem;
+mod topic;
 
 pub use kind::{At, Count, Later, SecretFile, Size, duration};
 pub use node::{Field, Node, Shape, Table, Written, stand_in};
 pub use printed::Printed;
 pub use problem::{Problem, Problems, Severity};
+pub use topic::{Identity, Text, Topic, substituted};
 
 /// A value that can be read from weir.toml, printed back and documented.
 pub trait Setting: Sized {

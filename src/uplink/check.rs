@@ -7,9 +7,8 @@ use std::time::Duration;
 use super::plan::Plan;
 use super::settings::{Arrangement, BrokerSettings, UplinkSettings};
 use super::tls::{TlsError, TlsFiles, own_identity};
-use super::value::Identity;
 use crate::os::clock::Clock;
-use crate::setting::Problems;
+use crate::setting::{Identity, Problems};
 
 /// The longest will and the longest status payload (MQTT 3.1.1, 3.1.3.3).
 const LONGEST_WILL: usize = 65_535;

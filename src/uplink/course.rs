@@ -108,7 +108,8 @@ impl Course {
         let queue = self.pace.messages.saturating_add(3);
         let quiet = self.gate.quiet();
         let options = self.plan.options(&self.clock, quiet)?;
-        let mut link = Link::open(options, &self.plan.url, queue, PACKET_IDS.max(queue), &self.tally, self.talk.clone());
+        let mut link =
+            Link::open(options, &self.plan.url, queue, PACKET_IDS.max(queue), &self.tally, self.talk.clone());
         link.quiet = quiet;
         accepted(link, &self.plan, self.pace.connect).await
     }

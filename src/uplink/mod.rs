@@ -73,8 +73,9 @@ pub use self::talk::{Heard, Saying, Speaker, Talk, talk};
 pub use self::tally::{Amount, Tally};
 pub use self::tls::{TlsError, TlsFiles};
 pub use self::traffic::{Account, Traffic, TrafficError, inspect as inspect_traffic};
-pub use self::value::{BrokerUrl, Identity, KeepAlive, PayloadLimit, Text, Topic};
+pub use self::value::{BrokerUrl, KeepAlive, PayloadLimit};
 use crate::os::clock::Clock;
+use crate::setting::{Identity, Topic};
 use crate::store::{Store, StoreError};
 
 /// Why the uplink can't be built or has ended.
@@ -283,7 +284,8 @@ impl Uplink {
         let mirror = Mirror::new(store.clone(), mirror_file, keys);
         let ledger = mirror.ledger();
         let source = |broker| Source::Mirror { store: store.clone(), ledger: ledger.clone(), broker };
-        let mut courses: Vec<_> = brokers.into_iter().enumerate().map(|(n, broker)| course(broker, source(n))).collect();
+        let mut courses: Vec<_> =
+            brokers.into_iter().enumerate().map(|(n, broker)| course(broker, source(n))).collect();
         if let Some(first) = courses.first_mut() {
             first.talk = talk;
         }

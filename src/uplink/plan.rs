@@ -9,11 +9,11 @@ use super::backoff::hash;
 use super::failure::{Failure, Kind};
 use super::settings::{BrokerSettings, Compression, Connect, UplinkSettings};
 use super::tls::TlsFiles;
-use super::value::{BrokerUrl, Identity, Text, Topic, substituted};
+use super::value::BrokerUrl;
 use crate::model::Lane;
 use crate::os::clock::Clock;
 use crate::os::file::read_small;
-use crate::setting::At;
+use crate::setting::{At, Identity, Text, Topic, substituted};
 
 /// A topic and what is published there.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use super::failure::{Failure, Kind};
 use super::link::Link;
 use super::plan::Plan;
 use super::settings::{BrokerSettings, UplinkSettings};
-use super::value::Identity;
 use crate::os::clock::Clock;
+use crate::setting::Identity;
 
 /// The longest wait for DISCONNECT to be sent.
 const HANG_UP: Duration = Duration::from_secs(2);

@@ -433,12 +433,7 @@ impl Ticket {
 
 impl Desk<'_> {
     /// Notes a message without PUBACK; the first of them is remembered.
-    fn missed(
-        &mut self,
-        ticket: Ticket,
-        lost: &mut Option<(u64, Cargo, usize)>,
-        unheard: &mut BTreeMap<u64, Saying>,
-    ) {
+    fn missed(&mut self, ticket: Ticket, lost: &mut Option<(u64, Cargo, usize)>, unheard: &mut BTreeMap<u64, Saying>) {
         if ticket.document
             && let Some(document) = &mut self.document
         {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::backoff::Growth;
-use super::value::{BrokerUrl, KeepAlive, PayloadLimit, Text, Topic};
-use crate::setting::{At, Count, SecretFile};
+use super::value::{BrokerUrl, KeepAlive, PayloadLimit};
+use crate::setting::{At, Count, SecretFile, Text, Topic};
 use crate::{choices, settings};
 
 settings! {

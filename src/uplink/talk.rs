@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::UplinkError;
 use super::plan::usable;
-use super::value::{Identity, Topic};
+use crate::setting::{Identity, Topic};
 
 /// What may wait to be said; whoever has more to say waits.
 const WAITING: usize = 32;

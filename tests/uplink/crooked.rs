@@ -12,7 +12,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use weir::os::random::repeatable;
-use weir::uplink::{Pace, Policy, Topic};
+use weir::setting::Topic;
+use weir::uplink::{Pace, Policy};
 
 use super::rig::{Agent, TOPICS, append, new_store};
 

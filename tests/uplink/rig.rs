@@ -10,9 +10,10 @@ use tokio::time::{sleep, timeout};
 use weir::model::{Body, Frame, Lane, Rssi, Stamp, Telegram, TelegramKind, Timestamp};
 use weir::os::clock::Clock;
 use weir::os::random::repeatable;
+use weir::setting::Identity;
 use weir::setting::{Node, Problems, Setting};
 use weir::store::Store;
-use weir::uplink::{Brokers, Health, Identity, Pace, Uplink, UplinkError, UplinkSettings};
+use weir::uplink::{Brokers, Health, Pace, Uplink, UplinkError, UplinkSettings};
 
 pub use super::peers::broker::{Heard, LIMIT, Mosquitto, Relay, Subscriber};
 pub use super::peers::free_port;

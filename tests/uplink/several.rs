@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::sync::watch;
+use weir::setting::Topic;
 use weir::store::Store;
-use weir::uplink::{Pace, Topic};
+use weir::uplink::Pace;
 
 use super::line::{Flow, Line};
 use super::rig::{Agent, Mosquitto, Subscriber, TOPICS, append, new_store, settings};

@@ -12,8 +12,9 @@ use crate::meter::bus::Port;
 use crate::model::TimeQuality;
 use crate::os::clock::Clock;
 use crate::os::line::{Endpoint, Line};
+use crate::setting::Identity;
 use crate::store::{self, StoreError, StoreSettings};
-use crate::uplink::{self, BrokerSettings, Identity, UplinkSettings};
+use crate::uplink::{self, BrokerSettings, UplinkSettings};
 
 /// The longest wait for a broker.
 const BROKER_LIMIT: Duration = Duration::from_secs(30);
