@@ -20,6 +20,7 @@ pub mod sim;
 pub mod store;
 
 // Floor 3: the session with the platform.
+pub mod tunnel;
 pub mod uplink;
 
 // Floor 4: the settings of all rooms, read from one file.

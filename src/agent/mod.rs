@@ -21,6 +21,7 @@ mod books;
 mod identity;
 mod intake;
 pub mod local;
+mod post;
 mod statement;
 mod supervisor;
 mod wiring;
@@ -70,6 +71,17 @@ pub enum AgentError {
         /// Names the board knows.
         known: String,
     },
+}
+
+/// The door to a tunnel.
+#[derive(Debug, Clone)]
+pub struct TunnelDoor {
+    /// The name of its port.
+    pub port: String,
+    /// Its counters.
+    pub health: crate::tunnel::Health,
+    /// Takes orders beside the bytes.
+    pub orders: mpsc::Sender<crate::tunnel::Order>,
 }
 
 /// A running agent.

@@ -48,6 +48,7 @@ fn document(status: &Status, evidence: &Evidence, gateway: &str, running: Durati
         members.insert("evicted_by_meter".into(), json!(*status.evicted_by_meter));
         members.insert("meters".into(), meters(evidence));
         members.insert("receivers".into(), receivers(&evidence.receivers));
+        members.insert("tunnels".into(), tunnels(evidence));
     }
     Value::Object(members)
 }
@@ -113,6 +114,25 @@ fn broker(health: &crate::uplink::Health) -> Value {
 
 pub(super) fn meters(evidence: &Evidence) -> Value {
     evidence.meters.meters().into_iter().map(|(name, health)| (name, meter(&health))).collect::<Map<_, _>>().into()
+}
+
+/// The counters of every tunnel, by its port.
+fn tunnels(evidence: &Evidence) -> Value {
+    let shown = |door: &super::TunnelDoor| {
+        let status = door.health.status();
+        let counters = json!({
+            "holds_line": status.holds_line,
+            "sessions": status.sessions,
+            "requests": status.requests,
+            "answers": status.answers,
+            "to_port": status.to_port,
+            "from_port": status.from_port,
+            "dropped_requests": status.dropped_requests,
+            "dropped_answers": status.dropped_answers,
+        });
+        (door.port.clone(), counters)
+    };
+    evidence.tunnels.iter().map(shown).collect::<Map<_, _>>().into()
 }
 
 fn meter(health: &MeterHealth) -> Value {

@@ -4,6 +4,7 @@
 //! meter::bus ────┐
 //! meter::listen ─┼─▶ frames ─▶ intake ─▶ store ◀─ peek, commit ─▶ uplink ─▶ broker
 //! radio ─────────┘              ▲ markers
+//! tunnel ◀─ post ─▶ uplink (uplink::talk)
 //! meter::gaps ──── states ─▶ keeper ─▶ profiles/
 //! ```
 
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, ask, books, intake, local, statement};
+use super::{Agent, AgentError, ask, books, intake, local, post, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::meter::bus::{self, Bus, Meter, Port};
@@ -25,7 +26,7 @@ use crate::os::random;
 use crate::radio::{self, RadioSettings};
 use crate::setting::Identity;
 use crate::store::Store;
-use crate::uplink::{self, StatusSettings, Traffic, Uplink, UplinkError};
+use crate::uplink::{self, StatusSettings, Talk, Traffic, Uplink, UplinkError};
 
 /// What the rooms tell about themselves; clones share it.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Evidence {
     pub receivers: Vec<(String, radio::Health)>,
     /// Every meter that the receivers hear.
     pub survey: radio::Survey,
+    /// Every tunnel.
+    pub tunnels: Vec<super::TunnelDoor>,
     /// What was sent and received, and how the data budget stands.
     pub traffic: Traffic,
     uplink: SharedHealth,
@@ -69,11 +72,12 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let store = Store::open(&settings.store)?;
     let clock = Clock::open(&settings.clock, &settings.store.path);
     let gateway = identity.id.clone();
+    let (talk, post) = post::open(settings, &identity)?.unzip();
     let (tell, statement) = watch::channel(None);
     let time = clock.clone();
     let traffic = Traffic::open(&settings.store.path, &settings.budget, move || time.now());
     let (uplink_rooms, uplink_health, stop_uplink) =
-        start_uplink(settings, identity, (&store, &clock, &traffic), &statement)?;
+        start_uplink(settings, identity, (&store, &clock, &traffic), (&statement, talk))?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
     let (markers, asked) = mpsc::channel(intake::MARKERS_WAITING);
@@ -86,6 +90,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         buses: Vec::new(),
         receivers,
         survey: radio::Survey::new(),
+        tunnels: Vec::new(),
         traffic,
         uplink: uplink_health,
     };
@@ -112,6 +117,9 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         }
     }
     start_receivers(&mut agent, settings, &frames);
+    if let Some(post) = post {
+        post::start(&mut agent, settings, post);
+    }
     // After all that it can be asked about.
     start_door(&mut agent, settings);
     if let Some(status) = &settings.status {
@@ -129,7 +137,7 @@ fn start_uplink(
     settings: &Settings,
     identity: Identity,
     (store, clock, traffic): (&Store, &Clock, &Traffic),
-    statement: &watch::Receiver<Option<String>>,
+    (statement, talk): (&watch::Receiver<Option<String>>, Option<Talk>),
 ) -> Result<(Rooms, SharedHealth, watch::Sender<bool>), AgentError> {
     let (stop, stopping) = watch::channel(false);
     let (brokers, uplink) = (settings.broker.clone(), settings.uplink.clone());
@@ -141,6 +149,10 @@ fn start_uplink(
         let (uplink, health) =
             Uplink::new(&brokers, &uplink, &identity, store.clone(), clock.clone(), random::generator())?;
         let uplink = uplink.with_mirror_file(mirror_file.clone()).with_traffic(&account);
+        let uplink = match &talk {
+            Some(talk) => uplink.with_talk(talk.clone()),
+            None => uplink,
+        };
         let uplink = match &topic {
             Some(topic) => uplink.with_status(topic, statement.clone())?,
             None => uplink,
@@ -185,8 +197,9 @@ fn start_books(agent: &mut Agent, gateway: String) {
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {
     let on_port = |m: &&meter::MeterSettings| *m.port == port.name;
     let kept = settings.store.path.join(SESSIONS);
+    let is_tunnel = settings.tunnel.iter().any(|tunnel| *tunnel.port == port.name);
     let settings: Vec<_> = settings.meter.iter().filter(on_port).cloned().collect();
-    if settings.is_empty() {
+    if settings.is_empty() && !is_tunnel {
         return;
     }
     let (health, frames, clock) = (agent.evidence.meters.clone(), frames.clone(), agent.evidence.clock.clone());

@@ -7,7 +7,7 @@ use super::Settings;
 use crate::meter::{MeterSettings, PortSettings};
 use crate::os::line::{Endpoint, Parity};
 use crate::setting::{Identity, Problems};
-use crate::{board, meter, radio, uplink};
+use crate::{board, meter, radio, tunnel, uplink};
 
 /// Checks names, references and whatever the rooms check themselves.
 pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
@@ -44,15 +44,48 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
             );
         }
     }
+    tunnels(settings, problems);
     settings.port.iter().for_each(|port| listeners(port, settings, problems));
     for port in &settings.port {
         if let Some(fault) = port.rs485.fault() {
             problems.error(port.name.span(), format!("rs485 of port \"{}\": {fault}", *port.name));
         }
-        if !settings.meter.iter().any(|m| *m.port == *port.name) {
-            problems.warning(port.name.span(), format!("port \"{}\" has no meter and will not be opened", *port.name));
+        let is_used = settings.meter.iter().any(|m| *m.port == *port.name)
+            || settings.tunnel.iter().any(|tunnel| *tunnel.port == *port.name);
+        if !is_used {
+            let message = format!("port \"{}\" has no meter and no tunnel, and will not be opened", *port.name);
+            problems.warning(port.name.span(), message);
         }
     }
+}
+
+/// Sees that each tunnel has a port that can be lent, and topics of its own.
+fn tunnels(settings: &Settings, problems: &mut Problems) {
+    let mut topics = BTreeMap::new();
+    for tunnel in &settings.tunnel {
+        tunnel::check(tunnel, problems);
+        let port = &**tunnel.port;
+        let known = settings.port.iter().any(|p| **p.name == *port);
+        if !known && !port.is_empty() {
+            let message = format!("a tunnel names port \"{port}\", which is not defined; write a [[port]] of that name");
+            problems.error(tunnel.port.span(), message);
+        }
+        let listens = |m: &&MeterSettings| meter::protocol(&m.protocol).is_some_and(meter::Protocol::listens);
+        if let Some(meter) = settings.meter.iter().filter(|m| **m.port == *port).find(listens) {
+            let message = format!(
+                "port \"{port}\" has the meter \"{}\", which sends by itself; a tunnel needs another port",
+                *meter.name
+            );
+            problems.error(tunnel.port.span(), message);
+        }
+        for topic in [&tunnel.rx_topic, &tunnel.tx_topic] {
+            if topics.insert((*topic).clone().as_written().to_owned(), ()).is_some() {
+                let message = format!("the topic \"{}\" is used twice by tunnels; bytes would get mixed up", topic.as_written());
+                problems.error(topic.span(), message);
+            }
+        }
+    }
+    unique("tunnel on port", settings.tunnel.iter().map(|t| (t.port.as_str(), t.port.span())), problems);
 }
 
 /// Sees that a meter that sends by itself has its port for itself, and its bits as they come.

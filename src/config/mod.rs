@@ -14,6 +14,7 @@ use crate::os::clock::ClockSettings;
 use crate::radio::{RadioSettings, TelegramsSettings};
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
+use crate::tunnel::TunnelSettings;
 use crate::uplink::{Arrangement, Brokers, BudgetSettings, StatusSettings, UplinkSettings};
 use crate::{os, settings};
 
@@ -54,7 +55,7 @@ settings! {
         /// What becomes of the telegrams that the receivers hear.
         pub telegrams: TelegramsSettings = {},
         /// Transparent serial tunnels.
-        pub tunnel: Option<Later>,
+        pub tunnel: Vec<TunnelSettings> = [],
         /// Remote control by MQTT and SMS.
         pub control: Option<Later>,
         /// The periodic status message.

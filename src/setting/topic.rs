@@ -99,6 +99,11 @@ impl Topic {
         Text::parse(text).map(Self)
     }
 
+    /// The topic with its placeholders.
+    pub fn as_written(&self) -> &str {
+        self.0.as_written()
+    }
+
     /// Puts the gateway's own names in; `None` when the IMEI is needed but not known.
     pub fn of(&self, identity: &Identity) -> Option<String> {
         self.0.of(identity)

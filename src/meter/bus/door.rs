@@ -143,6 +143,26 @@ impl Handle {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, T> + Send + 'static,
     {
+        self.borrow(limit.min(LONGEST_LEASE), work).await
+    }
+
+    /// Borrows the line of a port that no meter hangs on, for as long as `work` takes; else as [`Handle::lend`].
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn keep<T, F>(&self, work: F) -> Result<T, LeaseError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, T> + Send + 'static,
+    {
+        self.borrow(FOR_EVER, work).await
+    }
+
+    async fn borrow<T, F>(&self, limit: Duration, work: F) -> Result<T, LeaseError>
+    where
+        T: Send + 'static,
+        F: for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, T> + Send + 'static,
+    {
         let (give, take) = oneshot::channel();
         let (ended, why) = oneshot::channel();
         let work: Work = Box::new(move |line| {
@@ -150,7 +170,7 @@ impl Handle {
                 let _ = give.send(work(line).await);
             })
         });
-        let lease = Lease { limit: limit.min(LONGEST_LEASE), work, ended };
+        let lease = Lease { limit, work, ended };
         self.jobs.send(Job::Lend(lease)).await.map_err(|_| LeaseError::Closed)?;
         // Held over the wait: the bus notices when nobody waits any more.
         match take.await {
@@ -162,3 +182,5 @@ impl Handle {
 
 /// The longest time for which a line is lent at once.
 pub const LONGEST_LEASE: Duration = Duration::from_hours(1);
+/// Longer than any gateway runs, and short enough to add to any instant.
+const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 30);

@@ -1,0 +1,109 @@
+//! Brings what the broker brought to the room it is for, and what rooms say to the broker.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::Instant;
+
+use super::wiring::Evidence;
+use super::{Agent, AgentError};
+use crate::config::Settings;
+use crate::setting::{Identity, Topic};
+use crate::tunnel::{self, Ends, Request, Tunnel, TunnelSettings};
+use crate::uplink::{self, Heard, Saying, Speaker, Talk};
+
+/// The rooms' side of a talk.
+pub(super) struct Post {
+    heard: mpsc::Receiver<Heard>,
+    speaker: Speaker,
+    identity: Identity,
+}
+
+/// Opens the talk that the settings ask for; `None` when nobody wants to hear or say anything.
+///
+/// # Errors
+/// [`AgentError::Uplink`] when a topic can't be filled in.
+pub(super) fn open(settings: &Settings, identity: &Identity) -> Result<Option<(Talk, Post)>, AgentError> {
+    if settings.tunnel.is_empty() {
+        return Ok(None);
+    }
+    let topics: Vec<Topic> = settings.tunnel.iter().map(|tunnel| (*tunnel.rx_topic).clone()).collect();
+    let (talk, heard, speaker) = uplink::talk(&topics, identity)?;
+    Ok(Some((talk, Post { heard, speaker, identity: identity.clone() })))
+}
+
+/// Where the messages of a topic go.
+struct Route {
+    requests: mpsc::Sender<Request>,
+    health: tunnel::Health,
+}
+
+/// Starts every tunnel, and the room that brings them their messages; the ports' buses run already.
+pub(super) fn start(agent: &mut Agent, settings: &Settings, post: Post) {
+    let Post { heard, speaker, identity } = post;
+    let mut routes = BTreeMap::new();
+    for tunnel in &settings.tunnel {
+        if let Some((topic, route)) = start_tunnel(agent, settings, tunnel, (&speaker, &identity)) {
+            routes.insert(topic, route);
+        }
+    }
+    let (heard, routes) = (Arc::new(Mutex::new(heard)), Arc::new(routes));
+    agent.inputs.start("post", move || {
+        let (heard, routes) = (heard.clone(), routes.clone());
+        async move {
+            deliver(&mut *heard.lock().await, &routes).await;
+            Ok::<(), Infallible>(())
+        }
+    });
+}
+
+async fn deliver(heard: &mut mpsc::Receiver<Heard>, routes: &BTreeMap<String, Route>) {
+    while let Some(Heard { topic, payload, at }) = heard.recv().await {
+        let Some(route) = routes.get(&topic) else { continue };
+        if route.requests.try_send(Request { bytes: payload, at }).is_err() {
+            route.health.dropped_request();
+        }
+    }
+}
+
+fn start_tunnel(
+    agent: &mut Agent,
+    settings: &Settings,
+    tunnel: &TunnelSettings,
+    (speaker, identity): (&Speaker, &Identity),
+) -> Option<(String, Route)> {
+    let Evidence { buses, tunnels, .. } = &mut agent.evidence;
+    let port = buses.iter().find(|bus| bus.port() == tunnel.port.as_str())?.clone();
+    let (rx, tx) = (tunnel.rx_topic.of(identity)?, tunnel.tx_topic.of(identity)?);
+    let (requests, wanted) = mpsc::channel(tunnel::REQUESTS_WAITING);
+    let (answers, given) = mpsc::channel(tunnel::ANSWERS_WAITING);
+    let (orders, asked) = mpsc::channel(tunnel::ORDERS_WAITING);
+    let health = tunnel::Health::new();
+    tunnels.push(super::TunnelDoor { port: tunnel.port.to_string(), health: health.clone(), orders });
+    let shared = settings.meter.iter().any(|meter| *meter.port == *tunnel.port);
+    let ends = Ends { requests: wanted, answers, orders: asked };
+    let room = Tunnel::new(tunnel, port, shared, ends, health.clone());
+    let (given, speaker, max_age) = (Arc::new(Mutex::new(given)), speaker.clone(), *tunnel.max_age);
+    agent.inputs.start(format!("tunnel {}", *tunnel.port), move || {
+        let (room, given, speaker, topic) = (room.clone(), given.clone(), speaker.clone(), tx.clone());
+        async move {
+            let publish = async {
+                let mut given = given.lock().await;
+                while let Some(payload) = given.recv().await {
+                    let saying = Saying { topic: topic.clone(), payload, until: Some(Instant::now() + max_age) };
+                    if speaker.say(saying).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = room.run() => {}
+                () = publish => {}
+            }
+            Ok::<(), Infallible>(())
+        }
+    });
+    Some((rx, Route { requests, health }))
+}
