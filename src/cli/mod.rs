@@ -30,6 +30,7 @@ mod store;
 mod table;
 mod trace;
 mod traffic;
+mod tunnel;
 
 use failure::Failure;
 
@@ -81,6 +82,7 @@ enum Command {
     Trace(trace::Trace),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
+    Tunnel(tunnel::Tunnel),
     Decode(decode::Decode),
     Boards(boards::Boards),
     /// Print the completion script of a shell, e.g. `weir completions bash > /etc/bash_completion.d/weir`.
@@ -128,6 +130,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Trace(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),
+        Command::Tunnel(command) => command.run(config, log),
         Command::Decode(command) => command.run(),
         Command::Boards(command) => command.run(),
         Command::Completions { shell } => {

@@ -67,7 +67,8 @@ fn tunnels(settings: &Settings, problems: &mut Problems) {
         let port = &**tunnel.port;
         let known = settings.port.iter().any(|p| **p.name == *port);
         if !known && !port.is_empty() {
-            let message = format!("a tunnel names port \"{port}\", which is not defined; write a [[port]] of that name");
+            let message =
+                format!("a tunnel names port \"{port}\", which is not defined; write a [[port]] of that name");
             problems.error(tunnel.port.span(), message);
         }
         let listens = |m: &&MeterSettings| meter::protocol(&m.protocol).is_some_and(meter::Protocol::listens);
@@ -80,7 +81,8 @@ fn tunnels(settings: &Settings, problems: &mut Problems) {
         }
         for topic in [&tunnel.rx_topic, &tunnel.tx_topic] {
             if topics.insert((*topic).clone().as_written().to_owned(), ()).is_some() {
-                let message = format!("the topic \"{}\" is used twice by tunnels; bytes would get mixed up", topic.as_written());
+                let message =
+                    format!("the topic \"{}\" is used twice by tunnels; bytes would get mixed up", topic.as_written());
                 problems.error(topic.span(), message);
             }
         }

@@ -12,5 +12,6 @@ pub mod clock;
 pub mod file;
 pub mod line;
 pub mod notify;
+pub mod pty;
 pub mod random;
 mod rs485;

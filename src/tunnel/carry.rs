@@ -1,5 +1,6 @@
 //! Carries bytes between a lent line and the platform until the line is gone or was silent for long.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -19,6 +20,8 @@ pub(super) struct Desk {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) answers: mpsc::Sender<Vec<u8>>,
     pub(super) orders: mpsc::Receiver<Order>,
+    /// What was asked for while there was no line.
+    pub(super) waiting: VecDeque<Request>,
     /// What waits to be written to the line.
     pub(super) pending: Vec<u8>,
     /// The speed that somebody asked for; the port's own until then.
@@ -75,7 +78,7 @@ impl Desk {
     pub(super) async fn wait(&mut self) -> bool {
         tokio::select! {
             request = self.requests.recv() => request.is_some_and(|request| {
-                self.accept(request);
+                self.waiting.push_back(request);
                 true
             }),
             order = self.orders.recv() => order.is_some_and(|Order::Speed(speed, reply)| {
@@ -88,7 +91,7 @@ impl Desk {
 
     /// There is no line: what waits for it is dropped, so that the next request finds a place.
     pub(super) fn drop_waiting(&mut self) {
-        self.pending.clear();
+        self.waiting.drain(..).for_each(|_| self.health.dropped_request());
         while self.requests.try_recv().is_ok() {
             self.health.dropped_request();
         }
@@ -106,6 +109,9 @@ impl Desk {
     async fn relay(&mut self, line: &mut Line) -> Ended {
         if let Some(Err(error)) = self.speed.map(|speed| line.set_speed(speed)) {
             return Ended::LineGone(error.to_string());
+        }
+        while let Some(request) = self.waiting.pop_front() {
+            self.accept(request);
         }
         let mut gatherer = Gatherer::new(self.largest);
         let mut echoes = Echoes::default();

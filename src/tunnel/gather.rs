@@ -32,11 +32,7 @@ impl Gatherer {
 
     /// When the message is whole if nothing more comes: after a silence of `gap`, at once when it is full.
     pub(super) fn due(&self, gap: Duration) -> Option<Instant> {
-        if self.bytes.is_empty() {
-            None
-        } else {
-            Some(if self.room() == 0 { self.last } else { self.last + gap })
-        }
+        if self.bytes.is_empty() { None } else { Some(if self.room() == 0 { self.last } else { self.last + gap }) }
     }
 
     /// Takes the message.

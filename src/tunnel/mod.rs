@@ -10,6 +10,7 @@ mod gather;
 mod health;
 mod settings;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,7 @@ impl Tunnel {
             requests,
             answers,
             orders,
+            waiting: VecDeque::new(),
             pending: Vec::new(),
             speed: None,
             health: health.clone(),
@@ -129,7 +131,7 @@ impl Tunnel {
     /// Waits for a fresh request; false when none will come.
     async fn is_wanted(&self) -> bool {
         let mut desk = self.desk.lock().await;
-        while desk.pending.is_empty() {
+        while desk.waiting.is_empty() {
             if !desk.wait().await {
                 return false;
             }

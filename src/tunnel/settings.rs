@@ -33,7 +33,10 @@ settings! {
 pub fn check(settings: &TunnelSettings, problems: &mut Problems) {
     let longest = |at: &At<Duration>, limit: Duration, problems: &mut Problems| {
         if **at > limit {
-            problems.error(at.span(), format!("is longer than {} s; a tunnel must not hold bytes that long", limit.as_secs()));
+            problems.error(
+                at.span(),
+                format!("is longer than {} s; a tunnel must not hold bytes that long", limit.as_secs()),
+            );
         }
     };
     longest(&settings.gather, Duration::from_secs(10), problems);

@@ -26,6 +26,7 @@ mod intervals;
 mod ledger;
 mod link;
 mod mirror;
+mod operator;
 mod plan;
 mod progress;
 mod queue;
@@ -63,6 +64,7 @@ use self::gate::Gate;
 pub use self::health::Health;
 use self::health::Report;
 use self::mirror::Mirror;
+pub use self::operator::converse;
 use self::plan::Plan;
 pub use self::rehearsal::rehearse;
 pub use self::settings::{

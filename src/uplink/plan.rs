@@ -86,6 +86,11 @@ impl Plan {
         Self { will: None, status: None, client_id: format!("{}{suffix}", self.client_id), ..self }
     }
 
+    /// The same for a person's session beside the agents': no will, no status, a client id of its own.
+    pub(super) fn for_operator(self, suffix: &str) -> Self {
+        Self { will: None, status: None, client_id: format!("{}{suffix}", self.client_id), ..self }
+    }
+
     /// Stands for the broker in a mirror's record: another address, client id or user is another
     /// consumer.
     pub(super) fn key(&self) -> u64 {

@@ -104,6 +104,8 @@ impl Talk {
             tracing::error!(topics, "the broker does not let weir listen on these topics; allow its user to read them");
         } else if refused.is_empty() && told {
             tracing::info!("the broker lets weir listen on all its topics again");
+        } else if refused.is_empty() {
+            tracing::debug!(topics = self.topics.len(), "the broker lets weir listen");
         }
     }
 
