@@ -36,6 +36,7 @@ mod settings;
 mod source;
 mod talk;
 mod tally;
+mod ticket;
 mod tls;
 mod traffic;
 mod value;

@@ -12,25 +12,23 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use rumqttc::PublishNotice;
-
 use super::caution::{Cargo, Caution};
 use super::compress::deflated;
 use super::document::Document;
 use super::failure::{Failure, Kind};
 use super::gate::Gate;
 use super::health::Report;
-use super::intervals::Span;
 use super::link::{Link, LinkEvent};
 use super::plan::Plan;
 use super::queue::{Parcel, Queue, pack_alone};
 use super::settings::{Compression, Connect};
 use super::source::Source;
 use super::talk::{Saying, Talk};
+use super::ticket::{Settled, Ticket, settle};
 use super::watchdog::Watchdog;
 use super::window::Window;
 use super::{Pace, stopped};
-use crate::model::{Lane, Sequence};
+use crate::model::Lane;
 use crate::os::clock::Clock;
 use crate::store::{Status, StoreError};
 
@@ -48,24 +46,6 @@ pub(super) enum End {
 /// More than this many messages are never acknowledged before an older one: so many are never under
 /// way at once. Its PUBACK is lost.
 const MOST_EARLY: usize = 256;
-
-/// A message under way.
-#[derive(Debug)]
-struct Ticket {
-    number: u64,
-    cargo: Cargo,
-    /// It carries the status document.
-    document: bool,
-    /// What another room says by it.
-    saying: Option<Saying>,
-    sequences: Vec<Sequence>,
-    spans: Vec<Span>,
-    bytes: usize,
-    sent: Instant,
-}
-
-/// A message whose fate is known: `true` when its own PUBACK came.
-type Settled = (Ticket, bool);
 
 /// What a session works with; it outlives the session.
 #[derive(Debug)]
@@ -424,13 +404,6 @@ impl<'a> Session<'a> {
     }
 }
 
-impl Ticket {
-    fn notice(document: bool) -> Self {
-        let (sequences, spans, saying) = (Vec::new(), Vec::new(), None);
-        Self { number: 0, cargo: Cargo::Notice, document, saying, sequences, spans, bytes: 0, sent: Instant::now() }
-    }
-}
-
 impl Desk<'_> {
     /// Notes a message without PUBACK; the first of them is remembered.
     fn missed(&mut self, ticket: Ticket, lost: &mut Option<(u64, Cargo, usize)>, unheard: &mut BTreeMap<u64, Saying>) {
@@ -469,11 +442,6 @@ impl Desk<'_> {
         }
         Ok(())
     }
-}
-
-async fn settle(notice: PublishNotice, ticket: Ticket) -> Settled {
-    let acknowledged = notice.wait_async().await.is_ok();
-    (ticket, acknowledged)
 }
 
 /// Returns when another room has something to say.
