@@ -26,10 +26,15 @@ pub(super) struct Post {
 /// # Errors
 /// [`AgentError::Uplink`] when a topic can't be filled in.
 pub(super) fn open(settings: &Settings, identity: &Identity) -> Result<Option<(Talk, Post)>, AgentError> {
-    if settings.tunnel.is_empty() {
+    let topics: Vec<Topic> = settings.tunnel.iter().map(|tunnel| (*tunnel.rx_topic).clone()).collect();
+    // Meters are read and frames sent also while nobody knows what a tunnel's topic is.
+    let (topics, nameless): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.of(identity).is_some());
+    for topic in nameless {
+        tracing::error!(topic = topic.as_written(), "a tunnel is not opened: the IMEI is not known; set gateway.imei");
+    }
+    if topics.is_empty() {
         return Ok(None);
     }
-    let topics: Vec<Topic> = settings.tunnel.iter().map(|tunnel| (*tunnel.rx_topic).clone()).collect();
     let (talk, heard, speaker) = uplink::talk(&topics, identity)?;
     Ok(Some((talk, Post { heard, speaker, identity: identity.clone() })))
 }

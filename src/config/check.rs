@@ -44,7 +44,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
             );
         }
     }
-    tunnels(settings, problems);
+    tunnels(settings, &identity(settings), problems);
     settings.port.iter().for_each(|port| listeners(port, settings, problems));
     for port in &settings.port {
         if let Some(fault) = port.rs485.fault() {
@@ -60,16 +60,15 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
 }
 
 /// Sees that each tunnel has a port that can be lent, and topics of its own.
-fn tunnels(settings: &Settings, problems: &mut Problems) {
+fn tunnels(settings: &Settings, identity: &Identity, problems: &mut Problems) {
     let mut topics = BTreeMap::new();
     for tunnel in &settings.tunnel {
         tunnel::check(tunnel, problems);
         let port = &**tunnel.port;
-        let known = settings.port.iter().any(|p| **p.name == *port);
-        if !known && !port.is_empty() {
-            let message =
-                format!("a tunnel names port \"{port}\", which is not defined; write a [[port]] of that name");
-            problems.error(tunnel.port.span(), message);
+        let named = [&tunnel.rx_topic, &tunnel.tx_topic].into_iter().find(|topic| topic.of(identity).is_none());
+        if let Some(topic) = named {
+            let message = "the tunnel's topic uses {imei}, but the IMEI is not known: set gateway.imei, or the tunnel will not be opened";
+            problems.warning(topic.span(), message);
         }
         let listens = |m: &&MeterSettings| meter::protocol(&m.protocol).is_some_and(meter::Protocol::listens);
         if let Some(meter) = settings.meter.iter().filter(|m| **m.port == *port).find(listens) {
@@ -114,9 +113,13 @@ fn listeners(port: &PortSettings, settings: &Settings, problems: &mut Problems) 
 
 /// Sees that the names of the gateway fit into topics and ids, as far as the file tells them.
 fn names(settings: &Settings, problems: &mut Problems) {
+    uplink::check_names(&settings.broker, &settings.uplink, &identity(settings), problems);
+}
+
+/// The gateway's names as far as the file tells them.
+fn identity(settings: &Settings) -> Identity {
     let id = settings.gateway.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| "weir".to_owned());
-    let identity = Identity { id, imei: settings.gateway.imei.clone() };
-    uplink::check_names(&settings.broker, &settings.uplink, &identity, problems);
+    Identity { id, imei: settings.gateway.imei.clone() }
 }
 
 /// Sees that the board is known, and that every port leads somewhere nobody else leads to.

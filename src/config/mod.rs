@@ -137,6 +137,16 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
     parse(&text).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
 }
 
+/// Gives each tunnel whose port has no [[port]] one with the defaults: its device is what the board calls the name.
+fn imply_ports(settings: &mut Settings) {
+    for tunnel in &settings.tunnel {
+        let known = settings.port.iter().any(|port| *port.name == *tunnel.port);
+        if !known && let Some(port) = PortSettings::stand_in() {
+            settings.port.push(PortSettings { name: tunnel.port.clone(), ..port });
+        }
+    }
+}
+
 /// Reads and checks a configuration's text.
 ///
 /// # Errors
@@ -148,7 +158,8 @@ pub fn parse(text: &str) -> Result<Loaded, Vec<Problem>> {
         problems.syntax(error.span(), format!("not valid TOML: {}", error.message().replace('\n', ", ")));
     }
     let root = toml::de::DeValue::Table(document.get_ref().clone());
-    let settings = Settings::read(&Node::new(&root, 0..0, ""), &mut problems);
+    let mut settings = Settings::read(&Node::new(&root, 0..0, ""), &mut problems);
+    settings.iter_mut().for_each(imply_ports);
     if let Some(settings) = &settings {
         check::across_rooms(settings, &mut problems);
     }
