@@ -3,12 +3,14 @@
 use serde_json::{Value as Json, json};
 use weir::meter::MeterError;
 use weir::model::{Interval, Quality, Timestamp, Value};
-use weir::wire::dlms::DataBuf;
+use weir::wire::dlms::{Conformance, DataBuf};
 
-use crate::plumbing::{Meter, hex};
+use crate::plumbing::{Meter, connect, hex};
+use crate::scripted::{self, Fault, Nature};
 
 const WRAPPER: &str = "[dlms]\nlink = \"wrapper\"\n";
-const PROFILE: &str = "load_profile = { id = \"1-0:99.1.0*255\" }\nutc_offset = \"+01:00\"\n[dlms]\nlink = \"wrapper\"\n";
+const PROFILE: &str =
+    "load_profile = { id = \"1-0:99.1.0*255\" }\nutc_offset = \"+01:00\"\n[dlms]\nlink = \"wrapper\"\n";
 const NAME: &str = "1/0.0.42.0.0.255/2";
 const SCALER: &str = "3/1.0.1.8.0.255/3";
 const LIST: &str = "15/0.0.40.0.0.255/2";
@@ -91,14 +93,14 @@ fn told(values: &[Value]) -> Vec<(&str, Option<&str>, Quality)> {
 #[tokio::test]
 async fn a_meter_that_was_exchanged_is_read_with_its_own_scalers() {
     let settings = format!("values = [\"1.8.0\", \"3/1-0:32.7.0*255\"]\n{WRAPPER}");
-    let mut meter = Meter::with_nature(&settings, &json!({}), &[]).await;
+    let serial = "1/0.0.96.1.0.255/2";
+    let mut meter = Meter::with_nature(&settings, &json!({ "raw": { serial: name("76") } }), &[]).await;
     let values = meter.session.read(&mut meter.line).await.unwrap();
     assert_eq!(told(&values)[0], ("1.8.0", Some("123456.7"), Quality::Good));
-    meter.become_so(&json!({ "raw": { NAME: name("GRX0000000000002"), SCALER: scaler(0) } }));
+    meter.become_so(&json!({ "raw": { NAME: name("GRX0000000000002"), SCALER: scaler(0), serial: name("76") } }));
     let values = meter.session.read(&mut meter.line).await.unwrap();
     assert_eq!(told(&values)[0], ("1.8.0", Some("1234567"), Quality::Good));
     // One whose name is the same but whose serial number differs.
-    let serial = "1/0.0.96.1.0.255/2";
     meter.become_so(&json!({ "raw": { NAME: name("GRX0000000000002"), SCALER: scaler(-2), serial: name("77") } }));
     let values = meter.session.read(&mut meter.line).await.unwrap();
     assert_eq!(told(&values)[0], ("1.8.0", Some("12345.67"), Quality::Good));
@@ -144,6 +146,49 @@ async fn a_list_of_objects_that_is_refused_for_now_is_read_the_next_time() {
     assert_eq!(meter.session.read(&mut meter.line).await.unwrap().len(), 1);
     meter.become_so(&json!({}));
     assert!(meter.session.read(&mut meter.line).await.unwrap().len() > 5);
+}
+
+/// A register of a meter of our own.
+fn register() -> Nature {
+    let scaler = DataBuf::Structure(vec![DataBuf::Integer(-1), DataBuf::Enum(30)]);
+    let name = [1, 0, 1, 8, 0, 255];
+    Nature::with([((3, name, 2), DataBuf::DoubleLongUnsigned(7)), ((3, name, 3), scaler)].into())
+}
+
+#[tokio::test]
+async fn a_meter_that_could_not_answer_a_list_is_asked_for_one_again_after_an_hour() {
+    let mut nature = register();
+    nature.granted |= Conformance::MULTIPLE_REFERENCES;
+    nature.behind = vec![0xEE];
+    let meter = scripted::Meter::start(nature, usize::MAX, Fault::None).await;
+    let settings = format!("timeout = \"5s\"\nvalues = [\"3/1-0:1.8.0*255\", \"3/1-0:1.8.0*255:3\"]\n{WRAPPER}");
+    let (mut session, mut line) = connect(&meter.port.to_string(), &settings).await;
+    let lists = || meter.heard().iter().filter(|apdu| apdu.starts_with(&[0xC0, 3])).count();
+    for _ in 0..2 {
+        let values = session.read(&mut line).await.unwrap();
+        assert_eq!((values[0].value.as_deref(), lists()), (Some("0.7"), 1));
+    }
+    tokio::time::pause();
+    tokio::time::advance(std::time::Duration::from_secs(3601)).await;
+    tokio::time::resume();
+    meter.change(|nature| nature.behind.clear());
+    for wanted in [2, 3] {
+        let values = session.read(&mut line).await.unwrap();
+        assert_eq!((values[0].value.as_deref(), lists()), (Some("0.7"), wanted));
+    }
+}
+
+#[tokio::test]
+async fn a_meter_that_takes_no_request_as_long_as_a_block_is_not_written_in_shreds() {
+    let mut nature = register();
+    nature.granted |= Conformance::SET | Conformance::BLOCK_TRANSFER_WITH_SET_OR_WRITE;
+    nature.max_pdu = 14;
+    let meter = scripted::Meter::start(nature, usize::MAX, Fault::None).await;
+    let (mut session, mut line) = connect(&meter.port.to_string(), &format!("timeout = \"5s\"\n{WRAPPER}")).await;
+    let writer = session.writer().unwrap();
+    let error = writer.write(&mut line, "3/1-0:1.8.0*255", "0.9").await.unwrap_err();
+    assert!(error.to_string().contains("no request that is long enough"), "{error}");
+    assert!(!meter.heard().iter().any(|apdu| apdu.first() == Some(&0xC1)));
 }
 
 #[tokio::test]
@@ -192,7 +237,8 @@ async fn by_entries_each_interval_is_found_once_whatever_the_clock_did_and_howev
             rows.reverse();
         }
         let sort = if newest_first { "1602" } else { "1601" };
-        let nature = json!({ "rows": rows, "no_range": 1, "raw": { CLOCK: winter(), CAPTURED: captured(&[1]), SORT: sort } });
+        let nature =
+            json!({ "rows": rows, "no_range": 1, "raw": { CLOCK: winter(), CAPTURED: captured(&[1]), SORT: sort } });
         let mut meter = Meter::with_nature(PROFILE, &nature, &[]).await;
         let found = piece(&mut meter, "2026-01-15T02:00:00Z", "2026-01-15T03:00:00Z").await.unwrap();
         assert_eq!(ends(&found), ["02:15", "02:30", "02:45", "03:00"], "{newest_first}");
@@ -201,8 +247,13 @@ async fn by_entries_each_interval_is_found_once_whatever_the_clock_did_and_howev
         let hour = |hour: &str, minutes: &[&str]| minutes.iter().map(|m| format!("{hour}:{m}")).collect::<Vec<_>>();
         let twice = ["15", "15", "30", "30", "45", "45"];
         let wanted = [
-            hour("09", &["45"]), hour("10", &["00"]), hour("12", &["15", "30", "45"]), hour("13", &["00"]),
-            hour("13", &twice), hour("14", &["00", "00", "15", "30", "45"]), hour("15", &["00"]),
+            hour("09", &["45"]),
+            hour("10", &["00"]),
+            hour("12", &["15", "30", "45"]),
+            hour("13", &["00"]),
+            hour("13", &twice),
+            hour("14", &["00", "00", "15", "30", "45"]),
+            hour("15", &["00"]),
         ];
         assert_eq!(ends(&found), wanted.concat(), "{newest_first}");
         assert!(found.iter().all(is_right), "{found:?}");
@@ -276,7 +327,8 @@ async fn a_row_without_a_time_is_left_out_and_the_others_are_read() {
 
 #[tokio::test]
 async fn a_capture_list_that_changes_between_two_readings_moves_no_value_into_another_column() {
-    let first = json!({ "rows": quarters("2026-01-15T10:00:00Z", 4), "raw": { CLOCK: winter(), CAPTURED: captured(&[1]) } });
+    let first =
+        json!({ "rows": quarters("2026-01-15T10:00:00Z", 4), "raw": { CLOCK: winter(), CAPTURED: captured(&[1]) } });
     let mut meter = Meter::with_nature(PROFILE, &first, &[]).await;
     let found = piece(&mut meter, "2026-01-15T10:00:00Z", "2026-01-15T11:00:00Z").await.unwrap();
     assert_eq!((found.len(), found[0].values[0].name.as_str()), (4, "1-0:1.8.0*255"));
@@ -323,7 +375,8 @@ async fn rows_of_the_other_season_are_found_when_the_meter_does_not_tell_whether
 #[tokio::test]
 async fn a_profile_of_a_meter_that_was_exchanged_has_its_own_scalers() {
     let rows = quarters("2026-01-15T10:00:00Z", 4);
-    let mut nature = json!({ "rows": rows, "raw": { CLOCK: winter(), CAPTURED: captured(&[1]) }, "refuse": { SCALER: 2 } });
+    let mut nature =
+        json!({ "rows": rows, "raw": { CLOCK: winter(), CAPTURED: captured(&[1]) }, "refuse": { SCALER: 2 } });
     let mut meter = Meter::with_nature(PROFILE, &nature, &[]).await;
     let (after, until) = ("2026-01-15T10:00:00Z", "2026-01-15T11:00:00Z");
     let found = piece(&mut meter, after, until).await.unwrap();

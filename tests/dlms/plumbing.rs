@@ -34,8 +34,7 @@ impl Meter {
         let file = |name: &str| folder.path().join(name).display().to_string();
         let (nature, log) = (file("nature"), file("log"));
         let own = [("METER_NATURE", nature.as_str()), ("METER_LOG", log.as_str())];
-        let peer =
-            Peer::python_with("dlms_meter.py", &["--wrapper", &port], &[&own[..], variables].concat(), "ready");
+        let peer = Peer::python_with("dlms_meter.py", &["--wrapper", &port], &[&own[..], variables].concat(), "ready");
         let (session, line) = connect(&port, &format!("timeout = \"5s\"\n{settings}")).await;
         Self { session, line, _peer: peer, folder }
     }

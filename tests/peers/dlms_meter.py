@@ -314,7 +314,7 @@ def natural(o):
     def write(settings, e):
         n = nature()
         if key(e) == "8/0.0.1.0.0.255/2" and "clock" in n:
-            if n["clock"].get("read_only"): e.error = ErrorCode.READ_WRITE_DENIED; return
+            if n["clock"].get("read_only"): raise ValueError("upstream answers this with a hardware fault")
             log("CLOCK %s %s" % (bytes(e.value).hex(), shows().isoformat(timespec="seconds")))
             TICK["at"], TICK["begun"] = _dt(e.value), time.monotonic()
             return

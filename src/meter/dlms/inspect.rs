@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use super::clock::Place;
 use super::image::Image;
 use super::object::{
-    Object, Target, attribute_name, class_name, is_long, is_secret, Scales, method_name, scales, value_word,
+    Object, Scales, Target, attribute_name, class_name, is_long, is_secret, method_name, scales, value_word,
 };
 use super::service::{Services, words};
 use super::session::{Client, QUICK};
@@ -59,8 +59,9 @@ impl Client {
         }
         self.open(line).await?;
         let until = Instant::now() + self.settings.longest_session;
-        let work =
-            async { if order.set_clock { self.set_clock(line, until).await } else { self.explain(line, &target).await } };
+        let work = async {
+            if order.set_clock { self.set_clock(line, until).await } else { self.explain(line, &target).await }
+        };
         let result = timeout_at(until, work).await;
         self.close(line).await;
         result.unwrap_or_else(|_| Err(MeterError::Damaged("it was not done within longest_session".to_owned())))

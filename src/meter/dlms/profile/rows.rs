@@ -194,7 +194,9 @@ fn found(buffer: &Data<'_>, columns: &[Column], rules: &Rules) -> Result<Times, 
                 }
             },
             Some(None) | None => {
-                let other = || MeterError::Damaged(format!("a row has other columns than the {} that are captured", columns.len()));
+                let other = || {
+                    MeterError::Damaged(format!("a row has other columns than the {} that are captured", columns.len()))
+                };
                 fault.get_or_insert_with(other);
                 Mark::Broken
             }
@@ -290,13 +292,12 @@ fn guessed(faces: &[Face], down: bool, rules: &Rules) -> Vec<i64> {
     starts
 }
 
+/// What is done with a row.
+type Take<'t, 'd> = &'t mut dyn FnMut(Option<&[Cell<'d>]>) -> Result<(), MeterError>;
+
 /// Gives every row of a buffer with its cells; `None` for a row that has others, as those have that were written before
 /// the list of what is captured was changed.
-fn each<'d>(
-    buffer: &Data<'d>,
-    columns: usize,
-    take: &mut dyn FnMut(Option<&[Cell<'d>]>) -> Result<(), MeterError>,
-) -> Result<(), MeterError> {
+fn each<'d>(buffer: &Data<'d>, columns: usize, take: Take<'_, 'd>) -> Result<(), MeterError> {
     let other = |found: usize| MeterError::Damaged(format!("a row has {found} columns where {columns} are captured"));
     let mut cells: Vec<Cell<'d>> = Vec::with_capacity(columns);
     match *buffer {

@@ -203,9 +203,7 @@ impl Search<'_> {
         let even = ends.windows(2).all(|two| matches!(two, [a, b] if b.as_millis() - a.as_millis() == step));
         let (oldest, newest) = (first.min(last), first.max(last));
         let (at_first, at_last) = if step > 0 { (from == 1, to == count) } else { (to == count, from == 1) };
-        even && ends.len() == (to - from + 1) as usize
-            && (at_first || *oldest <= after)
-            && (at_last || *newest > until)
+        even && ends.len() == (to - from + 1) as usize && (at_first || *oldest <= after) && (at_last || *newest > until)
     }
 
     async fn index(

@@ -143,13 +143,12 @@ impl Services<'_> {
     ///
     /// # Errors
     /// [`MeterError::Order`] when the meter takes nothing so long as the head of a block.
-    fn cut<'v>(
-        &self,
-        value: &'v Content,
-    ) -> Result<impl Iterator<Item = (u32, bool, &'v [u8])> + use<'v>, MeterError> {
+    fn cut<'v>(&self, value: &'v Content) -> Result<impl Iterator<Item = (u32, bool, &'v [u8])> + use<'v>, MeterError> {
         let size = self.longest_request().saturating_sub(BLOCK_HEAD);
         if size == 0 {
-            return Err(MeterError::Order("the meter takes no request that is long enough to write anything".to_owned()));
+            return Err(MeterError::Order(
+                "the meter takes no request that is long enough to write anything".to_owned(),
+            ));
         }
         let count = value.bytes().len().div_ceil(size);
         let blocks = value.bytes().chunks(size).enumerate();
