@@ -104,6 +104,11 @@ async fn a_meter_that_was_exchanged_is_read_with_its_own_scalers() {
     meter.become_so(&json!({ "raw": { NAME: name("GRX0000000000002"), SCALER: scaler(-2), serial: name("77") } }));
     let values = meter.session.read(&mut meter.line).await.unwrap();
     assert_eq!(told(&values)[0], ("1.8.0", Some("12345.67"), Quality::Good));
+    // For now it keeps its name back; its serial number is enough.
+    let raw = json!({ SCALER: scaler(-2), serial: name("77") });
+    meter.become_so(&json!({ "refuse": { NAME: 2 }, "raw": raw }));
+    let values = meter.session.read(&mut meter.line).await.unwrap();
+    assert_eq!(told(&values)[0], ("1.8.0", Some("12345.67"), Quality::Good));
     // One that says nothing of itself is never taken for the one before.
     let refuse = json!({ NAME: 3, serial: 3 });
     for (power, text) in [(0, "1234567"), (-1, "123456.7")] {

@@ -128,13 +128,16 @@ impl Known {
             Some((*mark, content.clone()))
         };
         let marks: Vec<_> = asked.iter().zip(answers).filter_map(tells).collect();
-        let other = !self.marks.is_empty() && self.marks != marks;
+        // One that keeps a part of it back for now is still the same by the other part.
+        let same = !marks.is_empty() && marks.iter().all(|mark| self.marks.contains(mark));
+        let other = !self.marks.is_empty() && !same;
         if other {
-            info!(meter = %self.meter, "the meter says that it is another one than before; what was known of it is read anew");
+            info!(meter = %self.meter, "the meter does not show the name and serial number that it had; what was known of it is read anew");
             self.forget();
         }
-        self.marks = marks;
-        // One that does not say all of it any more is asked for everything.
+        if self.marks.is_empty() {
+            self.marks = marks;
+        }
         self.met = !other;
         other
     }
