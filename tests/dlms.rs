@@ -16,6 +16,10 @@ mod answers;
 mod association;
 #[path = "dlms/captures.rs"]
 mod captures;
+#[path = "dlms/changes.rs"]
+mod changes;
+#[path = "dlms/clock.rs"]
+mod clock;
 #[path = "dlms/link.rs"]
 mod link;
 #[path = "dlms/objects.rs"]

@@ -109,3 +109,41 @@ async fn an_object_is_explained_by_name_and_an_image_is_taken_block_by_block() {
     let wrong = serde_json::json!({ "object": "9.9.9" });
     assert!(inspector.inspect(&mut meter.line, &wrong).await.unwrap_err().to_string().contains("no object"));
 }
+
+#[tokio::test]
+async fn a_register_is_read_in_each_association_of_the_meter() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        std::fs::write(folder.path().join(name), text).unwrap();
+        folder.path().join(name).display().to_string()
+    };
+    let password = format!("password_file = {:?}\n", file("password", "Gurux\n"));
+    let keys = format!(
+        "key_file = {:?}\nauthentication_key_file = {:?}\n",
+        file("key", "000102030405060708090a0b0c0d0e0f\n"),
+        file("authentication", "d0d1d2d3d4d5d6d7d8d9dadbdcdddedf\n")
+    );
+    let ciphered = "security = \"authenticated-encrypted\"\n";
+    for (client, authentication, secrets, more) in [
+        (16, "none", "", ""),
+        (17, "low", &*password, ""),
+        (18, "manufacturer", &*password, ""),
+        (19, "md5", &*password, ""),
+        (20, "sha1", &*password, ""),
+        (21, "sha256", &*password, ""),
+        (1, "gmac", &*keys, ciphered),
+    ] {
+        let settings = format!(
+            "values = [\"1.0.1.8.0.255\", \"1-0:32.7.0*255\"]\n{secrets}{WRAPPER}client = {client}\n\
+             authentication = \"{authentication}\"\n{more}"
+        );
+        let mut meter = Meter::start(&settings, &[]).await;
+        meter.session.keep_in(weir::meter::Kept::new(folder.path().join(authentication)));
+        let values = meter.session.read(&mut meter.line).await.unwrap();
+        let wanted = [
+            ("1.0.1.8.0.255", Some("123456.7"), "Wh", Quality::Good),
+            ("1-0:32.7.0*255", Some("230.4"), "V", Quality::Good),
+        ];
+        assert_eq!(told(&values), wanted, "{authentication}");
+    }
+}

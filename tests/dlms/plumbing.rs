@@ -1,7 +1,11 @@
 //! A session over TCP, and the meter it talks to.
 
+use std::path::Path;
+
+use serde_json::Value as Json;
 use weir::meter::{MeterSettings, Session, protocol};
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
+use weir::wire::dlms::{DataBuf, encode};
 
 use crate::peers::{self, Peer};
 
@@ -10,6 +14,7 @@ pub(crate) struct Meter {
     pub(crate) session: Box<dyn Session>,
     pub(crate) line: Line,
     _peer: Peer,
+    folder: tempfile::TempDir,
 }
 
 impl Meter {
@@ -18,8 +23,43 @@ impl Meter {
         let port = port.to_string();
         let peer = Peer::python("dlms_meter.py", &[&["--wrapper", &port], flags].concat(), "ready");
         let (session, line) = connect(&port, &format!("timeout = \"5s\"\n{settings}")).await;
-        Self { session, line, _peer: peer }
+        Self { session, line, _peer: peer, folder: tempfile::tempdir().unwrap() }
     }
+
+    /// One whose nature `dlms_meter.py` explains at METER_NATURE.
+    pub(crate) async fn with_nature(settings: &str, nature: &Json, variables: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        become_so(folder.path(), nature);
+        let port = peers::free_port().to_string();
+        let file = |name: &str| folder.path().join(name).display().to_string();
+        let (nature, log) = (file("nature"), file("log"));
+        let own = [("METER_NATURE", nature.as_str()), ("METER_LOG", log.as_str())];
+        let peer = Peer::python_with("dlms_meter.py", &["--wrapper", &port], &[&own[..], variables].concat(), "ready");
+        let (session, line) = connect(&port, &format!("timeout = \"5s\"\n{settings}")).await;
+        Self { session, line, _peer: peer, folder }
+    }
+
+    /// It is so from now on, whoever talks to it.
+    pub(crate) fn become_so(&self, nature: &Json) {
+        become_so(self.folder.path(), nature);
+    }
+
+    /// What the meter wrote down of these.
+    pub(crate) fn log(&self, of: &str) -> Vec<String> {
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        log.lines().filter_map(|line| Some(line.strip_prefix(of)?.trim().to_owned())).collect()
+    }
+}
+
+/// Never half a file.
+fn become_so(folder: &Path, nature: &Json) {
+    std::fs::write(folder.join("next"), nature.to_string()).unwrap();
+    std::fs::rename(folder.join("next"), folder.join("nature")).unwrap();
+}
+
+/// A value as the meter codes it, in hexadecimal digits.
+pub(crate) fn hex(value: &DataBuf) -> String {
+    data_encoding::HEXLOWER.encode(&encode(value).unwrap())
 }
 
 /// A session over TCP to this port.

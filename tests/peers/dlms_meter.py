@@ -18,7 +18,8 @@ from gurux_dlms.enums import (InterfaceType, Authentication, SourceDiagnostic, O
                               MethodAccessMode, Unit, DataType, Conformance, Security, ErrorCode)
 from gurux_dlms.objects import (GXDLMSData, GXDLMSRegister, GXDLMSClock, GXDLMSProfileGeneric,
                                 GXDLMSAssociationLogicalName, GXDLMSCaptureObject, GXDLMSDisconnectControl,
-                                GXDLMSExtendedRegister, GXDLMSDemandRegister, GXDLMSImageTransfer)
+                                GXDLMSExtendedRegister, GXDLMSDemandRegister, GXDLMSImageTransfer,
+                                GXDLMSLimiter, GXDLMSRegisterMonitor)
 from gurux_dlms.GXDLMS import GXDLMS
 from gurux_dlms._HDLCInfo import _HDLCInfo
 
@@ -260,6 +261,66 @@ if SN:
         _GXCommon.setObjectCount(len(part), reply); reply.set(part)
     SNH.handleReadRequest = classmethod(_read)
 
+# METER_NATURE=FILE: JSON that is looked at with every attribute; the same meter becomes another one when it changes:
+#   "refuse": {"3/1.0.1.8.0.255/3": 2}     the access error of an attribute
+#   "raw": {"1/0.0.42.0.0.255/2": "0A02.."} an attribute's value as it is coded
+#   "clock": {"at": "2026-01-15T12:00:00", "deviation": -60, "status": 0, "weekday": 255, "read_only": 1} a clock that runs
+#   "rows": [["2026-01-01T00:00:00", ["090C..", "06.."]], ..] the buffer of 1.0.99.1.0.255, each cell as it is coded
+#   "no_range": 1                          selection by range is refused
+#   "then": {..}                           what it becomes as soon as that buffer is asked for
+import json, time
+NATURE = os.environ.get("METER_NATURE"); SEEN = {"text": None, "nature": {}}; TICK = {"at": None, "begun": 0}
+def nature():
+    with open(NATURE) as f: text = f.read()
+    if text != SEEN["text"]:
+        old = SEEN["nature"].get("clock"); SEEN["text"], SEEN["nature"] = text, json.loads(text)
+        c = SEEN["nature"].get("clock")
+        if c and c != old: TICK["at"] = datetime.datetime.fromisoformat(c["at"]); TICK["begun"] = time.monotonic()
+    return SEEN["nature"]
+def shows(): return TICK["at"] + datetime.timedelta(seconds=time.monotonic() - TICK["begun"])
+def face(c):
+    t, d = shows(), c.get("deviation", -32768) & 0xFFFF
+    week = c.get("weekday", t.isoweekday())
+    return bytes([9, 12, t.year >> 8, t.year & 255, t.month, t.day, week, t.hour, t.minute, t.second, c.get("hundredths", 255), d >> 8, d & 255, c.get("status", 0)])
+def row(cells): return b"\x02" + bytes([len(cells)]) + b"".join(bytes.fromhex(c) for c in cells)
+def chosen(rows, n, e):
+    if "then" in n:                          # it becomes another one between the look and the buffer
+        with open(NATURE, "w") as f: json.dump(n["then"], f)
+        return chosen(n["then"]["rows"], n["then"], e)
+    if e.selector == 1:
+        if n.get("no_range"): return None
+        f, t = _dt(e.parameters[1]), _dt(e.parameters[2]); log("RANGE %s %s" % (f, t))
+        rows = [r for r in rows if f <= datetime.datetime.fromisoformat(r[0]) <= t]
+    elif e.selector == 2:
+        a, b, c, d = [int(x) for x in e.parameters]; log("ENTRIES %d %d %d %d" % (a, b, c, d))
+        rows = [[r[0], r[1][max(c, 1) - 1:d or None]] for r in rows[a - 1:b or None]]
+    return [row(r[1]) for r in rows]
+def natural(o):
+    get, put = o.getValue, o.setValue
+    key = lambda e: "%d/%s/%d" % (int(o.objectType), o.logicalName, e.index)
+    def value(settings, e):
+        n, k, out = nature(), key(e), None
+        if k in n.get("refuse", {}): e.error = ErrorCode(n["refuse"][k]); return None
+        if k in n.get("raw", {}): out = bytes.fromhex(n["raw"][k])
+        elif k == "8/0.0.1.0.0.255/2" and "clock" in n: out = face(n["clock"])
+        elif k == "7/1.0.99.1.0.255/7" and "rows" in n: out = b"\x06" + len(n["rows"]).to_bytes(4, "big")
+        elif k == "7/1.0.99.1.0.255/2" and "rows" in n:
+            rows = chosen(n["rows"], n, e)
+            if rows is None: e.error = ErrorCode.OTHER_REASON; return None
+            b = GXByteBuffer(); b.setUInt8(1); _GXCommon.setObjectCount(len(rows), b); b.set(b"".join(rows)); out = bytes(b.array())
+        if out is None: return get(settings, e)
+        e.byteArray = True; settings.index = settings.count = 0
+        return bytearray(out)
+    def write(settings, e):
+        n = nature()
+        if key(e) == "8/0.0.1.0.0.255/2" and "clock" in n:
+            if n["clock"].get("read_only"): raise ValueError("upstream answers this with a hardware fault")
+            log("CLOCK %s %s" % (bytes(e.value).hex(), shows().isoformat(timespec="seconds")))
+            TICK["at"], TICK["begun"] = _dt(e.value), time.monotonic()
+            return
+        put(settings, e)
+    o.getValue, o.setValue = value, write
+
 class SR:                                   # stand-in for GXServerReply (upstream misses setters)
     def __init__(self, data): self.data = data; self.reply = None; self.count = 0; self.connectionInfo = None
     def setReply(self, v): self.reply = v
@@ -366,8 +427,11 @@ def build():
     aln.secret = b"Gurux"
     if STRICT: ic.value = GXUInt32(LAST["ic"])
     objs = [ldn, clock, imp, v, ic, pg, dc, mx, dr, img, aln]
+    if NATURE: objs[-1:-1] = [GXDLMSLimiter("0.0.17.0.0.255"), GXDLMSRegisterMonitor("0.0.16.1.0.255"), GXDLMSData("0.0.96.1.0.255")]
     if SN:
         for n, o in enumerate(objs[:-1]): o.shortName = 0x100 * (n + 1)
+    if NATURE:
+        for o in objs: natural(o)
     if os.environ.get("METER_BLIND"): objs.remove(ic)
     for o in objs:
         aln.objectList.append(o)             # upstream initialize() would append a list -> TypeError

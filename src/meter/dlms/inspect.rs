@@ -3,14 +3,15 @@
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
+use super::clock::Place;
 use super::image::Image;
 use super::object::{
-    Object, Target, attribute_name, class_name, is_long, is_secret, method_name, scaler_attribute, value_word,
+    Object, Scales, Target, attribute_name, class_name, is_long, is_secret, method_name, scales, value_word,
 };
 use super::service::{Services, words};
-use super::session::Client;
+use super::session::{Client, QUICK};
 use crate::meter::{InspectReply, Inspector, MeterError, WriteOutcome, Written};
 use crate::model::Value;
 use crate::os::line::Line;
@@ -57,16 +58,18 @@ impl Client {
             return Ok(told(&target, &written));
         }
         self.open(line).await?;
-        let longest = self.settings.longest_session;
-        let work =
-            async { if order.set_clock { self.set_clock(line).await } else { self.explain(line, &target).await } };
-        let result = timeout(longest, work).await;
+        let until = Instant::now() + self.settings.longest_session;
+        let work = async {
+            if order.set_clock { self.set_clock(line, until).await } else { self.explain(line, &target).await }
+        };
+        let result = timeout_at(until, work).await;
         self.close(line).await;
         result.unwrap_or_else(|_| Err(MeterError::Damaged("it was not done within longest_session".to_owned())))
     }
 
     async fn explain(&mut self, line: &mut Line, target: &Target) -> Result<Json, MeterError> {
         let (mut services, known) = self.open_services(line);
+        known.meet(&mut services).await?;
         known.refresh(&mut services).await?;
         let class = known.class(&mut services, target).await?;
         let class = class
@@ -138,9 +141,14 @@ impl Client {
         }))
     }
 
-    async fn set_clock(&mut self, line: &mut Line) -> Result<Json, MeterError> {
+    async fn set_clock(&mut self, line: &mut Line, until: Instant) -> Result<Json, MeterError> {
+        let (mut services, known) = self.open_services(line);
+        // Its profiles tell where their periods end.
+        known.refresh(&mut services).await?;
+        let profiles = self.profiles();
+        let place = Place { east: self.east, profiles: &profiles, until: until - QUICK };
         let mut services = Services::new(&mut self.association, line, &mut self.talk);
-        let (before, after) = self.watch.set_now(&mut services, self.east).await?;
+        let (before, after) = self.watch.set_now(&mut services, &place).await?;
         Ok(
             json!({ "object": "0-0:1.0.0*255", "outcome": "done", "was_ahead_by_seconds": before, "is_ahead_by_seconds": after }),
         )
@@ -162,7 +170,7 @@ fn told(target: &Target, written: &Written) -> Json {
 
 /// A scaler and unit in words.
 fn scaler_unit(class: u16, number: i8, data: &Data<'_>) -> Option<String> {
-    let is_scaler = scaler_attribute(class, 2) == Some(number);
+    let is_scaler = scales(class, 2) == Scales::Own(number);
     let scaler = super::object::Scaler::of(data).filter(|_| is_scaler)?;
     Some(format!("times {} {}", scaler.factor(), scaler.unit()).trim_end().to_owned())
 }

@@ -1,7 +1,9 @@
 //! What is known of a meter: its objects, their classes, scalers and units. Read once, and again when it may have changed.
 //!
-//! The list of objects is kept over a restart with the name of the firmware it was read from; that name is asked for
-//! once a day, and when an object is not what the list says.
+//! Invariants: what is known is of the meter whose name and serial number these are: they are read along with every
+//! reading, and with other ones nothing is known. A scaler that the meter refuses, and whatever it refuses for now, is asked
+//! for again at the next reading. The list of objects is kept over a restart with the name of the firmware
+//! it was read from; that name is asked for once a day, and when an object is not what the list says.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,22 +11,28 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::object::{CANDIDATES, Objects, Scaler, Target, scaler_attribute, shown};
-use super::service::{Answer, Services};
+use super::object::{CANDIDATES, Objects, Scaler, Scales, Target, scales, shown, watches};
+use super::service::{Answer, Content, Services};
 use crate::meter::{Kept, MeterError};
-use crate::wire::dlms::{AttributeDescriptor, DataAccessResult, LogicalName};
+use crate::wire::dlms::{AttributeDescriptor, Data, DataAccessResult, LogicalName};
 
 /// The association that is in use, whatever its own name.
 const ASSOCIATION: AttributeDescriptor = AttributeDescriptor::new(15, LogicalName::new(0, 0, 40, 0, 0, 255), 2);
-/// The active firmware's identifier and the logical device name.
-const IDENTITY: [AttributeDescriptor; 2] = [
-    AttributeDescriptor::new(1, LogicalName::new(1, 0, 0, 2, 0, 255), 2),
+/// The active firmware's identifier.
+const FIRMWARE: AttributeDescriptor = AttributeDescriptor::new(1, LogicalName::new(1, 0, 0, 2, 0, 255), 2);
+/// What tells one meter from another: the logical device name and the serial number.
+const MARKS: [AttributeDescriptor; 2] = [
     AttributeDescriptor::new(1, LogicalName::new(0, 0, 42, 0, 0, 255), 2),
+    AttributeDescriptor::new(1, LogicalName::new(0, 0, 96, 1, 0, 255), 2),
 ];
 /// How long what is known is believed without asking for the firmware again.
 const BELIEVED: Duration = Duration::from_hours(24);
+/// How long scalers are believed of a meter that says who it is: somebody may set it up anew.
+const SCALED: Duration = Duration::from_hours(1);
 /// An object that is not what the list says makes it asked for no more often than this.
 const DOUBTED: Duration = Duration::from_hours(1);
+
+type Key = (u16, [u8; 6]);
 
 /// What is known of one meter.
 pub(super) struct Known {
@@ -36,11 +44,16 @@ pub(super) struct Known {
     firmware: String,
     checked: Option<Instant>,
     doubted: Option<Instant>,
+    /// Who the meter is, of [`MARKS`] what it tells.
+    marks: Vec<(AttributeDescriptor, Content)>,
+    /// That was looked at in this association.
+    met: bool,
     /// Classes that were found by trying; `None` for an object that is of no class that was tried.
     tried: BTreeMap<[u8; 6], Option<u16>>,
-    scalers: BTreeMap<(u16, [u8; 6]), Scaler>,
-    /// Registers whose scaler the meter refuses.
-    unscaled: BTreeSet<(u16, [u8; 6])>,
+    scalers: BTreeMap<Key, Scaler>,
+    scaled: Option<Instant>,
+    /// Registers whose scaler the meter refuses in this association.
+    unscaled: BTreeSet<Key>,
 }
 
 impl Known {
@@ -55,8 +68,11 @@ impl Known {
             firmware: String::new(),
             checked: None,
             doubted: None,
+            marks: Vec::new(),
+            met: false,
             tried: BTreeMap::new(),
             scalers: BTreeMap::new(),
+            scaled: None,
             unscaled: BTreeSet::new(),
         }
     }
@@ -76,6 +92,83 @@ impl Known {
         self.objects.as_ref()
     }
 
+    /// An association has begun: what can't be believed over its end is forgotten.
+    pub(super) fn begin(&mut self) {
+        self.met = false;
+        self.unscaled.clear();
+        if self.marks.is_empty() || self.scaled.is_none_or(|at| at.elapsed() >= SCALED) {
+            self.scalers.clear();
+            self.scaled = Some(Instant::now());
+        }
+        if self.marks.is_empty() {
+            self.tried.clear();
+        }
+        // What they watch may be set.
+        self.scalers.retain(|(class, _), _| !watches(*class));
+    }
+
+    /// What to ask for along with values, for [`recognise`](Self::recognise); nothing when that was done already.
+    pub(super) fn marks(&self) -> Vec<AttributeDescriptor> {
+        match &self.marks[..] {
+            _ if self.met => Vec::new(),
+            [] => MARKS.to_vec(),
+            known => known.iter().map(|(mark, _)| *mark).collect(),
+        }
+    }
+
+    /// Takes the answers to what [`marks`](Self::marks) asked for. Whether it is another meter than before: then
+    /// nothing is known any more, and what was asked for along with them is to be asked again.
+    pub(super) fn recognise(&mut self, answers: &[Answer]) -> bool {
+        if self.met {
+            return false;
+        }
+        let asked = self.marks();
+        let tells = |(mark, answer): (&AttributeDescriptor, &Answer)| {
+            let content = answer.as_ref().ok().filter(|content| !matches!(content.data(), Data::Null))?;
+            Some((*mark, content.clone()))
+        };
+        let marks: Vec<_> = asked.iter().zip(answers).filter_map(tells).collect();
+        // One that keeps a part of it back for now is still the same by the other part.
+        let same = !marks.is_empty() && marks.iter().all(|mark| self.marks.contains(mark));
+        let other = !self.marks.is_empty() && !same;
+        if other {
+            info!(meter = %self.meter, "the meter does not show the name and serial number that it had; what was known of it is read anew");
+            self.forget();
+        }
+        if self.marks.is_empty() {
+            self.marks = marks;
+        }
+        self.met = !other;
+        other
+    }
+
+    fn forget(&mut self) {
+        self.objects = None;
+        self.firmware.clear();
+        (self.checked, self.doubted) = (None, None);
+        self.tried.clear();
+        self.scalers.clear();
+        self.unscaled.clear();
+        self.marks.clear();
+    }
+
+    /// Looks whether it is still the same meter, for what is done besides readings.
+    ///
+    /// # Errors
+    /// When the line fails or an answer can't be believed.
+    pub(super) async fn meet(&mut self, services: &mut Services<'_>) -> Result<(), MeterError> {
+        self.begin();
+        for _ in 0..2 {
+            let (answers, outcome) = services.get_all(&self.marks()).await;
+            outcome?;
+            if !self.recognise(&answers) {
+                break;
+            }
+            services.forget();
+        }
+        Ok(())
+    }
+
     /// Reads the list of objects, unless it is known and the firmware is still the same.
     ///
     /// # Errors
@@ -85,29 +178,44 @@ impl Known {
             return Ok(());
         }
         self.load().await;
-        let (answers, outcome) = services.get_all(&IDENTITY).await;
+        let marks = self.marks();
+        let (answers, outcome) = services.get_all(&[&[FIRMWARE][..], &marks].concat()).await;
         outcome?;
-        let text = |answer: &Answer| answer.as_ref().ok().and_then(|c| shown(&c.data())).unwrap_or_default();
-        let firmware = answers.iter().map(text).collect::<Vec<_>>().join(" ");
+        if let Some(marks) = answers.get(1..)
+            && self.recognise(marks)
+        {
+            services.forget();
+        }
+        let version = answers.first().and_then(|answer| Some(answer.as_ref().ok()?.clone()));
+        let contents = version.iter().chain(self.marks.iter().map(|(_, content)| content));
+        let firmware = contents.filter_map(|content| shown(&content.data())).collect::<Vec<_>>().join(" ");
         self.scalers.clear();
         self.unscaled.clear();
         self.tried.clear();
-        if self.objects.is_none() || firmware != self.firmware {
-            self.read_list(services, firmware).await?;
+        let known = self.objects.is_some() && firmware == self.firmware;
+        if known || self.read_list(services, firmware).await? {
+            self.checked = Some(Instant::now());
         }
-        self.checked = Some(Instant::now());
         Ok(())
     }
 
-    async fn read_list(&mut self, services: &mut Services<'_>, firmware: String) -> Result<(), MeterError> {
+    /// Whether the meter's answer is one for longer than now.
+    async fn read_list(&mut self, services: &mut Services<'_>, firmware: String) -> Result<bool, MeterError> {
+        let mut refusal = None;
         self.objects = match services.short_objects().await? {
             Some(objects) => Some(Objects::bare(objects)),
-            None => services.get(ASSOCIATION).await?.ok().and_then(|list| Objects::of(&list.data())),
+            None => match services.get(ASSOCIATION).await? {
+                Ok(list) => Objects::of(&list.data()),
+                Err(why) => {
+                    refusal = Some(why);
+                    None
+                }
+            },
         };
         self.firmware = firmware;
         let Some(objects) = &self.objects else {
-            debug!(meter = %self.meter, "the meter does not show a list of its objects; classes are found by trying");
-            return Ok(());
+            debug!(meter = %self.meter, ?refusal, "the meter does not show a list of its objects; classes are found by trying");
+            return Ok(refusal.is_none_or(is_lasting));
         };
         info!(meter = %self.meter, objects = objects.len(), firmware = %self.firmware, "the list of the meter's objects was read");
         if let Some(kept) = &self.kept
@@ -115,7 +223,7 @@ impl Known {
         {
             warn!(meter = %self.meter, %error, "the list of the meter's objects can't be kept; it is read again after a restart");
         }
-        Ok(())
+        Ok(true)
     }
 
     async fn load(&mut self) {
@@ -164,17 +272,22 @@ impl Known {
             return Ok(*class);
         }
         // The list does not have it, but lists of some clients are shorter than what they may read.
-        let mut found = None;
+        let (mut found, mut lasting) = (None, true);
         for class in CANDIDATES {
             let attribute = AttributeDescriptor::new(*class, target.name, 1);
             match services.get(attribute).await? {
                 Ok(_) => found = Some(*class),
                 Err(DataAccessResult::ReadWriteDenied | DataAccessResult::ObjectUnavailable) => found = Some(*class),
-                Err(_) => continue,
+                Err(refusal) => {
+                    lasting &= is_lasting(refusal);
+                    continue;
+                }
             }
             break;
         }
-        self.tried.insert(name, found);
+        if found.is_some() || lasting {
+            self.tried.insert(name, found);
+        }
         Ok(found)
     }
 
@@ -187,12 +300,44 @@ impl Known {
         services: &mut Services<'_>,
         attributes: impl Iterator<Item = AttributeDescriptor>,
     ) -> Result<(), MeterError> {
+        let (mut own, mut watching) = (Vec::new(), Vec::new());
+        for attribute in attributes {
+            match scales(attribute.class_id, attribute.attribute_id) {
+                Scales::Plain => {}
+                Scales::Own(_) => own.push(attribute),
+                Scales::Watched(number) => {
+                    let watch = AttributeDescriptor { attribute_id: number, ..attribute };
+                    if self.is_unknown(&attribute) && !watching.contains(&watch) {
+                        watching.push(watch);
+                    }
+                }
+            }
+        }
+        let (answers, outcome) = services.get_all(&watching).await;
+        outcome?;
+        let watched = |answer: &Answer| answer.as_ref().ok().and_then(|content| reference(&content.data()));
+        let watched: Vec<_> = watching.into_iter().zip(answers.iter().map(watched)).collect();
+        own.extend(watched.iter().filter_map(|(_, target)| *target));
+        self.learn_own(services, &own).await?;
+        for (watch, target) in watched {
+            match target.and_then(|target| self.scaler(&target)) {
+                Some(scaler) => drop(self.scalers.insert(key(&watch), scaler)),
+                None => drop(self.unscaled.insert(key(&watch))),
+            }
+        }
+        Ok(())
+    }
+
+    async fn learn_own(
+        &mut self,
+        services: &mut Services<'_>,
+        attributes: &[AttributeDescriptor],
+    ) -> Result<(), MeterError> {
         let mut unknown: Vec<AttributeDescriptor> = Vec::new();
         for attribute in attributes {
-            let Some(number) = scaler_attribute(attribute.class_id, attribute.attribute_id) else { continue };
-            let scaler = AttributeDescriptor { attribute_id: number, ..attribute };
-            let key = key(&attribute);
-            if !self.scalers.contains_key(&key) && !self.unscaled.contains(&key) && !unknown.contains(&scaler) {
+            let Scales::Own(number) = scales(attribute.class_id, attribute.attribute_id) else { continue };
+            let scaler = AttributeDescriptor { attribute_id: number, ..*attribute };
+            if self.is_unknown(attribute) && !unknown.contains(&scaler) {
                 unknown.push(scaler);
             }
         }
@@ -206,15 +351,40 @@ impl Known {
         outcome
     }
 
+    fn is_unknown(&self, attribute: &AttributeDescriptor) -> bool {
+        let key = key(attribute);
+        !self.scalers.contains_key(&key) && !self.unscaled.contains(&key)
+    }
+
     /// The scaler of an attribute: [`Scaler::PLAIN`] when it has none, `None` when it has one that is not known.
     pub(super) fn scaler(&self, attribute: &AttributeDescriptor) -> Option<Scaler> {
-        match scaler_attribute(attribute.class_id, attribute.attribute_id) {
-            None => Some(Scaler::PLAIN),
-            Some(_) => self.scalers.get(&key(attribute)).copied(),
+        match scales(attribute.class_id, attribute.attribute_id) {
+            Scales::Plain => Some(Scaler::PLAIN),
+            Scales::Own(_) | Scales::Watched(_) => self.scalers.get(&key(attribute)).copied(),
         }
     }
 }
 
-const fn key(attribute: &AttributeDescriptor) -> (u16, [u8; 6]) {
+const fn key(attribute: &AttributeDescriptor) -> Key {
     (attribute.class_id, *attribute.instance_id.as_bytes())
+}
+
+/// Whether a refusal is one for longer than now.
+const fn is_lasting(refusal: DataAccessResult) -> bool {
+    matches!(
+        refusal,
+        DataAccessResult::ObjectUndefined
+            | DataAccessResult::ObjectClassInconsistent
+            | DataAccessResult::ReadWriteDenied
+            | DataAccessResult::ScopeOfAccessViolated
+            | DataAccessResult::TypeUnmatched
+    )
+}
+
+/// The attribute that a value of class, name and number stands for.
+fn reference(data: &Data<'_>) -> Option<AttributeDescriptor> {
+    let fields = data.as_structure()?;
+    let number = |n| fields.get(n).ok().and_then(|field: Data<'_>| field.as_i64());
+    let name = fields.get(1).ok()?.as_obis()?;
+    Some(AttributeDescriptor::new(number(0)?.try_into().ok()?, name, number(2)?.try_into().ok()?))
 }

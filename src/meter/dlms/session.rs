@@ -6,14 +6,14 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::association::Association;
-use super::clock::Watch;
+use super::clock::{Place, Watch};
 use super::dlms;
 use super::known::Known;
-use super::object::{Target, scaled, value_attributes};
+use super::object::{Objects, Target, scaled, value_attributes};
 use super::profile::Plan;
 use super::service::{Answer, Services, Talk, damage, quality};
 use super::settings::DlmsSettings;
@@ -27,6 +27,9 @@ use crate::wire::dlms::{AttributeDescriptor, LogicalName};
 const DEVICE_NAME: Target = Target { class: Some(1), name: LogicalName::new(0, 0, 42, 0, 0, 255), attribute: None };
 /// How long a release may take.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// What is left of `longest_session` for setting a clock and reading it back.
+pub(super) const QUICK: Duration = Duration::from_secs(5);
+const PROFILE: u16 = 7;
 /// The most values of a reading.
 const MOST: usize = 2000;
 
@@ -113,35 +116,62 @@ impl Client {
 
     async fn read_all(&mut self, line: &mut Line) -> Result<Vec<Value>, MeterError> {
         self.open(line).await?;
-        let longest = self.settings.longest_session;
-        let result = timeout(longest, self.read_open(line)).await;
+        let until = Instant::now() + self.settings.longest_session;
+        let result = timeout_at(until, self.read_open(line)).await;
+        if let Ok(Ok((_, true))) = &result {
+            match timeout_at(until, self.watch_clock(line, until)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(meter = %self.meter, %error, "the meter's clock could not be looked at"),
+                Err(_) => debug!(meter = %self.meter, "the meter's clock was not looked at within longest_session"),
+            }
+        }
         self.close(line).await;
-        result.unwrap_or_else(|_| Err(damage("the reading was not done within longest_session")))
+        let result = result.unwrap_or_else(|_| Err(damage("the reading was not done within longest_session")));
+        result.map(|(values, _)| values)
     }
 
-    async fn read_open(&mut self, line: &mut Line) -> Result<Vec<Value>, MeterError> {
-        let items = self.items(line).await?;
+    async fn watch_clock(&mut self, line: &mut Line, until: Instant) -> Result<(), MeterError> {
+        let profiles = self.profiles();
+        let place = Place { east: self.east, profiles: &profiles, until: until - QUICK };
         let mut services = Services::new(&mut self.association, line, &mut self.talk);
-        let attributes: Vec<_> = items.iter().filter_map(|item| item.attribute).collect();
-        self.known.learn_scalers(&mut services, attributes.iter().copied()).await?;
-        let (answers, outcome) = services.get_all(&attributes).await;
-        let values = self.values(items, answers, &outcome);
-        match outcome {
-            Ok(()) => {}
-            // What came before the fault is good; but a connection that must be opened again is told.
-            Err(error) if error.must_reopen() || values.iter().all(|v| v.quality == error.quality()) => {
-                return Err(error);
+        self.watch.look(&mut services, &place).await
+    }
+
+    /// The meter's profiles, as far as they are known.
+    pub(super) fn profiles(&self) -> Vec<LogicalName> {
+        let listed = self.known.objects().into_iter().flat_map(Objects::iter).filter(|o| o.class == PROFILE);
+        let mut names: Vec<_> = self.plan.iter().map(Plan::name).chain(listed.map(|object| object.name)).collect();
+        names.dedup();
+        names
+    }
+
+    /// The values, and whether all of them came.
+    async fn read_open(&mut self, line: &mut Line) -> Result<(Vec<Value>, bool), MeterError> {
+        self.known.begin();
+        for _ in 0..2 {
+            let items = self.items(line).await?;
+            let marks = self.known.marks();
+            let mut services = Services::new(&mut self.association, line, &mut self.talk);
+            let attributes: Vec<_> = items.iter().filter_map(|item| item.attribute).collect();
+            self.known.learn_scalers(&mut services, attributes.iter().copied()).await?;
+            let (mut answers, outcome) = services.get_all(&[&marks[..], &attributes].concat()).await;
+            let values = answers.split_off(marks.len().min(answers.len()));
+            if answers.len() == marks.len() && self.known.recognise(&answers) {
+                services.forget();
+                continue;
             }
-            Err(error) => {
-                debug!(meter = %self.meter, %error, "the reading broke off");
-                return Ok(values);
-            }
+            let values = self.values(items, values, &outcome);
+            return match outcome {
+                Ok(()) => Ok((values, true)),
+                // What came before the fault is good; but a connection that must be opened again is told.
+                Err(error) if error.must_reopen() || values.iter().all(|v| v.quality == error.quality()) => Err(error),
+                Err(error) => {
+                    debug!(meter = %self.meter, %error, "the reading broke off");
+                    Ok((values, false))
+                }
+            };
         }
-        let mut services = Services::new(&mut self.association, line, &mut self.talk);
-        if let Err(error) = self.watch.look(&mut services, self.east).await {
-            debug!(meter = %self.meter, %error, "the meter's clock could not be looked at");
-        }
-        Ok(values)
+        Err(damage("the meter's name or serial number is another one with every answer"))
     }
 
     /// What to read, with the class of each.

@@ -63,6 +63,9 @@ settings! {
         pub set: bool = false,
         /// The most that it is moved by; one that is farther off is told.
         pub limit: Duration = "5m",
+        /// Whether one that is off by a capture period or more, and by no more than the limit, is set too: the meter
+        /// then skips intervals or captures them twice.
+        pub skip_intervals: bool = false,
     }
 }
 

@@ -39,6 +39,7 @@ impl Client {
     async fn change_open(&mut self, line: &mut Line, name: &str, text: &str) -> Result<Written, MeterError> {
         let (target, method) = parse(name)?;
         let (mut services, known) = self.open_services(line);
+        known.meet(&mut services).await?;
         if target.class.is_none() {
             known.refresh(&mut services).await?;
         }

@@ -112,6 +112,11 @@ impl Association {
     pub(in crate::meter::dlms) const fn has_short_names(&self) -> bool {
         matches!(self.dlms.referencing, DlmsReferencing::ShortNames)
     }
+
+    /// Takes that the meter is another one than it was: its short names are read anew.
+    pub(in crate::meter::dlms) fn forget_names(&mut self) {
+        self.names = None;
+    }
 }
 
 /// The meter's short names, which its object list tells; the list is read once.

@@ -3,7 +3,7 @@
 use crate::wire::dlms::{LogicalName, describe};
 
 /// Classes to try for an object when the meter does not show its list: data and the registers.
-pub(in crate::meter::dlms) const CANDIDATES: &[u16] = &[3, 1, 4, 5, 8, 7, 70];
+pub(in crate::meter::dlms) const CANDIDATES: &[u16] = &[3, 1, 4, 5, 8, 7, 70, 71, 21];
 
 /// The attributes of an M-Bus client (IEC 62056-6-2, clause 4.8.3), which the codec's table lacks.
 const M_BUS_CLIENT: [&str; 14] = [
@@ -70,13 +70,32 @@ pub(in crate::meter::dlms) fn attributes(class: u16, version: u8) -> Vec<i8> {
     }
 }
 
-/// The attribute with scaler and unit of a value.
-pub(in crate::meter::dlms) const fn scaler_attribute(class: u16, attribute: i8) -> Option<i8> {
+/// Where the scaler and unit of an attribute stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::meter::dlms) enum Scales {
+    /// It has none.
+    Plain,
+    /// In this attribute of the object.
+    Own(i8),
+    /// They are those of the attribute that this one of the object names.
+    Watched(i8),
+}
+
+/// Where the scaler and unit of an attribute stand.
+pub(in crate::meter::dlms) const fn scales(class: u16, attribute: i8) -> Scales {
     match (class, attribute) {
-        (3 | 4, 2) => Some(3),
-        (5, 2 | 3) => Some(4),
-        _ => None,
+        (3 | 4, 2) => Scales::Own(3),
+        (5, 2 | 3) => Scales::Own(4),
+        // Thresholds of a register monitor and a limiter (IEC 62056-6-2, clauses 4.5.6 and 4.5.9).
+        (21, 2) => Scales::Watched(3),
+        (71, 3..=5) => Scales::Watched(2),
+        _ => Scales::Plain,
     }
+}
+
+/// Whether a class has thresholds for something else.
+pub(in crate::meter::dlms) const fn watches(class: u16) -> bool {
+    matches!(class, 21 | 71)
 }
 
 /// The attributes of a class that a reading of the whole meter shows.
@@ -161,8 +180,18 @@ mod tests {
     #[test]
     fn a_demand_register_keeps_its_scaler_elsewhere() {
         assert_eq!(
-            [(3, 2), (4, 2), (5, 2), (5, 3), (4, 5), (1, 2)].map(|(c, a)| scaler_attribute(c, a)),
-            [Some(3), Some(3), Some(4), Some(4), None, None]
+            [(3, 2), (4, 2), (5, 2), (5, 3), (4, 5), (1, 2), (71, 4), (71, 6), (21, 2)].map(|(c, a)| scales(c, a)),
+            [
+                Scales::Own(3),
+                Scales::Own(3),
+                Scales::Own(4),
+                Scales::Own(4),
+                Scales::Plain,
+                Scales::Plain,
+                Scales::Watched(2),
+                Scales::Plain,
+                Scales::Watched(3),
+            ]
         );
     }
 }

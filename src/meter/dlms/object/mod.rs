@@ -10,8 +10,8 @@ mod text;
 mod time;
 
 pub(super) use class::{
-    CANDIDATES, attribute_name, attributes, class_name, is_long, is_secret, is_status, method_name, scaler_attribute,
-    value_attributes, value_word,
+    CANDIDATES, Scales, attribute_name, attributes, class_name, is_long, is_secret, is_status, method_name, scales,
+    value_attributes, value_word, watches,
 };
 pub(super) use input::{like, typed};
 pub(super) use list::{Object, Objects};

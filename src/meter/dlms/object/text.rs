@@ -54,11 +54,17 @@ pub(in crate::meter::dlms) fn number(data: &Data<'_>) -> Option<Decimal> {
     }
 }
 
-/// The text of a register's value; numbers are scaled exactly, everything else is as [`shown`].
+/// The text of a register's value; numbers, also those of an array, are scaled exactly, everything else is as [`shown`].
 pub(in crate::meter::dlms) fn scaled(data: &Data<'_>, scaler: Scaler) -> Option<String> {
-    match number(data) {
-        Some(number) => number.times(scaler.factor()).ok().map(|scaled| scaled.to_string()),
-        None => shown(data),
+    let times = |number: Decimal| number.times(scaler.factor()).ok().map(|scaled| scaled.to_string());
+    match (number(data), data) {
+        (Some(number), _) => times(number),
+        (None, Data::Array(items)) if items.iter().all(|item| item.is_ok_and(|item| number(&item).is_some())) => {
+            let texts = items.iter().map(|item| number(&item.ok()?).and_then(times));
+            let text = format!("[{}]", texts.collect::<Option<Vec<_>>>()?.join(", "));
+            (text.len() <= LONGEST).then_some(text)
+        }
+        _ => shown(data),
     }
 }
 
@@ -151,6 +157,8 @@ mod tests {
         assert_eq!(scale(&Data::Long(-5), 3), "-5000");
         assert_eq!(scale(&Data::Float32(230.5), 0), "230.5");
         assert_eq!(scale(&Data::Bcd(0x25), 0), "25");
+        let two = decode::<Data<'_>>(&[1, 2, 17, 7, 18, 1, 0]).unwrap().0;
+        assert_eq!(scale(&two, -1), "[0.7, 25.6]");
         assert_eq!(Scaler::of(&decode::<Data<'_>>(&[2, 2, 15, 0xFF, 22, 30]).unwrap().0).unwrap().unit(), "Wh");
     }
 

@@ -1,9 +1,10 @@
 //! A profile generic (IEC 62056-6-2, clause 4.3.6): load profile, billing values or event log, read piece by piece.
 //!
-//! Invariants: the list of what is captured is compared in every association, and again after a buffer that came in
-//! blocks: rows are never read with another list than the meter wrote them with; the time of an interval is the one the
-//! meter wrote into its row. A meter that can't select by time is asked by entry numbers, one that can't do that
-//! either gives its whole buffer.
+//! Invariants: the list of what is captured is compared in every association before the buffer is read, and again
+//! behind it, whatever carried it: rows are never read with another list than the meter wrote them with; the time of an
+//! interval is the one the meter wrote into its row; a row that can't be understood or placed is left out and told, and
+//! keeps no other back. A meter that can't select by time is asked by entry numbers, one that can't do that either
+//! gives its whole buffer.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::meter::iec62056::{ProfileStamp, SummerTime};
 use crate::meter::{MeterError, MeterSettings, Profile, ProfileReply};
 use crate::model::{Interval, Timestamp};
 use crate::os::line::Line;
-use crate::wire::dlms::{AttributeDescriptor, ClockStatus, Conformance, Data, LogicalName};
+use crate::wire::dlms::{AttributeDescriptor, ClockStatus, Conformance, Data, DataAccessResult, LogicalName};
 
 mod column;
 mod rows;
@@ -26,6 +27,7 @@ mod select;
 
 use column::{Column, columns};
 use rows::Rules;
+use select::{Index, Search};
 
 /// The class of a profile.
 const CLASS: u16 = 7;
@@ -55,7 +57,9 @@ pub(super) struct Plan {
     /// A selection by time was answered once.
     range_works: bool,
     whole: Option<(Instant, Content)>,
+    index: Option<Index>,
     told_period: bool,
+    told_rows: bool,
 }
 
 /// What the meter says of the profile.
@@ -94,23 +98,48 @@ impl Plan {
             way: Way::Range,
             range_works: false,
             whole: None,
+            index: None,
             told_period: false,
+            told_rows: false,
         }))
+    }
+
+    /// The profile's name.
+    pub(super) const fn name(&self) -> LogicalName {
+        self.name
     }
 
     const fn attribute(&self, number: i8) -> AttributeDescriptor {
         AttributeDescriptor::new(CLASS, self.name, number)
     }
 
-    /// Looks whether the meter still captures the same, and learns it anew when it does not.
+    /// Looks whether it is still the same meter and captures the same, and learns it anew when it does not.
     async fn look(
         &mut self,
         (services, known): (&mut Services<'_>, &mut Known),
         meter: &str,
     ) -> Result<(), MeterError> {
-        let asked = [self.attribute(3), self.attribute(4), self.attribute(5), super::clock::TIME];
-        let (answers, outcome) = services.get_all(&asked).await;
-        outcome?;
+        let asked = [self.attribute(3), self.attribute(4), self.attribute(5), super::clock::TIME, SUMMER_ENABLED];
+        for _ in 0..2 {
+            let marks = known.marks();
+            let (mut answers, outcome) = services.get_all(&[&asked[..], &marks].concat()).await;
+            outcome?;
+            if known.recognise(&answers.split_off(asked.len().min(answers.len()))) {
+                services.forget();
+                (self.layout, self.way, self.range_works) = (None, Way::Range, false);
+                continue;
+            }
+            return self.learn((services, known), meter, answers).await;
+        }
+        Err(damage("the meter's name or serial number is another one with every answer"))
+    }
+
+    async fn learn(
+        &mut self,
+        (services, known): (&mut Services<'_>, &mut Known),
+        meter: &str,
+        answers: Vec<Answer>,
+    ) -> Result<(), MeterError> {
         let mut answers = answers.into_iter();
         let mut next = || answers.next().ok_or_else(|| damage("an answer is missing"));
         let coded = next()?.map_err(|why| MeterError::Refused(format!("what {} captures: {}", self.id, words(why))))?;
@@ -119,21 +148,16 @@ impl Plan {
         let time = next()?.ok().and_then(|time| moment(&time.data()));
         let west = time.and_then(Face::of).and_then(|face| face.west);
         let status = time.map_or(ClockStatus(0), |time| time.status);
-        if let Some(layout) = &mut self.layout
-            && layout.coded == coded
-            && layout.period == period
-        {
-            (layout.newest_first, layout.west, layout.status) = (newest_first, west, status);
-            return Ok(());
+        // One that does not say that it has no summer time may have one.
+        let summer = next()?.ok().and_then(|summer| truth(&summer.data())).unwrap_or(true);
+        if !self.layout.as_ref().is_some_and(|layout| layout.coded == coded && layout.period == period) {
+            if self.layout.is_some() {
+                info!(meter, profile = %self.id, "the meter captures something else in its profile now");
+            }
+            (self.whole, self.index) = (None, None);
         }
-        if self.layout.is_some() {
-            info!(meter, profile = %self.id, "the meter captures something else in its profile now");
-        }
-        self.whole = None;
         self.layout = None;
         let columns = columns(services, known, &coded).await?;
-        let summer = services.get(SUMMER_ENABLED).await?;
-        let summer = summer.is_ok_and(|summer| summer.data().as_bool().unwrap_or(false));
         if period != self.period && !std::mem::replace(&mut self.told_period, true) {
             warn!(meter, profile = %self.id, meter_seconds = period, "the meter captures with another period than load_profile.period says; the meter's is taken");
         }
@@ -148,15 +172,16 @@ impl Plan {
         (meter, east): (&str, i16),
         (after, until): (Timestamp, Timestamp),
     ) -> Result<Vec<Interval>, MeterError> {
+        known.begin();
         for _ in 0..2 {
             self.look((services, known), meter).await?;
-            let (content, blocks) = self.buffer(services, east, after, until).await?;
+            let parts = self.buffer(services, east, after, until).await?;
             let Some(layout) = &self.layout else { break };
-            if blocks > 1 && services.get(self.attribute(3)).await?.is_ok_and(|now| now != layout.coded) {
+            if services.get(self.attribute(3)).await?.is_ok_and(|now| now != layout.coded) {
                 debug!(meter, profile = %self.id, "what is captured changed during a transfer; it is read again");
                 continue;
             }
-            return self.intervals(&content, (meter, east), (after, until));
+            return self.intervals(&parts, (meter, east), (after, until));
         }
         Err(damage("what the meter captures changes with every look"))
     }
@@ -173,14 +198,13 @@ impl Plan {
     }
 
     fn intervals(
-        &self,
-        content: &Content,
+        &mut self,
+        parts: &[Content],
         (meter, east): (&str, i16),
         (after, until): (Timestamp, Timestamp),
     ) -> Result<Vec<Interval>, MeterError> {
         let layout = self.layout.as_ref().ok_or_else(|| damage("the profile's columns are not known"))?;
         let rules = self.rules(layout, east, after);
-        let rows = rows::read(&content.data(), &layout.columns, &rules, (after, until))?;
         let interval = |row: rows::Row| Interval {
             meter: meter.to_owned(),
             profile: self.id.clone(),
@@ -190,45 +214,55 @@ impl Plan {
             status: row.status,
             values: row.values,
         };
-        let mut intervals: Vec<Interval> = rows.into_iter().map(interval).collect();
+        let (mut intervals, mut left_out): (Vec<Interval>, usize) = (Vec::new(), 0);
+        for part in parts {
+            let rows = rows::read(&part.data(), &layout.columns, &rules, (after, until))?;
+            left_out += rows.left_out;
+            intervals.extend(rows.rows.into_iter().map(interval));
+        }
         intervals.sort_by_key(|interval| interval.end);
+        if left_out > 0 && !std::mem::replace(&mut self.told_rows, true) {
+            warn!(meter, profile = %self.id, rows = left_out, "rows of the profile are left out: they have no valid time, or other columns than are captured now");
+        } else if left_out > 0 {
+            debug!(meter, profile = %self.id, rows = left_out, "rows of the profile are left out");
+        }
         Ok(intervals)
     }
 
-    /// The part of the buffer that is wanted, or more, and of how many blocks it was made.
+    /// The part of the buffer that is wanted, or more.
     async fn buffer(
         &mut self,
         services: &mut Services<'_>,
         east: i16,
         after: Timestamp,
         until: Timestamp,
-    ) -> Result<(Content, u32), MeterError> {
+    ) -> Result<Vec<Content>, MeterError> {
         let buffer = self.attribute(2);
         let mut way = if services.grants(Conformance::SELECTIVE_ACCESS) { self.way } else { Way::Whole };
         loop {
+            let one = |answer: Answer| answer.map(|content| vec![content]);
             let (answer, next) = match way {
-                Way::Range => (self.by_range(services, east, after, until).await, Some(Way::Entries)),
+                Way::Range => (self.by_range(services, east, after, until).await.map(one), Some(Way::Entries)),
                 Way::Entries => (self.by_entries(services, east, after, until).await, Some(Way::Whole)),
                 Way::Whole => {
-                    if let Some((at, content)) = self.whole.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-                        let _ = at;
-                        return Ok((content.clone(), 1));
+                    if let Some((_, content)) = self.whole.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+                        return Ok(vec![content.clone()]);
                     }
-                    (services.get_part(buffer, None).await, None)
+                    (services.get(buffer).await.map(one), None)
                 }
             };
             let why = match answer {
-                Ok((Ok(content), blocks)) => {
+                Ok(Ok(parts)) => {
                     self.range_works |= way == Way::Range;
                     if !self.range_works {
                         self.way = way;
                     }
-                    if way == Way::Whole {
+                    if let (Way::Whole, Some(content)) = (way, parts.first()) {
                         self.whole = Some((Instant::now(), content.clone()));
                     }
-                    return Ok((content, blocks));
+                    return Ok(parts);
                 }
-                Ok((Err(refusal), _)) => words(refusal),
+                Ok(Err(refusal)) => words(refusal),
                 Err(MeterError::Refused(why)) => why,
                 Err(error) => return Err(error),
             };
@@ -243,7 +277,7 @@ impl Plan {
         east: i16,
         after: Timestamp,
         until: Timestamp,
-    ) -> Result<(Answer, u32), MeterError> {
+    ) -> Result<Answer, MeterError> {
         let layout = self.layout.as_ref().ok_or_else(|| damage("the profile's columns are not known"))?;
         // A meter may compare times on the season of its own; what is outside is left out of the answer.
         let spread = if layout.summer { HOUR } else { 0 };
@@ -260,22 +294,38 @@ impl Plan {
         };
         let time = |at| super::object::coded(at, layout.west, east, layout.status);
         let part = select::range(clock, time(from), time(to))?;
-        services.get_part(self.attribute(2), Some(&part)).await
+        Ok(services.get_part(self.attribute(2), Some(&part)).await?.0)
     }
 
     async fn by_entries(
-        &self,
+        &mut self,
         services: &mut Services<'_>,
         east: i16,
         after: Timestamp,
         until: Timestamp,
-    ) -> Result<(Answer, u32), MeterError> {
+    ) -> Result<Result<Vec<Content>, DataAccessResult>, MeterError> {
         let layout = self.layout.as_ref().ok_or_else(|| damage("the profile's columns are not known"))?;
         let rules = self.rules(layout, east, after);
-        let search =
-            select::Search { buffer: self.attribute(2), in_use: self.attribute(7), columns: &layout.columns, rules };
-        search.part(services, after, until).await
+        let clock = layout.columns.iter().position(Column::is_time);
+        let clock = clock.ok_or_else(|| MeterError::Refused("the profile has no column with the time".to_owned()))?;
+        let mut search = Search {
+            buffer: self.attribute(2),
+            in_use: self.attribute(7),
+            columns: &layout.columns,
+            clock,
+            narrow: true,
+            rules,
+        };
+        let index = self.index.take();
+        let (parts, index) = search.part(services, index, (after, until)).await?;
+        self.index = index;
+        Ok(parts)
     }
+}
+
+/// A truth, as meters code it.
+fn truth(data: &Data<'_>) -> Option<bool> {
+    data.as_bool().or_else(|| data.as_i64().map(|number| number != 0))
 }
 
 /// A number in an answer.

@@ -1,7 +1,8 @@
 //! The rows of a buffer as intervals: null-data compression, times without deviation, buffers sorted either way.
 //!
 //! A null stands for the value of the row before it, a null time for that row's time and one capture period (IEC
-//! 62056-6-2, clause 4.3.6.2.2); before the first value of a column nothing is known.
+//! 62056-6-2, clause 4.3.6.2.2); before the first value of a column, and behind a row that can't be understood, nothing
+//! is known.
 
 use super::super::object::{Face, moment, plus, scaled, shown};
 use super::super::service::damage;
@@ -49,47 +50,60 @@ pub(super) struct Row {
     pub(super) values: Vec<Value>,
 }
 
-/// The rows that ended after the one and not later than the other time, in the order of the buffer.
+/// The rows of a buffer.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// Those that were wanted, in the order of the buffer.
+    pub(super) rows: Vec<Row>,
+    /// How many have no time that can be known, or other columns.
+    pub(super) left_out: usize,
+}
+
+/// The rows that ended after the one and not later than the other time.
 ///
 /// # Errors
-/// [`MeterError::Damaged`] when the buffer does not fit the columns, or a row's time can't be known.
+/// [`MeterError::Damaged`] when nothing in the buffer fits the columns, or no row has a time that can be known.
 pub(super) fn read(
     buffer: &Data<'_>,
     columns: &[Column],
     rules: &Rules,
     (after, until): (Timestamp, Timestamp),
-) -> Result<Vec<Row>, MeterError> {
+) -> Result<Rows, MeterError> {
     let times = times(buffer, columns, rules)?;
     let ends = placed(&times, rules);
+    let left_out = ends.iter().filter(|end| end.is_none()).count();
     let mut last: Vec<Cell<'_>> = vec![Data::Null; columns.len()];
     let mut rows = Vec::new();
     let (mut number, mut given) = (0, 0usize);
     each(buffer, columns.len(), &mut |cells| {
-        for (last, cell) in last.iter_mut().zip(cells) {
-            if !matches!(cell, Data::Null) {
-                *last = *cell;
+        match cells {
+            None => last.fill(Data::Null),
+            Some(cells) => {
+                let told = last.iter_mut().zip(cells).filter(|(_, cell)| !matches!(cell, Data::Null));
+                told.for_each(|(last, cell)| *last = *cell);
             }
         }
-        let (time, end) = (times.get(number), ends.get(number));
+        let time = times.times.get(number).copied().flatten();
+        let end = ends.get(number).copied().flatten();
         number += 1;
-        if let Some((time, end)) = time.zip(end).filter(|(_, end)| **end > after && **end <= until) {
+        if let Some((time, end)) = time.zip(end).filter(|(_, end)| *end > after && *end <= until) {
             given += columns.len();
             if given > MOST_VALUES {
                 return Err(damage("the piece has more values than weir takes at once"));
             }
-            rows.push(row(*end, *time, columns, &last));
+            rows.push(row(end, time, columns, &last));
         }
         Ok(())
     })?;
-    Ok(rows)
+    Ok(Rows { rows, left_out })
 }
 
-/// The ends of all rows, in the order of the buffer.
+/// The ends of all rows, in the order of the buffer; `None` for one whose time can't be known.
 ///
 /// # Errors
-/// As [`read`].
-pub(super) fn ends(buffer: &Data<'_>, columns: &[Column], rules: &Rules) -> Result<Vec<Timestamp>, MeterError> {
-    Ok(placed(&times(buffer, columns, rules)?, rules))
+/// [`MeterError::Damaged`] when the buffer is none.
+pub(super) fn ends(buffer: &Data<'_>, columns: &[Column], rules: &Rules) -> Result<Vec<Option<Timestamp>>, MeterError> {
+    Ok(placed(&found(buffer, columns, rules)?, rules))
 }
 
 fn row(end: Timestamp, time: DateTime, columns: &[Column], cells: &[Cell<'_>]) -> Row {
@@ -133,60 +147,127 @@ fn status(cell: &Cell<'_>) -> String {
     }
 }
 
+/// What a row says of its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    Told(DateTime),
+    /// A period after the row before it.
+    Null,
+    /// Nothing that could be known.
+    Broken,
+}
+
+/// The times of all rows.
+struct Times {
+    times: Vec<Option<DateTime>>,
+    /// They run back in time.
+    down: bool,
+    /// Why a row has none.
+    fault: Option<MeterError>,
+}
+
 /// The time in every row, as the meter wrote it or as the one before and the period tell.
-fn times(buffer: &Data<'_>, columns: &[Column], rules: &Rules) -> Result<Vec<DateTime>, MeterError> {
+fn times(buffer: &Data<'_>, columns: &[Column], rules: &Rules) -> Result<Times, MeterError> {
+    let times = found(buffer, columns, rules)?;
+    match times.fault {
+        Some(fault) if times.times.iter().all(Option::is_none) => Err(fault),
+        fault => Ok(Times { fault, ..times }),
+    }
+}
+
+fn found(buffer: &Data<'_>, columns: &[Column], rules: &Rules) -> Result<Times, MeterError> {
     let clock = columns.iter().position(Column::is_time);
     let clock = clock.ok_or_else(|| MeterError::Refused("the profile has no column with the time".to_owned()))?;
-    let mut written: Vec<Option<DateTime>> = Vec::new();
+    let mut marks: Vec<Mark> = Vec::new();
+    let mut fault = None;
     each(buffer, columns.len(), &mut |cells| {
-        if written.len() >= MOST_ROWS {
+        if marks.len() >= MOST_ROWS {
             return Err(damage("the piece has more rows than weir takes at once"));
         }
-        written.push(match cells.get(clock) {
-            Some(Data::Null) | None => None,
-            Some(cell) => {
-                let time = moment(cell).filter(|time| Face::of(*time).is_some());
-                Some(time.ok_or_else(|| damage("the time of a row has wildcards or is none"))?)
+        marks.push(match cells.map(|cells| cells.get(clock)) {
+            Some(Some(Data::Null)) => Mark::Null,
+            Some(Some(cell)) => match moment(cell).filter(|time| Face::of(*time).is_some()) {
+                Some(time) => Mark::Told(time),
+                None => {
+                    fault.get_or_insert_with(|| damage("the time of a row has wildcards or is none"));
+                    Mark::Broken
+                }
+            },
+            Some(None) | None => {
+                let other = || {
+                    MeterError::Damaged(format!("a row has other columns than the {} that are captured", columns.len()))
+                };
+                fault.get_or_insert_with(other);
+                Mark::Broken
             }
         });
         Ok(())
     })?;
-    let step = if runs_down(&written, rules) { -rules.period } else { rules.period };
+    let down = runs_down(&marks, rules);
+    let step = if down { -rules.period } else { rules.period };
     let mut before: Option<DateTime> = None;
-    let mut times = Vec::with_capacity(written.len());
-    for time in written {
-        let time = time.or_else(|| before.map(|before| plus(before, step)));
-        let time = time.ok_or_else(|| damage("the first row has no time"))?;
-        before = Some(time);
-        times.push(time);
+    let mut times = Vec::with_capacity(marks.len());
+    for mark in marks {
+        before = match mark {
+            Mark::Told(time) => Some(time),
+            Mark::Null => before.map(|before| plus(before, step)),
+            Mark::Broken => None,
+        };
+        times.push(before);
     }
-    Ok(times)
+    if times.first().is_some_and(Option::is_none) {
+        fault.get_or_insert_with(|| damage("the first row has no time"));
+    }
+    Ok(Times { times, down, fault })
 }
 
-/// Whether rows come newest first: what they show themselves counts more than what the meter says of them.
-fn runs_down(written: &[Option<DateTime>], rules: &Rules) -> bool {
-    let faces = || written.iter().flatten().filter_map(|time| Face::of(*time)).map(|face| face.utc(rules.east));
-    match (faces().next(), faces().next_back()) {
-        (Some(first), Some(last)) if first != last => first > last,
-        _ => rules.newest_first,
+/// Whether rows come newest first: what they show themselves counts more than what the meter says of them. Rows as far
+/// apart in time as in the buffer say most: a clock that was set looks like the other order.
+fn runs_down(marks: &[Mark], rules: &Rules) -> bool {
+    let told = marks.iter().zip(0i64..).filter_map(|(mark, place)| match mark {
+        Mark::Told(time) => Some((place, Face::of(*time)?.utc(rules.east))),
+        Mark::Null | Mark::Broken => None,
+    });
+    let (mut exact, mut rough) = (0i64, 0i64);
+    let mut before: Option<(i64, i64)> = None;
+    for (place, time) in told {
+        if let Some((earlier, last)) = before {
+            let (rows, passed) = (place - earlier, time.saturating_sub(last));
+            if rules.period > 0 && passed.abs() == rows.saturating_mul(rules.period) {
+                exact += passed.signum();
+            }
+            rough += passed.signum();
+        }
+        before = Some((place, time));
+    }
+    match (exact, rough) {
+        (0, 0) => rules.newest_first,
+        // Nulls are told by the order only, which a single jump must not decide.
+        (0, _) if rules.period > 0 && marks.contains(&Mark::Null) => rules.newest_first,
+        (0, rough) => rough < 0,
+        (exact, _) => exact < 0,
     }
 }
 
 /// The end of each row in UTC.
-fn placed(times: &[DateTime], rules: &Rules) -> Vec<Timestamp> {
-    let faces: Vec<Face> = times.iter().filter_map(|time| Face::of(*time)).collect();
-    let known = |face: &Face| face.west.map(|_| face.utc(rules.east));
-    let guessed = if faces.iter().all(|face| face.west.is_some()) { Vec::new() } else { guessed(&faces, rules) };
+fn placed(times: &Times, rules: &Rules) -> Vec<Option<Timestamp>> {
+    let faces: Vec<Option<Face>> = times.times.iter().map(|time| time.and_then(Face::of)).collect();
+    let known: Vec<Face> = faces.iter().copied().flatten().collect();
+    let certain = known.iter().all(|face| face.west.is_some());
+    let guessed = if certain { Vec::new() } else { guessed(&known, times.down, rules) };
     let length = if rules.begin { rules.period } else { 0 };
-    let end = |(n, face): (usize, &Face)| {
-        let utc = known(face).or_else(|| guessed.get(n).copied()).unwrap_or_else(|| face.utc(rules.east));
-        Timestamp::from_millis(utc.saturating_add(length).saturating_mul(1000))
+    let mut guesses = guessed.into_iter();
+    let end = |face: Option<Face>| {
+        let face = face?;
+        let guess = guesses.next().filter(|_| face.west.is_none());
+        let utc = guess.unwrap_or_else(|| face.utc(rules.east));
+        Some(Timestamp::from_millis(utc.saturating_add(length).saturating_mul(1000)))
     };
-    faces.iter().enumerate().map(end).collect()
+    faces.into_iter().map(end).collect()
 }
 
 /// The times of rows that tell no deviation, by their season, their order and the rule of the settings.
-fn guessed(faces: &[Face], rules: &Rules) -> Vec<i64> {
+fn guessed(faces: &[Face], down: bool, rules: &Rules) -> Vec<i64> {
     let record = |face: &Face| Record {
         id: String::new(),
         time: MeterTime {
@@ -198,11 +279,6 @@ fn guessed(faces: &[Face], rules: &Rules) -> Vec<i64> {
         minutes: None,
         channels: Vec::new(),
         rows: Vec::new(),
-    };
-    let first = faces.first().map(|face| face.seconds);
-    let down = match (first, faces.last().map(|face| face.seconds)) {
-        (Some(first), Some(last)) if first != last => first > last,
-        _ => rules.newest_first,
     };
     let mut records: Vec<Record> = faces.iter().map(record).collect();
     if down {
@@ -216,35 +292,39 @@ fn guessed(faces: &[Face], rules: &Rules) -> Vec<i64> {
     starts
 }
 
-/// Gives every row of a buffer with its cells.
-fn each<'d>(
-    buffer: &Data<'d>,
-    columns: usize,
-    take: &mut dyn FnMut(&[Cell<'d>]) -> Result<(), MeterError>,
-) -> Result<(), MeterError> {
+/// What is done with a row.
+type Take<'t, 'd> = &'t mut dyn FnMut(Option<&[Cell<'d>]>) -> Result<(), MeterError>;
+
+/// Gives every row of a buffer with its cells; `None` for a row that has others, as those have that were written before
+/// the list of what is captured was changed.
+fn each<'d>(buffer: &Data<'d>, columns: usize, take: Take<'_, 'd>) -> Result<(), MeterError> {
     let other = |found: usize| MeterError::Damaged(format!("a row has {found} columns where {columns} are captured"));
     let mut cells: Vec<Cell<'d>> = Vec::with_capacity(columns);
     match *buffer {
         Data::Array(rows) => {
+            let (mut fit, mut found) = (0usize, None);
             for row in rows.iter() {
                 let row = row.ok().and_then(|row| row.as_structure()).ok_or_else(|| damage("a row is none"))?;
                 if row.len() != columns {
-                    return Err(other(row.len()));
+                    found = Some(row.len());
+                    take(None)?;
+                    continue;
                 }
+                fit += 1;
                 cells.clear();
                 for cell in row.iter() {
                     cells.push(cell.map_err(|_| damage("a row is cut off"))?);
                 }
-                take(&cells)?;
+                take(Some(&cells))?;
             }
-            Ok(())
+            found.filter(|_| fit == 0).map_or(Ok(()), |found| Err(other(found)))
         }
         Data::CompactArray(rows) => {
             let mut failed = None;
             let mut number = 0;
             let walked = rows.for_each_leaf(|leaf| {
                 let mut flush = |cells: &mut Vec<Cell<'d>>| {
-                    let result = if cells.len() == columns { take(cells) } else { Err(other(cells.len())) };
+                    let result = if cells.len() == columns { take(Some(cells)) } else { Err(other(cells.len())) };
                     cells.clear();
                     result
                 };
@@ -263,7 +343,7 @@ fn each<'d>(
                 (Some(error), _) => Err(error),
                 (None, Err(_)) => Err(damage("a compact array does not fit its own description")),
                 (None, Ok(())) if cells.is_empty() => Ok(()),
-                (None, Ok(())) if cells.len() == columns => take(&cells),
+                (None, Ok(())) if cells.len() == columns => take(Some(&cells)),
                 (None, Ok(())) => Err(other(cells.len())),
             }
         }

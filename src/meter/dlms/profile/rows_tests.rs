@@ -58,7 +58,7 @@ fn count(value: u32) -> DataBuf {
 fn rows(list: Vec<DataBuf>, rules: &Rules) -> Result<Vec<Row>, MeterError> {
     let bytes = encode(&DataBuf::Array(list)).unwrap();
     let all = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX));
-    read(&decode::<Data<'_>>(&bytes).unwrap().0, &columns(), rules, all)
+    read(&decode::<Data<'_>>(&bytes).unwrap().0, &columns(), rules, all).map(|rows| rows.rows)
 }
 
 fn told(rows: &[Row]) -> Vec<(String, &str, Option<&str>)> {
@@ -151,8 +151,43 @@ fn a_compact_array_is_the_same_rows() {
     let mut bytes = vec![19, 2, 3, 9, 17, 6, u8::try_from(contents.len()).unwrap()];
     bytes.extend(contents);
     let all = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX));
-    let rows = read(&decode::<Data<'_>>(&bytes).unwrap().0, &columns(), &RULES, all).unwrap();
+    let rows = read(&decode::<Data<'_>>(&bytes).unwrap().0, &columns(), &RULES, all).unwrap().rows;
     assert_eq!(told(&rows)[1], ("2026-01-01T00:00:00Z".to_owned(), "01", Some("1.1")));
+}
+
+#[test]
+fn a_jump_of_the_clock_does_not_turn_the_order_around() {
+    // A day ahead first, then right: the last row's time lies before the first one's.
+    let list = vec![
+        row(time("2026-01-02T10:00:00Z", Some(-60), 0), DataBuf::Unsigned(0), count(1)),
+        row(DataBuf::Null, DataBuf::Null, count(2)),
+        row(time("2026-01-01T10:30:00Z", Some(-60), 0), DataBuf::Unsigned(0), count(3)),
+        row(DataBuf::Null, DataBuf::Null, count(4)),
+    ];
+    let ends: Vec<_> = rows(list, &RULES).unwrap().iter().map(|row| row.end.to_string()).collect();
+    let wanted = ["2026-01-02T10:00:00Z", "2026-01-02T10:15:00Z", "2026-01-01T10:30:00Z", "2026-01-01T10:45:00Z"];
+    assert_eq!(ends, wanted);
+}
+
+#[test]
+fn what_can_not_be_placed_or_understood_is_left_out_and_counted() {
+    let narrow = DataBuf::Structure(vec![time("2026-01-01T00:30:00Z", Some(-60), 0), count(9)]);
+    let list = vec![
+        row(DataBuf::Null, DataBuf::Null, count(0)),
+        row(time("2026-01-01T00:15:00Z", Some(-60), 0), DataBuf::Unsigned(0), count(1)),
+        narrow,
+        row(DataBuf::Null, DataBuf::Null, count(3)),
+        row(DataBuf::OctetString(vec![0xFF; 12]), DataBuf::Null, count(4)),
+        row(DataBuf::Null, DataBuf::Null, DataBuf::Null),
+        row(time("2026-01-01T01:30:00Z", Some(-60), 0), DataBuf::Null, DataBuf::Null),
+    ];
+    let bytes = encode(&DataBuf::Array(list)).unwrap();
+    let all = (Timestamp::from_millis(0), Timestamp::from_millis(i64::MAX));
+    let found = read(&decode::<Data<'_>>(&bytes).unwrap().0, &columns(), &RULES, all).unwrap();
+    assert_eq!(found.left_out, 5);
+    let ends: Vec<_> = found.rows.iter().map(|row| row.end.to_string()).collect();
+    assert_eq!(ends, ["2026-01-01T00:15:00Z", "2026-01-01T01:30:00Z"]);
+    assert_eq!((found.rows[1].status.as_str(), found.rows[1].values[0].value.as_deref()), ("", Some("0.4")));
 }
 
 proptest! {

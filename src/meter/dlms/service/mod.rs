@@ -5,6 +5,10 @@
 //! value, not an error. Nothing is asked twice here: what may be repeated is repeated by the link. After
 //! an error the association is of no use any more. Start with [`Services`].
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::association::{Association, damaged};
 use crate::meter::MeterError;
 use crate::os::line::Line;
@@ -78,16 +82,25 @@ pub(super) struct Selection {
     pub(super) parameters: Content,
 }
 
+/// How long a meter that could not answer a list is asked for each attribute by itself.
+const WITHOUT_LISTS: Duration = Duration::from_hours(1);
+
 /// What is remembered of a meter's services from one association to the next.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Talk {
     number: u8,
-    lists: bool,
+    /// When the meter could not answer a list.
+    unlisted: Option<Instant>,
 }
 
-impl Default for Talk {
-    fn default() -> Self {
-        Self { number: 0, lists: true }
+impl Talk {
+    /// Whether it is worth asking for several attributes together.
+    fn lists(&self) -> bool {
+        self.unlisted.is_none_or(|at| at.elapsed() >= WITHOUT_LISTS)
+    }
+
+    fn refuse_lists(&mut self) {
+        self.unlisted = Some(Instant::now());
     }
 }
 
@@ -163,7 +176,7 @@ impl<'a> Services<'a> {
         let room = self.longest_request().saturating_sub(LIST_HEAD) / LIST_ITEM;
         for some in attributes.chunks(room.clamp(1, LONGEST_LIST)) {
             if some.len() > 1
-                && self.talk.lists
+                && self.talk.lists()
                 && !self.association.has_short_names()
                 && self.grants(Conformance::MULTIPLE_REFERENCES)
                 && let Some(together) = self.get_list(some).await?
@@ -189,7 +202,7 @@ impl<'a> Services<'a> {
         let list = List::from_raw(attributes.len(), &items);
         let answer = match self.say(&Apdu::GetRequest(GetRequest::WithList { invoke_id, list })).await {
             Err(MeterError::Refused(_)) => {
-                self.talk.lists = false;
+                self.talk.refuse_lists();
                 return Ok(None);
             }
             answer => answer?,
@@ -198,7 +211,7 @@ impl<'a> Services<'a> {
             Ok(response) => response,
             // A list that can't be cut into its values, as when bytes follow one of them, or a meter that grants more than it can do.
             Err(MeterError::Damaged(_) | MeterError::Refused(_)) if is_own(&answer, invoke_id) => {
-                self.talk.lists = false;
+                self.talk.refuse_lists();
                 return Ok(None);
             }
             Err(error) => return Err(error),
@@ -216,17 +229,23 @@ impl<'a> Services<'a> {
             GetResponse::Normal { .. } => None,
         };
         let answers = answers.filter(|answers| answers.len() == attributes.len());
-        self.talk.lists = answers.is_some();
+        if answers.is_some() {
+            self.talk.unlisted = None;
+        } else {
+            self.talk.refuse_lists();
+        }
         Ok(answers)
     }
 
-    /// The longest request that the meter takes, in bytes.
+    /// Takes that the meter is another one than it was.
+    pub(super) fn forget(&mut self) {
+        self.talk.unlisted = None;
+        self.association.forget_names();
+    }
+
+    /// The longest request that the meter takes, in bytes; 0 when ciphering leaves nothing of what it takes.
     fn longest_request(&self) -> usize {
-        // 0 says that there is no limit (IEC 62056-5-3, clause 7.3.2).
-        match self.association.longest_request() {
-            0 => usize::from(u16::MAX),
-            longest => longest,
-        }
+        self.association.longest_request()
     }
 
     /// A number for the next request: an answer that comes late has another one.

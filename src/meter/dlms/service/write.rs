@@ -41,7 +41,7 @@ impl Services<'_> {
             };
         }
         self.require(Conformance::BLOCK_TRANSFER_WITH_SET_OR_WRITE, "SET in blocks")?;
-        for (block_number, last_block, raw_data) in self.cut(value) {
+        for (block_number, last_block, raw_data) in self.cut(value)? {
             let block = DataBlockSA { last_block, block_number, raw_data };
             let request = if block_number == 1 {
                 SetRequest::WithFirstDataBlock { invoke_id, descriptor, access: None, block }
@@ -84,7 +84,7 @@ impl Services<'_> {
         }
         self.require(Conformance::BLOCK_TRANSFER_WITH_ACTION, "ACTION in blocks")?;
         let Some(parameter) = parameter else { return Err(damage("the meter takes no request at all")) };
-        for (block_number, last_block, raw_data) in self.cut(parameter) {
+        for (block_number, last_block, raw_data) in self.cut(parameter)? {
             let block = DataBlockSA { last_block, block_number, raw_data };
             let request = if block_number == 1 {
                 ActionRequest::WithFirstPblock { invoke_id, descriptor, block }
@@ -140,11 +140,19 @@ impl Services<'_> {
     }
 
     /// A long value in blocks: number, whether it is the last, bytes.
-    fn cut<'v>(&self, value: &'v Content) -> impl Iterator<Item = (u32, bool, &'v [u8])> + use<'v> {
-        let size = self.longest_request().saturating_sub(BLOCK_HEAD).max(1);
+    ///
+    /// # Errors
+    /// [`MeterError::Order`] when the meter takes nothing so long as the head of a block.
+    fn cut<'v>(&self, value: &'v Content) -> Result<impl Iterator<Item = (u32, bool, &'v [u8])> + use<'v>, MeterError> {
+        let size = self.longest_request().saturating_sub(BLOCK_HEAD);
+        if size == 0 {
+            return Err(MeterError::Order(
+                "the meter takes no request that is long enough to write anything".to_owned(),
+            ));
+        }
         let count = value.bytes().len().div_ceil(size);
         let blocks = value.bytes().chunks(size).enumerate();
-        blocks.map(move |(n, bytes)| (u32::try_from(n + 1).unwrap_or(u32::MAX), n + 1 == count, bytes))
+        Ok(blocks.map(move |(n, bytes)| (u32::try_from(n + 1).unwrap_or(u32::MAX), n + 1 == count, bytes)))
     }
 
     fn require(&self, service: Conformance, name: &str) -> Result<(), MeterError> {
