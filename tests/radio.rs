@@ -6,7 +6,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test may fail loudly"
+    clippy::print_stderr,
+    reason = "a test may fail loudly, and says when its data is missing"
 )]
 
 #[path = "radio/amber.rs"]

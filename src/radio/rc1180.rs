@@ -147,6 +147,9 @@ impl Rc1180 {
     /// What the memory shall be, by address.
     fn wanted(&self, memory: &Memory) -> Result<Vec<(u8, u8)>, String> {
         let mut wanted = vec![(Memory::RSSI, 1), (Memory::INTERFACE, 0)];
+        if !memory.is_first() {
+            wanted.extend([(Memory::FILTER, 2), (Memory::DECRYPT, 0)]);
+        }
         wanted.extend(match (memory.is_first(), self.mode) {
             (true, None | Some("T")) => vec![(Memory::CHANNEL, 0x0C), (Memory::RATE, 3), (Memory::MODE, 1)],
             (true, Some("S")) => vec![(Memory::CHANNEL, 0x0B), (Memory::RATE, 2), (Memory::MODE, 0)],

@@ -58,6 +58,8 @@ impl Rc1180Stick {
         memory.set(Memory::LONGEST, longest);
         memory.set(Memory::BAUD, 5);
         memory.set(Memory::INTERFACE, 0);
+        memory.set(Memory::FILTER, 2);
+        memory.set(Memory::DECRYPT, 0);
         Self { memory, writes: 0, missed: 0, last: None, deaf: 0, state: State::Listening }
     }
 
