@@ -20,6 +20,8 @@ const VERSION: &[u8] = b"V\r\n";
 const REPORT: &[u8] = b"X21\r\n";
 const ANSWERED: Duration = Duration::from_secs(1);
 const TRIES: u32 = 3;
+/// Opening the port of a nanoCUL resets it, and its boot loader takes up to two seconds.
+const VERSION_TRIES: u32 = 5;
 /// The speeds that firmware is made for.
 const SPEEDS: [u32; 4] = [9600, 38_400, 57_600, 115_200];
 /// The rest of a line follows without a pause.
@@ -43,7 +45,7 @@ impl Cul {
     async fn begin(&mut self, open: &mut Open) -> Result<String, String> {
         let mut spoke = false;
         let mut version = None;
-        for _ in 0..TRIES {
+        for _ in 0..VERSION_TRIES {
             version = self.request(open, VERSION, is_version, &mut spoke).await?;
             if version.is_some() {
                 break;
