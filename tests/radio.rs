@@ -6,8 +6,18 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a test may fail loudly"
+    clippy::print_stderr,
+    reason = "a test may fail loudly, and says when its data is missing"
 )]
+
+#[path = "radio/amber.rs"]
+mod amber;
+#[path = "radio/cul.rs"]
+mod cul;
+#[path = "radio/rc1180.rs"]
+mod rc1180;
+#[path = "radio/sticks.rs"]
+mod sticks;
 
 use std::io::Write;
 use std::os::unix::fs::symlink;
@@ -299,8 +309,8 @@ async fn the_receiver_ends_and_takes_its_program_with_it_when_nobody_takes_frame
 async fn settings_that_cannot_be_used_are_an_error_that_names_them() {
     let (sender, _frames) = mpsc::channel(1);
     let run = |settings| radio::run(settings, sender.clone(), trusted(), Health::new());
-    let error = run(settings("im871a", Some("/dev/null".into()), None)).await.unwrap_err();
-    assert!(error.to_string().contains("im871a"), "{error}");
+    let error = run(settings("im8710", Some("/dev/null".into()), None)).await.unwrap_err();
+    assert!(error.to_string().contains("im8710"), "{error}");
     let error = run(settings("rtl-wmbus", None, None)).await.unwrap_err();
     assert!(error.to_string().contains("roof"), "{error}");
 }

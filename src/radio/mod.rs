@@ -5,11 +5,15 @@
 //! one. A source that is gone is opened again for ever. When the frames channel is full the
 //! receiver waits: first the kernel's buffers fill, then the source's own. Start with [`run`].
 
+mod amb8465;
+mod cul;
 mod desk;
+mod dialogue;
 mod driver;
 mod health;
 mod intake;
 mod keys;
+mod rc1180;
 mod settings;
 mod source;
 mod telegrams;
@@ -66,6 +70,19 @@ pub const RECEIVERS: &[Receiver] = &[
         baud: 115_200,
         modes: &[],
         make: |_| Ok(Box::new(Lines::new(hex_line::decode_mbal))),
+    },
+    Receiver {
+        name: "amb8465",
+        baud: 9600,
+        modes: amb8465::WORDS,
+        make: |settings| Ok(Box::new(amb8465::Amb8465::new(settings)?)),
+    },
+    Receiver { name: "cul", baud: 38_400, modes: cul::WORDS, make: |settings| Ok(Box::new(cul::Cul::new(settings)?)) },
+    Receiver {
+        name: "rc1180",
+        baud: 19_200,
+        modes: rc1180::WORDS,
+        make: |settings| Ok(Box::new(rc1180::Rc1180::new(settings)?)),
     },
 ];
 

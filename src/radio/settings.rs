@@ -11,7 +11,8 @@ settings! {
         /// The name that logs and status give it.
         pub name: At<String>,
         /// What it is: rtl-wmbus (lines of that program or of what imitates it), hex-lines
-        /// (wireless M-Bus in bare hex) or openlinkiq (MBAL frames in bare hex).
+        /// (wireless M-Bus in bare hex), openlinkiq (MBAL frames in bare hex), amb8465 (AMBER's sticks and Wuerth's
+        /// Metis), cul (culfw and a-culfw) or rc1180 (Radiocrafts).
         pub receiver: At<String>,
         /// Where its lines come from: a device such as `/dev/ttyUSB0`, or `tcp://host:port`.
         /// Either this or `command`.
@@ -46,7 +47,7 @@ choices! {
 }
 
 /// Receivers that the contract names and this version does not drive.
-const LATER: &[&str] = &["im871a", "iu891a", "amb8465", "cul", "rc1180", "rtl-433"];
+const LATER: &[&str] = &["im871a", "iu891a", "rtl-433"];
 
 /// Says everything that is wrong with a receiver's settings.
 pub fn check(settings: &RadioSettings, problems: &mut Problems) {
@@ -70,6 +71,11 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
             problems.missing(name.span(), format!("the radio \"{}\" has no source; set device or command", **name))
         }
     }
+    if let Some(row) = receiver(&settings.receiver)
+        && let Err(reason) = (row.make)(settings)
+    {
+        problems.error(settings.receiver.span(), reason);
+    }
     if let Some(file) = &settings.keys_file {
         keys::check(file, problems);
         if *settings.forward == Forward::Raw {
@@ -81,6 +87,22 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
         let message = format!("forward = \"{word}\" is not in this version of weir; write \"raw\"");
         problems.error(settings.forward.span(), message);
     }
+}
+
+/// The word of `words` that `mode` names, for receivers that must be told what to listen to; `None` when it is not set.
+///
+/// # Errors
+/// One sentence when it is none of them, or when the receiver is a program, which can't be told anything.
+pub(super) fn told(settings: &RadioSettings, words: &[&'static str]) -> Result<Option<&'static str>, String> {
+    if settings.command.is_some() {
+        return Err(
+            "this kind of receiver must be told what to do, which a program can't be; set device instead of command"
+                .to_owned(),
+        );
+    }
+    let Some(mode) = &settings.mode else { return Ok(None) };
+    let known = words.iter().find(|word| word.eq_ignore_ascii_case(mode.trim())).copied();
+    known.map(Some).ok_or_else(|| format!("this kind of receiver has no mode \"{mode}\"; it has {}", words.join(", ")))
 }
 
 fn check_receiver(named: &At<String>, problems: &mut Problems) {
@@ -146,6 +168,18 @@ mod tests {
         assert!(source("device = 'tcp://host'").contains("tcp://host:port"));
         assert!(problems("receiver = 'toaster'\ndevice = '/dev/a'").join("\n").contains("no receiver \"toaster\""));
         assert!(source("device = '/dev/a'\nkeys_file = '/k'").contains("warning"));
+    }
+
+    #[test]
+    fn a_mode_is_one_of_the_receivers_and_a_program_is_told_nothing() {
+        for (receiver, mode) in [("amb8465", "C+T"), ("amb8465", "n"), ("cul", "S"), ("rc1180", "c+t")] {
+            let found = problems(&format!("receiver = '{receiver}'\ndevice = '/dev/a'\nmode = '{mode}'"));
+            assert!(found.is_empty(), "{found:?}");
+        }
+        let found = problems("receiver = 'cul'\ndevice = '/dev/a'\nmode = 'N'").join("\n");
+        assert!(found.starts_with("2:") && found.contains("no mode \"N\"; it has C+T, T, C, S"), "{found}");
+        let found = problems("receiver = 'rc1180'\ncommand = ['cat']").join("\n");
+        assert!(found.contains("set device instead"), "{found}");
     }
 
     #[test]

@@ -3,8 +3,10 @@
 //! Invariants: only behind feature `demo`, never in a firmware build; each simulator is checked
 //! by a client nobody here wrote (tests/). They listen on loopback and pseudo-terminals only.
 
+pub mod amber_stick;
 pub mod authority;
 pub mod broker;
+pub mod cul_stick;
 pub mod dlms_meter;
 pub mod iec_meter;
 pub mod mbus_meter;
@@ -14,3 +16,5 @@ pub mod modbus_paced;
 pub mod pty;
 pub mod push_meter;
 pub mod radio_replay;
+pub mod radio_stick;
+pub mod rc1180_stick;

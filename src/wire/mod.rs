@@ -8,6 +8,8 @@
 use std::fmt;
 
 pub mod aes;
+pub mod amber;
+pub mod cul;
 pub mod dlms;
 pub mod explain;
 pub mod gcm;
@@ -20,9 +22,11 @@ pub mod openlinkiq;
 pub mod openlinkiq_line;
 pub mod p1;
 pub mod radio_line;
+pub mod rc1180;
 pub mod rtl_wmbus;
 pub mod sml;
 pub mod telegram;
+pub mod unframed;
 pub mod unit;
 pub mod wmbus;
 
