@@ -6,6 +6,7 @@
 //! receiver waits: first the kernel's buffers fill, then the source's own. Start with [`run`].
 
 mod desk;
+mod dialogue;
 mod driver;
 mod health;
 mod intake;
