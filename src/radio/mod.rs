@@ -9,10 +9,13 @@ mod desk;
 mod dialogue;
 mod driver;
 mod health;
+mod im871a;
 mod intake;
+mod iu891a;
 mod keys;
 mod settings;
 mod source;
+mod stranger;
 mod telegrams;
 
 use std::fmt;
@@ -68,11 +71,28 @@ pub const RECEIVERS: &[Receiver] = &[
         modes: &[],
         make: |_| Ok(Box::new(Lines::new(hex_line::decode_mbal))),
     },
+    Receiver { name: im871a::NAME, baud: im871a::BAUD, modes: im871a::MODES, make: im871a::Im871a::make },
+    Receiver { name: iu891a::NAME, baud: iu891a::BAUD, modes: iu891a::MODES, make: iu891a::Iu891a::make },
 ];
 
 /// Finds a kind of receiver by its name.
 pub fn receiver(name: &str) -> Option<&'static Receiver> {
     RECEIVERS.iter().find(|r| r.name == name)
+}
+
+/// The mode that the settings of a receiver with these `modes` name, for receivers that must be told it over their line.
+fn mode_of(settings: &RadioSettings, modes: &[&'static str]) -> Result<Option<&'static str>, String> {
+    let kind = &*settings.receiver;
+    if settings.command.is_some() {
+        return Err(format!(
+            "a receiver \"{kind}\" must be told what to do, which a program can't be; set device instead"
+        ));
+    }
+    let Some(mode) = &settings.mode else { return Ok(None) };
+    let known = modes.iter().find(|known| *known == mode).copied();
+    known
+        .map(Some)
+        .ok_or_else(|| format!("the receiver \"{kind}\" has no mode \"{mode}\"; its modes are {}", modes.join(", ")))
 }
 
 /// Why a receiver can't be heard at all. `weir check` finds the same.
@@ -152,9 +172,24 @@ async fn hear(
                 });
                 let heard = health.status().heard;
                 let steady_at = Instant::now() + STEADY;
-                let error = match intake.start(&mut open, clock).await {
-                    Ok(()) => listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await.err(),
-                    Err(reason) => Some(std::io::Error::other(reason)),
+                let mut restarts = 0u64;
+                let error = loop {
+                    if let Err(reason) = intake.start(&mut open, clock).await {
+                        break Some(std::io::Error::other(reason));
+                    }
+                    match listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await {
+                        Ok(Ended::Source) => break None,
+                        Err(error) => break Some(error),
+                        Ok(Ended::Restarted) => restarts += 1,
+                    }
+                    if restarts == 1 {
+                        tracing::warn!(
+                            receiver = name,
+                            "receiver has restarted by itself; it is told its settings again"
+                        );
+                    } else {
+                        tracing::debug!(receiver = name, restarts, "receiver has restarted again");
+                    }
                 };
                 // What is incomplete will never be whole; the next source begins anew.
                 intake.take(&[], Instant::now(), clock.stamp()).await;
@@ -174,7 +209,15 @@ async fn hear(
     }
 }
 
-/// Reads an open source to its end.
+/// Why [`listen`] ended.
+enum Ended {
+    /// There is no more to read.
+    Source,
+    /// The receiver has forgotten what it was told.
+    Restarted,
+}
+
+/// Reads an open source to its end, or until its receiver must be told its settings again.
 async fn listen(
     name: &str,
     open: &mut Open,
@@ -182,7 +225,7 @@ async fn listen(
     clock: &Clock,
     trouble: &mut Trouble,
     steady_at: Instant,
-) -> std::io::Result<()> {
+) -> std::io::Result<Ended> {
     let mut buffer = vec![0; 4096];
     let mut steady = false;
     loop {
@@ -207,7 +250,10 @@ async fn listen(
         };
         intake.take(buffer.get(..count).unwrap_or_default(), Instant::now(), clock.stamp()).await;
         if count == 0 {
-            return Ok(());
+            return Ok(Ended::Source);
+        }
+        if intake.restarted() {
+            return Ok(Ended::Restarted);
         }
     }
 }

@@ -12,6 +12,7 @@ settings! {
         pub name: At<String>,
         /// What it is: rtl-wmbus (lines of that program or of what imitates it), hex-lines
         /// (wireless M-Bus in bare hex) or openlinkiq (MBAL frames in bare hex).
+        /// im871a is IMST's iM871A-USB or iM170A, iu891a its iU891A-XL.
         pub receiver: At<String>,
         /// Where its lines come from: a device such as `/dev/ttyUSB0`, or `tcp://host:port`.
         /// Either this or `command`.
@@ -22,8 +23,8 @@ settings! {
         /// Bits per second of a serial device; eight data bits, no parity, one stop bit. Unset: what this kind of
         /// receiver has from its maker, 115200 for those that print lines.
         pub baud: Option<Count<50, 4_000_000>>,
-        /// What to listen to, e.g. "C+T", for receivers that can be told; those that print lines
-        /// are set by their own options.
+        /// What to listen to, e.g. "C+T", for receivers that can be told (docs/radio.md has the words
+        /// of each); those that print lines are set by their own options.
         pub mode: Option<String>,
         /// What becomes a frame.
         pub forward: At<Forward> = "raw",
@@ -46,7 +47,7 @@ choices! {
 }
 
 /// Receivers that the contract names and this version does not drive.
-const LATER: &[&str] = &["im871a", "iu891a", "amb8465", "cul", "rc1180", "rtl-433"];
+const LATER: &[&str] = &["amb8465", "cul", "rc1180", "rtl-433"];
 
 /// Says everything that is wrong with a receiver's settings.
 pub fn check(settings: &RadioSettings, problems: &mut Problems) {
@@ -54,7 +55,11 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
     if name.trim().is_empty() {
         problems.error(name.span(), "the name of a radio must not be empty");
     }
-    check_receiver(&settings.receiver, problems);
+    match receiver(&settings.receiver).map(|row| (row.make)(settings)) {
+        None => check_receiver(&settings.receiver, problems),
+        Some(Err(fault)) => problems.error(settings.receiver.span(), fault),
+        Some(Ok(_driver)) => {}
+    }
     match (&settings.device, &settings.command) {
         (Some(device), None) => check_device(device, problems),
         (None, Some(command)) => {
@@ -84,9 +89,6 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
 }
 
 fn check_receiver(named: &At<String>, problems: &mut Problems) {
-    if receiver(named).is_some() {
-        return;
-    }
     let known = RECEIVERS.iter().map(|r| format!("\"{}\"", r.name)).collect::<Vec<_>>().join(", ");
     let message = if LATER.contains(&named.as_str()) {
         format!("this version of weir does not drive the receiver \"{}\" yet; available are {known}", **named)
@@ -134,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_with_its_place() {
-        let found = problems("receiver = 'im871a'\ndevice = 'ttyUSB0'\nforward = 'both'");
+        let found = problems("receiver = 'cul'\ndevice = 'ttyUSB0'\nforward = 'both'");
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[0].starts_with("2:") && found[0].contains("does not drive") && found[0].contains("hex-lines"));
         assert!(found[1].starts_with("3:") && found[1].contains("absolute path"));
@@ -146,6 +148,21 @@ mod tests {
         assert!(source("device = 'tcp://host'").contains("tcp://host:port"));
         assert!(problems("receiver = 'toaster'\ndevice = '/dev/a'").join("\n").contains("no receiver \"toaster\""));
         assert!(source("device = '/dev/a'\nkeys_file = '/k'").contains("warning"));
+    }
+
+    #[test]
+    fn a_mode_must_be_one_of_the_receivers_and_a_receiver_with_modes_is_no_program() {
+        for row in RECEIVERS.iter().filter(|row| !row.modes.is_empty()) {
+            let device = format!("receiver = '{}'\ndevice = '/dev/ttyUSB0'", row.name);
+            assert!(problems(&device).is_empty());
+            for mode in row.modes {
+                assert!(problems(&format!("{device}\nmode = '{mode}'")).is_empty());
+            }
+            let wrong = problems(&format!("{device}\nmode = 'Z9'")).join("\n");
+            assert!(wrong.starts_with("2:") && wrong.contains("Z9") && wrong.contains(row.modes[0]), "{wrong}");
+            let program = problems(&format!("receiver = '{}'\ncommand = ['a']", row.name)).join("\n");
+            assert!(program.contains("set device"), "{program}");
+        }
     }
 
     #[test]

@@ -114,9 +114,7 @@ fn a_sound_message_whose_telegram_is_not_is_damaged() {
 #[test]
 fn settings_are_read_by_their_flags_and_changed_one_by_one() {
     // All sixteen, as a module gives them: manufacturer two bytes, number four.
-    let all = [
-        0xFF, 1, 3, 0x44, 0x2D, 0x2C, 0x78, 0x56, 0x34, 0x12, 0x1B, 0x16, 2, 0xFF, 7, 1, 9, 1, 0, 1, 5, 0,
-    ];
+    let all = [0xFF, 1, 3, 0x44, 0x2D, 0x2C, 0x78, 0x56, 0x34, 0x12, 0x1B, 0x16, 2, 0xFF, 7, 1, 9, 1, 0, 1, 5, 0];
     let config = Config::read(&all).unwrap();
     assert_eq!(config.payload(), all);
     let field = |field| config.field(field);
