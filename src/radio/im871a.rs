@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::driver::{Driver, Starting};
+use super::settings::told;
 use super::source::Open;
-use super::{RadioSettings, dialogue, mode_of, stranger};
+use super::{RadioSettings, dialogue, stranger};
 use crate::wire::imst_hci::{Config, DEVICE, Decoder, Event, Field, Info, Message, device, encode};
 use crate::wire::radio_line::Item;
 
@@ -106,7 +107,7 @@ impl Im871a {
     /// Makes the driver of `settings`.
     pub(super) fn make(settings: &RadioSettings) -> Result<Box<dyn Driver>, String> {
         Ok(Box::new(Self {
-            mode: mode_of(settings, MODES)?,
+            mode: told(settings, MODES)?,
             decoder: Decoder::new(),
             ready: VecDeque::new(),
             expects_strength: false,
@@ -164,9 +165,8 @@ impl Im871a {
         self.expects_strength = false;
         let suspected = std::mem::take(&mut self.restarted);
         if self.ask(open, device::PING, &[]).await?.is_none() {
-            let came = self.ready.iter().map(|item| if let Item::Skipped { bytes } = item { *bytes } else { 1 }).sum();
             let baud = open.line().map_or(BAUD, |line| line.speed().baud);
-            return Err(stranger::name(open, NAME, baud, came).await?);
+            return Err(stranger::name(open, NAME, baud, !self.ready.is_empty()).await?);
         }
         let answer = self.ask(open, device::INFO, &[]).await?;
         let info = answer
@@ -182,7 +182,7 @@ impl Im871a {
                 return Err("the module does not take its settings; unplug it and plug it in again".to_owned());
             }
             let after = self.config(open).await?;
-            if after != before.changed_by(order) {
+            if after.field(Field::LinkMode) != Some(code) || after.field(Field::Rssi) != Some(1) {
                 tracing::warn!(mode, "receiver does not show the settings that it was given; update its firmware");
             }
             self.expects_strength = after.field(Field::Rssi) == Some(1);

@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::driver::{Driver, Starting};
+use super::settings::told;
 use super::source::Open;
-use super::{RadioSettings, dialogue, mode_of, stranger};
+use super::{RadioSettings, dialogue, stranger};
 use crate::wire::iu891a::{Config, DEVICE, Decoder, Event, GATEWAY, Message, WAKE, device, encode, gateway};
 use crate::wire::radio_line::Item;
 
@@ -77,7 +78,7 @@ impl Iu891a {
     /// Makes the driver of `settings`.
     pub(super) fn make(settings: &RadioSettings) -> Result<Box<dyn Driver>, String> {
         Ok(Box::new(Self {
-            mode: mode_of(settings, MODES)?.unwrap_or("C+T"),
+            mode: told(settings, MODES)?.unwrap_or("C+T"),
             decoder: Decoder::new(),
             ready: VecDeque::new(),
             clock: None,
@@ -149,9 +150,8 @@ impl Iu891a {
     async fn begin(&mut self, open: &mut Open) -> Result<Option<String>, String> {
         (self.clock, self.restarted) = (None, false);
         if self.ask(open, (DEVICE, device::PING), &[]).await?.is_none() {
-            let came = self.ready.iter().map(|item| if let Item::Skipped { bytes } = item { *bytes } else { 1 }).sum();
             let baud = open.line().map_or(BAUD, |line| line.speed().baud);
-            return Err(stranger::name(open, NAME, baud, came).await?);
+            return Err(stranger::name(open, NAME, baud, !self.ready.is_empty()).await?);
         }
         let info = self.need(open, (DEVICE, device::INFO), &[], "tell who it is").await?;
         let Some((&[module, s0, s1, s2, s3], _)) = info.split_first_chunk() else {

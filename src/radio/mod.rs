@@ -80,21 +80,6 @@ pub fn receiver(name: &str) -> Option<&'static Receiver> {
     RECEIVERS.iter().find(|r| r.name == name)
 }
 
-/// The mode that the settings of a receiver with these `modes` name, for receivers that must be told it over their line.
-fn mode_of(settings: &RadioSettings, modes: &[&'static str]) -> Result<Option<&'static str>, String> {
-    let kind = &*settings.receiver;
-    if settings.command.is_some() {
-        return Err(format!(
-            "a receiver \"{kind}\" must be told what to do, which a program can't be; set device instead"
-        ));
-    }
-    let Some(mode) = &settings.mode else { return Ok(None) };
-    let known = modes.iter().find(|known| *known == mode).copied();
-    known
-        .map(Some)
-        .ok_or_else(|| format!("the receiver \"{kind}\" has no mode \"{mode}\"; its modes are {}", modes.join(", ")))
-}
-
 /// Why a receiver can't be heard at all. `weir check` finds the same.
 #[derive(Debug, thiserror::Error)]
 pub enum RadioError {

@@ -55,11 +55,7 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
     if name.trim().is_empty() {
         problems.error(name.span(), "the name of a radio must not be empty");
     }
-    match receiver(&settings.receiver).map(|row| (row.make)(settings)) {
-        None => check_receiver(&settings.receiver, problems),
-        Some(Err(fault)) => problems.error(settings.receiver.span(), fault),
-        Some(Ok(_driver)) => {}
-    }
+    check_receiver(&settings.receiver, problems);
     match (&settings.device, &settings.command) {
         (Some(device), None) => check_device(device, problems),
         (None, Some(command)) => {
@@ -75,6 +71,11 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
             problems.missing(name.span(), format!("the radio \"{}\" has no source; set device or command", **name))
         }
     }
+    if let Some(row) = receiver(&settings.receiver)
+        && let Err(reason) = (row.make)(settings)
+    {
+        problems.error(settings.receiver.span(), reason);
+    }
     if let Some(file) = &settings.keys_file {
         keys::check(file, problems);
         if *settings.forward == Forward::Raw {
@@ -88,7 +89,26 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
     }
 }
 
+/// The word of `words` that `mode` names, for receivers that must be told what to listen to; `None` when it is not set.
+///
+/// # Errors
+/// One sentence when it is none of them, or when the receiver is a program, which can't be told anything.
+pub(super) fn told(settings: &RadioSettings, words: &[&'static str]) -> Result<Option<&'static str>, String> {
+    if settings.command.is_some() {
+        return Err(
+            "this kind of receiver must be told what to do, which a program can't be; set device instead of command"
+                .to_owned(),
+        );
+    }
+    let Some(mode) = &settings.mode else { return Ok(None) };
+    let known = words.iter().find(|word| word.eq_ignore_ascii_case(mode.trim())).copied();
+    known.map(Some).ok_or_else(|| format!("this kind of receiver has no mode \"{mode}\"; it has {}", words.join(", ")))
+}
+
 fn check_receiver(named: &At<String>, problems: &mut Problems) {
+    if receiver(named).is_some() {
+        return;
+    }
     let known = RECEIVERS.iter().map(|r| format!("\"{}\"", r.name)).collect::<Vec<_>>().join(", ");
     let message = if LATER.contains(&named.as_str()) {
         format!("this version of weir does not drive the receiver \"{}\" yet; available are {known}", **named)

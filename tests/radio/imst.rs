@@ -5,7 +5,6 @@ use std::path::Path;
 use tokio::time::timeout;
 use weir::model::{Rssi, TelegramKind};
 use weir::radio::{RadioSettings, SourceState};
-use weir::setting::At;
 use weir::sim::im871a::Im871a;
 use weir::sim::iu891a::Iu891a;
 use weir::sim::radio_replay::{Lines, RadioReplay};
@@ -170,6 +169,7 @@ async fn a_module_that_never_tells_the_strength_is_not_asked_for_ever() {
     let mut telegrams = telegrams();
     let mut running = start(settings("im871a", stick.path(), None), 4);
     within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
+    assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)));
     stick.stick().told.clear();
     for _ in 0..4 {
         let telegram = telegrams.next().unwrap();
@@ -239,18 +239,25 @@ async fn a_stick_of_another_kind_or_speed_or_without_the_mode_is_told_in_a_sente
     assert!(told.contains("an iU891A-XL is there instead; set receiver = \\\"iu891a\\\""), "{told}");
     let told = refused(Im871a::new(0x33, 0x14, 1), "iu891a", None).await;
     assert!(told.contains("an iM871A or iM170A is there instead; set receiver = \\\"im871a\\\""), "{told}");
-    let slow = Im871a { baud: 9_600, ..Im871a::new(0x33, 0x14, 1) };
+    let mut slow = Im871a::new(0x33, 0x14, 1);
+    slow.baud = 9_600;
     let told = refused(slow, "im871a", None).await;
     assert!(told.contains("set baud = 9600"), "{told}");
-    let told = refused(Im871a { deaf: 1_000, ..Im871a::new(0x33, 0x14, 1) }, "im871a", None).await;
+    let mut deaf = Im871a::new(0x33, 0x14, 1);
+    deaf.deaf = 1_000;
+    let told = refused(deaf, "im871a", None).await;
     assert!(told.contains("nothing answers as an iM871A or iM170A at 57600 baud"), "{told}");
     let told = refused(Im871a::new(0x33, 0x14, 1), "im871a", Some("N1a")).await;
     assert!(told.contains("set mode to one of C+T"), "{told}");
     let told = refused(Im871a::new(0x33, 0x13, 1), "im871a", Some("C+T")).await;
     assert!(told.contains("firmware 1.3"), "{told}");
-    let told = refused(Iu891a { module: 0x10, ..Iu891a::new(1) }, "iu891a", None).await;
+    let mut other = Iu891a::new(1);
+    other.module = 0x10;
+    let told = refused(other, "iu891a", None).await;
     assert!(told.contains("kind 10"), "{told}");
-    let told = refused(Iu891a { refuses: Some(3), ..Iu891a::new(1) }, "iu891a", None).await;
+    let mut strict = Iu891a::new(1);
+    strict.refuses = Some(3);
+    let told = refused(strict, "iu891a", None).await;
     assert!(told.contains("status 3 (a wrong parameter)"), "{told}");
 }
 
