@@ -157,24 +157,9 @@ async fn hear(
                 });
                 let heard = health.status().heard;
                 let steady_at = Instant::now() + STEADY;
-                let mut restarts = 0u64;
-                let error = loop {
-                    if let Err(reason) = intake.start(&mut open, clock).await {
-                        break Some(std::io::Error::other(reason));
-                    }
-                    match listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await {
-                        Ok(Ended::Source) => break None,
-                        Err(error) => break Some(error),
-                        Ok(Ended::Restarted) => restarts += 1,
-                    }
-                    if restarts == 1 {
-                        tracing::warn!(
-                            receiver = name,
-                            "receiver has restarted by itself; it is told its settings again"
-                        );
-                    } else {
-                        tracing::debug!(receiver = name, restarts, "receiver has restarted again");
-                    }
+                let error = match intake.start(&mut open, clock).await {
+                    Ok(()) => listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await.err(),
+                    Err(reason) => Some(std::io::Error::other(reason)),
                 };
                 // What is incomplete will never be whole; the next source begins anew.
                 intake.take(&[], Instant::now(), clock.stamp()).await;
@@ -194,15 +179,7 @@ async fn hear(
     }
 }
 
-/// Why [`listen`] ended.
-enum Ended {
-    /// There is no more to read.
-    Source,
-    /// The receiver has forgotten what it was told.
-    Restarted,
-}
-
-/// Reads an open source to its end, or until its receiver must be told its settings again.
+/// Reads an open source to its end.
 async fn listen(
     name: &str,
     open: &mut Open,
@@ -210,7 +187,8 @@ async fn listen(
     clock: &Clock,
     trouble: &mut Trouble,
     steady_at: Instant,
-) -> std::io::Result<Ended> {
+) -> std::io::Result<()> {
+    let mut restarts = 0u64;
     let mut buffer = vec![0; 4096];
     let mut steady = false;
     loop {
@@ -235,10 +213,16 @@ async fn listen(
         };
         intake.take(buffer.get(..count).unwrap_or_default(), Instant::now(), clock.stamp()).await;
         if count == 0 {
-            return Ok(Ended::Source);
+            return Ok(());
         }
         if intake.restarted() {
-            return Ok(Ended::Restarted);
+            restarts += 1;
+            if restarts == 1 {
+                tracing::warn!(receiver = name, "receiver has restarted by itself; it is told its settings again");
+            } else {
+                tracing::debug!(receiver = name, restarts, "receiver has restarted again");
+            }
+            intake.start(open, clock).await.map_err(std::io::Error::other)?;
         }
     }
 }
