@@ -9,8 +9,7 @@ use weir::sim::im871a::Im871a;
 use weir::sim::iu891a::Iu891a;
 use weir::sim::radio_replay::{Lines, RadioReplay};
 use weir::sim::stick::{Plugged, Stick};
-use weir::wire::imst_hci::device;
-use weir::wire::imst_hci::{Config as ImConfig, Field};
+use weir::wire::imst_hci::{Field, device};
 use weir::wire::iu891a::{Config as IuConfig, DEVICE, GATEWAY, gateway};
 use weir::wire::wmbus;
 
@@ -175,7 +174,7 @@ async fn a_module_that_never_tells_the_strength_is_not_asked_for_ever() {
         let telegram = telegrams.next().unwrap();
         let says = {
             let mut stick = stick.stick();
-            let config = std::mem::replace(&mut stick.config, ImConfig::default());
+            let config = std::mem::take(&mut stick.config);
             let says = stick.hears(&telegram, -60);
             stick.config = config;
             says
@@ -318,6 +317,7 @@ async fn an_iu891a_is_woken_told_what_differs_once_and_again_after_a_restart() {
 }
 
 /// The telegrams of the corpus, each once; none when it is not there, which is said.
+#[expect(clippy::print_stderr, reason = "says when its data is missing")]
 fn corpus() -> Vec<Vec<u8>> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data");
     let places = [std::env::var_os("WEIR_DATA").map(Into::into), Some(beside), Some("/work/shared/data".into())];
