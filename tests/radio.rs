@@ -14,6 +14,8 @@
 mod amber;
 #[path = "radio/cul.rs"]
 mod cul;
+#[path = "radio/imst.rs"]
+mod imst;
 #[path = "radio/rc1180.rs"]
 mod rc1180;
 #[path = "radio/sticks.rs"]

@@ -32,6 +32,12 @@ pub trait Driver: Send {
 
     /// The next thing in what was pushed.
     fn next(&mut self) -> Option<Item>;
+
+    /// Whether what was pushed shows that the receiver restarted and forgot what [`Driver::start`] told it; that
+    /// is done again then, with the source as it is.
+    fn restarted(&self) -> bool {
+        false
+    }
 }
 
 /// A receiver that prints lines and takes no orders.

@@ -43,6 +43,11 @@ impl Intake {
         Ok(())
     }
 
+    /// Whether the receiver has restarted and must be brought to listen again.
+    pub(super) fn restarted(&self) -> bool {
+        self.driver.restarted()
+    }
+
     /// How long the rest of a telegram may take to come; `None` when none has begun.
     pub(super) fn patience(&self) -> Option<Duration> {
         self.driver.patience()

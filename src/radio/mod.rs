@@ -11,11 +11,14 @@ mod desk;
 mod dialogue;
 mod driver;
 mod health;
+mod im871a;
 mod intake;
+mod iu891a;
 mod keys;
 mod rc1180;
 mod settings;
 mod source;
+mod stranger;
 mod telegrams;
 
 use std::fmt;
@@ -84,6 +87,8 @@ pub const RECEIVERS: &[Receiver] = &[
         modes: rc1180::WORDS,
         make: |settings| Ok(Box::new(rc1180::Rc1180::new(settings)?)),
     },
+    Receiver { name: im871a::NAME, baud: im871a::BAUD, modes: im871a::MODES, make: im871a::Im871a::make },
+    Receiver { name: iu891a::NAME, baud: iu891a::BAUD, modes: iu891a::MODES, make: iu891a::Iu891a::make },
 ];
 
 /// Finds a kind of receiver by its name.
@@ -199,6 +204,7 @@ async fn listen(
     trouble: &mut Trouble,
     steady_at: Instant,
 ) -> std::io::Result<()> {
+    let mut restarts = 0u64;
     let mut buffer = vec![0; 4096];
     let mut steady = false;
     loop {
@@ -224,6 +230,15 @@ async fn listen(
         intake.take(buffer.get(..count).unwrap_or_default(), Instant::now(), clock.stamp()).await;
         if count == 0 {
             return Ok(());
+        }
+        if intake.restarted() {
+            restarts += 1;
+            if restarts == 1 {
+                tracing::warn!(receiver = name, "receiver has restarted by itself; it is told its settings again");
+            } else {
+                tracing::debug!(receiver = name, restarts, "receiver has restarted again");
+            }
+            intake.start(open, clock).await.map_err(std::io::Error::other)?;
         }
     }
 }

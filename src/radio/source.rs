@@ -72,6 +72,8 @@ impl Open {
     /// Closes it and says in words how it ended; `error` is what reading said.
     pub(super) async fn ending(self, error: Option<io::Error>) -> String {
         match (self, error) {
+            // A driver's sentence, not the system's.
+            (_, Some(error)) if error.kind() == io::ErrorKind::Other => error.to_string(),
             (_, Some(error)) => format!("reading failed: {error}"),
             (Self::Line(_), None) => "the other side closed the line".to_owned(),
             (Self::Child(child), None) => child.ending().await,

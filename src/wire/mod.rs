@@ -15,6 +15,8 @@ pub mod explain;
 pub mod gcm;
 pub mod hex_line;
 pub mod iec62056;
+pub mod imst_hci;
+pub mod iu891a;
 pub mod mbal;
 pub mod mbus;
 pub mod modbus;
