@@ -16,6 +16,8 @@ mod answers;
 mod association;
 #[path = "dlms/captures.rs"]
 mod captures;
+#[path = "dlms/ciphered.rs"]
+mod ciphered;
 #[path = "dlms/link.rs"]
 mod link;
 #[path = "dlms/objects.rs"]

@@ -24,6 +24,8 @@ pub mod dlms;
 pub mod gaps;
 mod health;
 mod heard;
+#[cfg(test)]
+mod hello;
 pub mod iec62056;
 mod kept;
 pub mod listen;
