@@ -37,6 +37,8 @@ mod scripted;
 #[cfg(feature = "demo")]
 #[path = "dlms/simulator.rs"]
 mod simulator;
+#[path = "dlms/tables.rs"]
+mod tables;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

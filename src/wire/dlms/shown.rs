@@ -76,11 +76,13 @@ fn leaf(node: &Node<'_>, data: &Data<'_>, scaler: i8) -> Option<String> {
     }
 }
 
-/// The most characters of a compact array.
-const LONGEST: usize = 1 << 16;
+/// The most characters for each byte of a compact array: values without bytes, such as arrays of null-data, could be
+/// without number.
+const WIDEST: usize = 32;
 
 /// The rows of a compact array, as those of an array are written; `None` when they don't fit their description.
 fn rows(array: &CompactArray<'_>) -> Option<String> {
+    let longest = WIDEST * (1 + array.contents().len());
     let mut text = String::new();
     let mut before = None;
     let walked = array.for_each_leaf(|leaf| {
@@ -91,7 +93,7 @@ fn rows(array: &CompactArray<'_>) -> Option<String> {
         });
         before = Some(leaf.row);
         text.push_str(&self::text(&Node::Leaf(leaf.value), 0).unwrap_or_else(|| "null".to_owned()));
-        if text.len() > LONGEST { Err(CodecError::new(CodecFault::WorkExceeded, 0)) } else { Ok(()) }
+        if text.len() > longest { Err(CodecError::new(CodecFault::WorkExceeded, 0)) } else { Ok(()) }
     });
     walked.ok()?;
     text.push_str(if before.is_some() { "]]" } else { "[]" });
