@@ -9,6 +9,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stderr,
     reason = "a test may fail loudly"
 )]
 
@@ -237,7 +238,7 @@ fn apdu(bytes: &[u8], keys: &Keys) -> usize {
 
 /// Feeds a stream decoder in pieces.
 fn stream(bytes: &[u8], cut: usize, mut feed: impl FnMut(&[u8]) -> usize) -> usize {
-    bytes.chunks(cut.max(1)).map(|piece| feed(piece)).sum()
+    bytes.chunks(cut.max(1)).map(&mut feed).sum()
 }
 
 /// Every decoder over these bytes; tells how many things were found.
