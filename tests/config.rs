@@ -103,6 +103,12 @@ fn a_meter_that_sends_by_itself_has_its_port_and_server_for_itself() {
     let parity = [port("a", "/dev/ttyUSB0", "framing = \"7E1\""), meter("m", "a", "iec-d0")];
     let found = site(&parity);
     assert!(found.len() == 1 && found[0].contains("leave framing at \"8N1\""), "{found:#?}");
+    // HAN ports and M-Bus have even parity besides eight bits.
+    let han = |framing: &str| {
+        site(&[port("a", "/dev/ttyUSB0", &format!("framing = \"{framing}\"")), meter("m", "a", "dlms-push")])
+    };
+    assert_eq!((han("8E1"), han("8N1")), (Vec::new(), Vec::new()));
+    assert!(han("7E1")[0].contains("eight data bits"), "{:#?}", han("7E1"));
     let server = "tcp://10.0.0.9:5000";
     let both = [port("a", server, ""), port("b", server, ""), meter("m", "a", "sml"), meter("n", "b", "sml")];
     let found = site(&both);

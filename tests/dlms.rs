@@ -18,6 +18,8 @@ mod association;
 mod captures;
 #[path = "dlms/changes.rs"]
 mod changes;
+#[path = "dlms/ciphered.rs"]
+mod ciphered;
 #[path = "dlms/clock.rs"]
 mod clock;
 #[path = "dlms/link.rs"]
@@ -39,6 +41,8 @@ mod scripted;
 #[cfg(feature = "demo")]
 #[path = "dlms/simulator.rs"]
 mod simulator;
+#[path = "dlms/tables.rs"]
+mod tables;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

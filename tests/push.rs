@@ -12,6 +12,8 @@
 
 #[path = "peers/mod.rs"]
 mod peers;
+#[path = "push/torn.rs"]
+mod torn;
 
 use std::collections::BTreeMap;
 use std::io::Write;

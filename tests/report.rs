@@ -19,6 +19,7 @@ use std::process::{Command, Output};
 use peers::broker::Mosquitto;
 use peers::site::{Site, passwords};
 use serde_json::Value;
+use weir::sim::dlms_meter::{Content, DlmsMeter, Options};
 use weir::sim::modbus_meter::{Fault, ModbusMeters};
 
 async fn report(config: &Path, arguments: &[&str]) -> Output {
@@ -119,4 +120,27 @@ async fn a_port_that_is_not_there_fails_its_meters_too() {
     assert!(text.contains("FAIL  port line: cannot open /dev/nowhere"), "{text}");
     assert!(text.contains("FAIL  meter one: not read: port line can't be opened"), "{text}");
     assert!(text.contains("PASS  store") && text.contains("FAIL  broker"), "{text}");
+}
+
+#[tokio::test]
+async fn a_meter_behind_mode_e_is_read_and_says_who_it_is() {
+    let site = Site::new();
+    fs::write(site.path("right"), "right\n").unwrap();
+    let content = Content { name: "WEI0000000000001".to_owned(), rows: 10, channels: 3, ..Content::default() };
+    let options = Options { mode_e: Some(9600), devices: vec![(1, 0, content)], ..Options::default() };
+    let meter = DlmsMeter::open(options).unwrap();
+    let device = meter.path();
+    tokio::spawn(meter.run());
+    let config = configure(&site, peers::free_port(), device.to_str().unwrap(), "right");
+    let text = fs::read_to_string(&config).unwrap();
+    let (head, _) = text.split_once("[[meter]]").unwrap();
+    let own = "[[meter]]\nname = \"incomer\"\nport = \"line\"\nprotocol = \"dlms\"\n\
+               values = [\"1-0:1.8.0*255\"]\ndlms = { link = \"hdlc-mode-e\" }\n";
+    fs::write(&config, format!("{head}{own}")).unwrap();
+    let output = report(&config, &["--json", "--rounds", "1"]).await;
+    let sheet: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let incomer = check(&sheet, "meter incomer");
+    assert_eq!(incomer["verdict"], "PASS", "{incomer:#}");
+    assert_eq!((&incomer["detail"]["maker"], &incomer["detail"]["model"]), (&"WEI".into(), &"0000000000001".into()));
+    assert!(incomer["told"].as_str().unwrap().starts_with("WEI 0000000000001"), "{incomer:#}");
 }

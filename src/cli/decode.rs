@@ -12,6 +12,7 @@ use super::failure::{Failure, OTHER};
 use super::table;
 use crate::os::file;
 use crate::wire::dlms::open;
+use crate::wire::dlms::secret::Secret;
 use crate::wire::explain::{Explainer, Explanation, Format};
 use crate::wire::wmbus::{Keys, LARGEST_FILE};
 
@@ -121,7 +122,8 @@ fn decode(hex: &str, format: Option<Format>, explainer: &RefCell<Explainer>) -> 
 /// The keys to open frames with; never shown.
 #[derive(Args)]
 struct GivenKeys {
-    /// The meter's key, in 32 hex digits, or a file of keys as `keys_file` of `[[radio]]` names it; for DLMS the encryption key.
+    /// The meter's key, in 32 hex digits, or a file of keys as `keys_file` of `[[radio]]` names it; for DLMS the encryption
+    /// key (64 digits with security suite 2).
     #[arg(long, value_name = "KEY", conflicts_with = "key_file")]
     key: Option<String>,
 
@@ -129,13 +131,18 @@ struct GivenKeys {
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
 
-    /// DLMS: the authentication key, 32 hex digits, to verify tags.
+    /// DLMS: the authentication key, 32 hex digits (64 with suite 2), to verify tags.
     #[arg(long, value_name = "KEY", conflicts_with = "auth_key_file")]
     auth_key: Option<String>,
 
     /// A file with that key.
     #[arg(long, value_name = "FILE")]
     auth_key_file: Option<PathBuf>,
+
+    /// DLMS: the system title of the sender, 16 hex digits, for messages that don't tell it (glo-get-response and the like)
+    /// without the AARQ and AARE before them.
+    #[arg(long, value_name = "TITLE")]
+    title: Option<String>,
 }
 
 impl std::fmt::Debug for GivenKeys {
@@ -147,37 +154,50 @@ impl std::fmt::Debug for GivenKeys {
 impl GivenKeys {
     /// What explains with them, or what is wrong with one without repeating it.
     fn explainer(&self) -> Result<Explainer, String> {
-        let one = self.key.as_deref().and_then(Keys::key);
         let alone = match &self.key_file {
             Some(path) => Some(read("--key-file", path)?),
-            None => one,
+            None => self.key.as_deref().and_then(key),
         };
         let authentication = match (&self.auth_key, &self.auth_key_file) {
             (Some(text), _) => {
-                Some(Keys::key(text).ok_or_else(|| "--auth-key is no key: give 32 hexadecimal digits".to_owned())?)
+                Some(key(text).ok_or_else(|| "--auth-key is no key: give 32 hexadecimal digits, or 64".to_owned())?)
             }
             (None, Some(path)) => Some(read("--auth-key-file", path)?),
             (None, None) => None,
         };
-        let dlms = match (alone, authentication) {
+        let dlms = match (&alone, &authentication) {
             (None, Some(_)) => return Err("--auth-key verifies what --key opens; give --key too".to_owned()),
-            (Some(encryption), authentication) => open::Keys::new(&encryption, authentication.as_ref()),
+            (Some(one), Some(other)) if one.bytes().len() != other.bytes().len() => {
+                return Err("--key and --auth-key are of two security suites: give 32 digits each, or 64".to_owned());
+            }
+            (Some(one), other) => open::Keys::of(one.bytes(), other.as_ref().map(Secret::bytes)),
             (None, None) => None,
         };
-        let radio = match (alone, &self.key) {
-            (Some(key), _) => Keys::for_any(key),
+        let radio = match (&alone, &self.key) {
+            (Some(key), _) => key.bytes().try_into().map_or_else(|_| Keys::none(), Keys::for_any),
             (None, Some(path)) => many(path)?,
             (None, None) => Keys::none(),
         };
-        Ok(Explainer::new(radio).with_dlms(dlms))
+        Ok(Explainer::new(radio).with_dlms(dlms).with_title(self.title.as_deref().map(title).transpose()?))
     }
 }
 
+/// A key of 32 hexadecimal digits, or of the 64 of security suite 2.
+fn key(text: &str) -> Option<Secret> {
+    let long = || HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok().filter(|bytes| bytes.len() == 32);
+    Keys::key(text).map(|key| key.to_vec()).or_else(long).map(Secret::new)
+}
+
+fn title(text: &str) -> Result<[u8; open::TITLE], String> {
+    let bytes = HEXLOWER_PERMISSIVE.decode(text.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| "--title is no system title: give 16 hexadecimal digits".to_owned())
+}
+
 /// A file with one key.
-fn read(name: &str, path: &std::path::Path) -> Result<[u8; 16], String> {
+fn read(name: &str, path: &std::path::Path) -> Result<Secret, String> {
     let text = file::read_small(path, 256).map_err(|e| format!("{name} {}: {e}", path.display()))?;
-    let key = std::str::from_utf8(&text).ok().and_then(|text| Keys::key(text.trim()));
-    key.ok_or_else(|| format!("{name} {}: is no key, which is 32 hexadecimal digits", path.display()))
+    let found = std::str::from_utf8(&text).ok().and_then(|text| key(text.trim()));
+    found.ok_or_else(|| format!("{name} {}: is no key, which is 32 hexadecimal digits, or 64", path.display()))
 }
 
 /// A file of many meters' keys. What was given may be a key with a mistake: it is not repeated.

@@ -10,7 +10,7 @@ use tracing::level_filters::LevelFilter;
 
 use super::failure::Failure;
 use super::read::{hint, known, member, port_of};
-use super::{log, runtime, table};
+use super::{log, patience, runtime, table};
 use crate::agent;
 use crate::agent::local::{Client, ClientError};
 use crate::config::{self, Settings};
@@ -146,9 +146,16 @@ async fn alone(settings: &Settings, name: &str, order: &Json) -> Result<Json, Fa
     let mut session = Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
     let mut shown = None;
     let mut tell = |done: u32, all: u32| bar(&mut shown, done, all);
-    let mut answer = bus::inspect_once(&port, &mut session, &clock, order, &mut tell).await;
+    let is_image = order.get("image").is_some_and(|image| !image.is_null());
+    let work = bus::inspect_once(&port, &mut session, &clock, order, &mut tell);
+    // An image has a bar.
+    let mut answer = if is_image {
+        work.await
+    } else {
+        patience::told(&format!("asking \"{name}\" on {}", port.endpoint), work).await
+    };
     // A transfer of an image goes on where it broke off.
-    for _ in 0..if order.get("image").is_some_and(|image| !image.is_null()) { ATTEMPTS } else { 0 } {
+    for _ in 0..if is_image { ATTEMPTS } else { 0 } {
         match &answer {
             Err(error) if error.is_silence() || error.must_reopen() => tokio::time::sleep(PAUSE).await,
             _ => break,
@@ -177,16 +184,30 @@ fn shown(answer: &Json) -> String {
     let Some(attributes) = answer.get("attributes").and_then(Json::as_array) else { return outcome(answer) };
     let class = format!("class {} version {}", number(answer, "class"), number(answer, "version"));
     let mut out = format!("{}  {}  {class}\n\n", member(answer, "object"), member(answer, "class_name"));
+    // One line has room for so many characters of a list; a longer one is a table below.
+    const LONGEST: usize = 60;
+    let is_below = |a: &Json| {
+        let fits = a.get("value").and_then(Json::as_str).is_some_and(|text| text.chars().count() <= LONGEST);
+        a.get("rows").is_some() && (!fits || attributes.len() == 1)
+    };
     let row = |a: &Json| {
-        let value = a.get("value").and_then(Json::as_str).unwrap_or("-");
+        let count = a.get("rows").and_then(Json::as_array).map_or(0, Vec::len);
+        let value = match is_below(a) {
+            true => table::count(count, "row"),
+            false => a.get("value").and_then(Json::as_str).unwrap_or("-").to_owned(),
+        };
         let quality = if member(a, "quality") == "good" { "" } else { member(a, "quality") };
-        let words =
-            [quality, member(a, "words")].iter().filter(|w| !w.is_empty()).copied().collect::<Vec<_>>().join(": ");
+        let said = if is_below(a) { "" } else { member(a, "words") };
+        let words = [quality, said].iter().filter(|w| !w.is_empty()).copied().collect::<Vec<_>>().join(": ");
         let cells =
-            [number(a, "number").as_str(), member(a, "name"), value, member(a, "unit"), &words].map(table::printable);
+            [number(a, "number").as_str(), member(a, "name"), &value, member(a, "unit"), &words].map(table::printable);
         cells.to_vec()
     };
     out += &table::render(&["", "attribute", "value", "unit", ""], &attributes.iter().map(row).collect::<Vec<_>>());
+    for attribute in attributes.iter().filter(|a| is_below(a)) {
+        out += &format!("\n{}\n", member(attribute, "name"));
+        out += &rows(attribute);
+    }
     let methods = answer.get("methods").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     if !methods.is_empty() {
         let row = |m: &Json| vec![number(m, "number"), table::printable(member(m, "name"))];
@@ -194,6 +215,19 @@ fn shown(answer: &Json) -> String {
         out += &table::render(&["", "method"], &methods.iter().map(row).collect::<Vec<_>>());
     }
     out
+}
+
+/// A value that is a table.
+fn rows(attribute: &Json) -> String {
+    let list = |value: Option<&Json>| value.and_then(Json::as_array).cloned().unwrap_or_default();
+    let text = |cell: &Json| table::printable(cell.as_str().unwrap_or("-"));
+    let heads: Vec<String> = list(attribute.get("columns")).iter().map(text).collect();
+    let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
+    let rows: Vec<Vec<String>> =
+        list(attribute.get("rows")).iter().map(|row| list(Some(row)).iter().map(text).collect()).collect();
+    let more = attribute.get("further_rows").and_then(Json::as_u64).unwrap_or(0);
+    let more = if more > 0 { format!("... and {more} more\n") } else { String::new() };
+    table::render(&heads, &rows) + &more
 }
 
 /// What came of a change.

@@ -21,6 +21,7 @@ mod dlms;
 mod failure;
 mod log;
 mod meters;
+mod patience;
 mod radio;
 mod read;
 mod report;

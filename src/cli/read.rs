@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 use tracing::level_filters::LevelFilter;
 
 use super::failure::Failure;
-use super::{log, runtime, table};
+use super::{log, patience, runtime, table};
 use crate::agent::ask;
 use crate::agent::local::{Client, ClientError};
 use crate::config::Settings;
@@ -94,14 +94,15 @@ pub(super) fn port_of(settings: &Settings, meter: &MeterSettings) -> Result<bus:
 async fn read(settings: &Settings, name: &str) -> Result<Vec<Value>, Failure> {
     let meter = known(settings, name)?;
     let port = port_of(settings, meter)?;
+    let what = format!("reading \"{name}\" on {}", port.endpoint);
     let read = if meter::protocol(&meter.protocol).is_some_and(meter::Protocol::listens) {
         let kept = settings.store.path.join(agent::SESSIONS);
         let mut listener = listen::Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
-        listen::read_once(&port, &mut listener, PATIENCE).await
+        patience::told(&what, listen::read_once(&port, &mut listener, PATIENCE)).await
     } else {
         let kept = settings.store.path.join(agent::SESSIONS);
         let mut session = Meter::new(meter).map_err(Failure::config)?.kept_in(&kept);
-        bus::read_once(&port, &mut session).await
+        patience::told(&what, bus::read_once(&port, &mut session)).await
     };
     read.map_err(|e| {
         let told = format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name));

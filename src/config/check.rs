@@ -101,8 +101,19 @@ fn listeners(port: &PortSettings, settings: &Settings, problems: &mut Problems) 
         );
         problems.error(other.port.span(), message);
     }
-    let parity = port.framing.parity != Parity::None || port.framing.data_bits != 8;
-    if parity {
+    let eight_bits = port.framing.data_bits == 8;
+    if *listener.protocol == "dlms-push" {
+        // HAN ports and wired M-Bus send even parity besides eight bits: who leaves it out hears noise.
+        if !eight_bits {
+            let message = format!(
+                "port \"{}\" has framing \"{}\", but DLMS has eight data bits; write \"8N1\", or \"8E1\" for wired M-Bus and most HAN ports",
+                *port.name, port.framing
+            );
+            problems.error(port.name.span(), message);
+        }
+        return;
+    }
+    if port.framing.parity != Parity::None || !eight_bits {
         let message = format!(
             "port \"{}\" has framing \"{}\", but weir checks the parity of a {} meter itself, which the kernel would take away; leave framing at \"8N1\"",
             *port.name, port.framing, *listener.protocol

@@ -24,6 +24,8 @@ pub mod dlms;
 pub mod gaps;
 mod health;
 mod heard;
+#[cfg(test)]
+mod hello;
 pub mod iec62056;
 mod kept;
 pub mod listen;
@@ -287,7 +289,7 @@ pub enum MeterError {
     #[error("the meter was not asked: {0}")]
     Unasked(String),
     /// What was ordered can't be carried out with this meter; nothing was sent.
-    #[error("nothing was written: {0}")]
+    #[error("that can't be done: {0}")]
     Order(String),
 }
 

@@ -173,9 +173,9 @@ settings! {
         /// IEC 62056-21: the wait between the acknowledgement's last bit and the change of rate.
         pub baud_change_delay: Duration = "0ms",
         /// DSMR P1, DLMS pushes: the file with the encryption key of a meter that ciphers its messages
-        /// (Luxembourg, Austria), as 32 hexadecimal digits.
+        /// (Luxembourg, Austria), as 32 hexadecimal digits; 64 for DLMS pushes of security suite 2.
         pub key_file: Option<At<SecretFile>>,
-        /// DSMR P1, DLMS pushes: the file with its authentication key, as 32 hexadecimal digits.
+        /// DSMR P1, DLMS pushes: the file with its authentication key, as many digits.
         pub authentication_key_file: Option<At<SecretFile>>,
         /// M-Bus: the application reset sent before each reading; its number chooses the sub-telegrams
         /// (EN 13757-3, table 3). Unset: none.

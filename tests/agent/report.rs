@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use weir::os::clock;
+use weir::sim::dlms_meter::{Content, Control, Options, serve_wrapper};
 use weir::sim::modbus_meter::{Fault, ModbusMeters};
 use weir::sim::push_meter::{Kind, PushMeter};
 use weir::sim::radio_replay::{Lines, RadioReplay};
@@ -35,6 +36,11 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
     let pushing = PushMeter::open(Kind::P1, std::time::Duration::from_millis(500)).unwrap();
     let head = pushing.path().to_owned();
     tokio::spawn(pushing.run());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let dlms = listener.local_addr().unwrap();
+    let content = Content { name: "WEI0000000000001".to_owned(), rows: 10, channels: 3, ..Content::default() };
+    let options = Options { devices: vec![(1, 0, content)], ..Options::default() };
+    tokio::spawn(serve_wrapper(listener, options, Control::default()));
     let lines = home.path("lines");
     std::fs::write(&lines, RadioReplay::new(Lines::HexLines).next(clock::now()).text).unwrap();
     let meter = |name: &str, address: u8| {
@@ -46,7 +52,9 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
     home.configure(
         "url = \"tcp://127.0.0.1:1\"",
         &format!(
-            "[[port]]\nname = \"bus\"\ndevice = \"{}\"\n[[port]]\nname = \"head\"\ndevice = \"{}\"\nbaud = 115200\n{}{}\
+            "[[port]]\nname = \"bus\"\ndevice = \"{}\"\n[[port]]\nname = \"head\"\ndevice = \"{}\"\nbaud = 115200\n\
+             [[port]]\nname = \"net\"\ndevice = \"tcp://{dlms}\"\n{}{}\
+             [[meter]]\nname = \"incomer\"\nport = \"net\"\nprotocol = \"dlms\"\nvalues = [\"1-0:1.8.0*255\"]\ndlms = {{ link = \"wrapper\" }}\n\
              [[meter]]\nname = \"house\"\nport = \"head\"\nprotocol = \"dsmr-p1\"\n\
              [[radio]]\nname = \"roof\"\nreceiver = \"hex-lines\"\ncommand = [\"sh\", \"-c\", \"cat {}; exec sleep 600\"]\n\
              [[radio]]\nname = \"deaf\"\nreceiver = \"hex-lines\"\ncommand = [\"sleep\", \"600\"]\n",
@@ -80,6 +88,8 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
     assert!(verdict == "PASS" && words.contains("newest message"), "{words}");
     let values = check(&sheet, "meter house")["values"].as_array().unwrap();
     assert!(values.iter().any(|value| value["name"] == "1-0:1.8.1" && value["quality"] == "good"), "{values:?}");
+    let (verdict, words) = told(&sheet, "meter incomer");
+    assert!(verdict == "PASS" && words.starts_with("WEI 0000000000001"), "a DLMS meter is asked who it is: {words}");
     let (verdict, words) = told(&sheet, "receiver roof");
     assert!(verdict == "PASS" && words.contains("1 telegram heard"), "{words}");
     let (verdict, words) = told(&sheet, "receiver deaf");

@@ -296,3 +296,45 @@ fn a_wrong_key_opens_no_recording() {
         }
     }
 }
+
+#[test]
+fn every_recording_is_explained_down_to_its_values_and_the_damaged_one_is_refused() {
+    for capture in captures() {
+        let explained = weir::wire::explain::dlms::explain(&capture.bytes, capture.keys().as_ref());
+        if capture.name == "hdlc_landis_gyr_zmf100" {
+            assert!(explained.unwrap_err().to_string().contains("check sequence"));
+            continue;
+        }
+        let explanation = explained.unwrap();
+        let (text, json) = (explanation.to_string(), explanation.to_json());
+        let messages = json["messages"].as_array().unwrap();
+        assert_eq!(messages.len(), 1, "{}", capture.name);
+        let state = match (capture.encryption, capture.authentication) {
+            (None, _) => serde_json::Value::Null,
+            (Some(_), Some(_)) => "verified".into(),
+            // The one without a tag.
+            (Some(_), None) => "untagged".into(),
+        };
+        assert_eq!(messages[0]["ciphering"]["state"], state, "{}: {text}", capture.name);
+        // Each object that others found has a line with its value.
+        let values = messages[0]["values"].as_array().unwrap();
+        assert!(values.iter().all(|value| value["value"].is_string() || value["value"].is_null()), "{json:#}");
+        let expected = lines(&capture.expected);
+        let objects = expected.iter().filter_map(|line| line.strip_prefix("OCTETSTRING "));
+        let objects = objects.filter(|text| text.split('.').count() == 6 && text.ends_with(".255"));
+        for object in objects {
+            let parts: Vec<&str> = object.split('.').collect();
+            let name = format!("{}-{}:{}.{}.{}*{}", parts[0], parts[1], parts[2], parts[3], parts[4], parts[5]);
+            assert!(values.iter().any(|value| value["name"] == name.as_str()), "{}: no {name} in {text}", capture.name);
+        }
+        // Without the key, or cut short, it is not opened, and says so.
+        if capture.encryption.is_some() {
+            let closed = weir::wire::explain::dlms::explain(&capture.bytes, None).unwrap().to_string();
+            assert!(closed.contains("no key was given") && !closed.contains("values"), "{closed}");
+        }
+        let cut = &capture.bytes[..capture.bytes.len() * 2 / 3];
+        let told = weir::wire::explain::dlms::explain(cut, capture.keys().as_ref());
+        let told = told.map_or_else(|error| error.to_string(), |explanation| explanation.to_string());
+        assert!(told.contains("breaks off") || told.contains("can't be read") || told.contains("found"), "{told}");
+    }
+}

@@ -22,6 +22,8 @@ enum Says {
     Endless,
     /// STX and then noise without end.
     Noise,
+    /// One partial block after the other, as often as it is told that the one before came.
+    Parts,
     /// This, once for each time it is asked.
     Readout(Vec<u8>),
 }
@@ -110,7 +112,10 @@ impl End {
             sleep(Duration::from_millis(10_000 * u64::try_from(count).unwrap() / u64::from(self.baud()))).await;
             sleep(Duration::from_millis(200)).await;
             let choice = asked.starts_with(&[6]) && asked.ends_with(b"\r\n");
-            if asked.ends_with(b"!\r\n") {
+            let goes_on = matches!(says, Says::Parts) && asked == [6];
+            if goes_on || (matches!(says, Says::Parts) && asked.starts_with(b"\x01R")) {
+                self.say(rate, &block("1.8.0(001234.567*kWh)\r\n", 4)).await;
+            } else if asked.ends_with(b"!\r\n") {
                 self.say(300, b"/TST5SIM\r\n").await;
             } else if choice && asked.ends_with(b"1\r\n") {
                 self.say(rate, &command("P0\x02()")).await;
@@ -172,6 +177,16 @@ async fn a_meter_that_never_falls_silent_holds_the_bus_for_a_bounded_time() {
             assert!(took < Duration::from_secs(limit), "{says:?} {more}: {took:?}, {error}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_partial_blocks_without_a_last_one_holds_the_bus_for_a_bounded_time() {
+    hold_back();
+    let settings = configured(&format!("retries = 2\n{}", SINGLE.replace("]\n", "]\nread_command = \"R3\"\n")));
+    let (result, took) = behind_a_server(Says::Parts, &settings).await;
+    let error = result.unwrap_err();
+    assert_eq!(error.quality(), Quality::Invalid, "{error}");
+    assert!(took > Duration::from_secs(60) && took < Duration::from_secs(660), "{took:?}, {error}");
 }
 
 #[tokio::test]

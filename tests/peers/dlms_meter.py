@@ -19,7 +19,7 @@ from gurux_dlms.enums import (InterfaceType, Authentication, SourceDiagnostic, O
 from gurux_dlms.objects import (GXDLMSData, GXDLMSRegister, GXDLMSClock, GXDLMSProfileGeneric,
                                 GXDLMSAssociationLogicalName, GXDLMSCaptureObject, GXDLMSDisconnectControl,
                                 GXDLMSExtendedRegister, GXDLMSDemandRegister, GXDLMSImageTransfer,
-                                GXDLMSLimiter, GXDLMSRegisterMonitor)
+                                GXDLMSLimiter, GXDLMSRegisterMonitor, GXDLMSPushSetup, GXDLMSMBusClient)
 from gurux_dlms.GXDLMS import GXDLMS
 from gurux_dlms._HDLCInfo import _HDLCInfo
 
@@ -399,6 +399,22 @@ class Meter(GXDLMSSecureServer):
     def onGetAttributeAccess(self, arg): return AccessMode.READ_WRITE
     def onGetMethodAccess(self, arg): return MethodAccessMode.ACCESS
 
+def more(imp, clock):
+    """Objects that few meters have."""
+    push = GXDLMSPushSetup("0.7.25.9.0.255"); push.version = 0
+    push.pushObjectList.append((imp, GXDLMSCaptureObject(2, 0)))
+    push.pushObjectList.append((clock, GXDLMSCaptureObject(2, 0)))
+    push.destination = "10.0.0.1:4059"; push.numberOfRetries = 3; push.repetitionDelay = 60
+    limit = GXDLMSLimiter("0.0.17.0.0.255"); limit.monitoredValue = imp; limit.monitoredAttributeIndex = 2
+    limit.thresholdActive = limit.thresholdNormal = GXUInt32(5000); limit.thresholdEmergency = GXUInt32(1000)
+    limit.minOverThresholdDuration, limit.minUnderThresholdDuration = 60, 30
+    limit.setDataType(3, DataType.UINT32); limit.setDataType(4, DataType.UINT32); limit.setDataType(5, DataType.UINT32)
+    bus = GXDLMSMBusClient("0.1.24.1.0.255"); bus.version = 1
+    bus.mBusPortReference = "0.1.24.6.0.255"
+    bus.capturePeriod, bus.primaryAddress, bus.identificationNumber, bus.manufacturerID = 3600, 3, 12345678, 0x32A7
+    bus.dataHeaderVersion, bus.deviceType, bus.accessNumber, bus.status, bus.alarm = 4, 7, 85, 0, 0
+    return [push, limit, bus]
+
 def build():
     clock = GXDLMSClock("0.0.1.0.0.255")
     clock.time = GXDateTime(datetime.datetime(2026, 1, 15, 12, 0, 0))
@@ -433,6 +449,7 @@ def build():
     if NATURE:
         for o in objs: natural(o)
     if os.environ.get("METER_BLIND"): objs.remove(ic)
+    if os.environ.get("METER_MORE"): objs[-1:-1] = more(imp, clock)
     for o in objs:
         aln.objectList.append(o)             # upstream initialize() would append a list -> TypeError
     return objs

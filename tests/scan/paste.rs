@@ -4,7 +4,8 @@
 use std::fs;
 
 use serde_json::Value;
-use weir::sim::push_meter::{Kind, PushMeter};
+use weir::sim::push_meter::dlms::Form;
+use weir::sim::push_meter::{Control as Pushed, Kind, PushMeter};
 
 use crate::*;
 
@@ -136,4 +137,44 @@ async fn what_is_proposed_for_d0_can_be_read() {
 #[tokio::test]
 async fn what_is_proposed_for_sml_can_be_read() {
     pushed(Kind::Sml, 9600, "sml", "1-0:1.8.0*255", 1000.0).await;
+}
+
+/// The meter pushes DLMS in this form; the proposal passes `weir check`.
+async fn pushed_by_dlms(form: Form, keys: Option<([u8; 16], [u8; 16])>, baud: u32) -> (Told, Wire, Pushed) {
+    let meter = PushMeter::open(Kind::Dlms { form, keys }, Duration::from_millis(1000)).unwrap();
+    let (path, control) = (meter.path().to_owned(), meter.control());
+    tokio::spawn(meter.run());
+    let wire = Wire::before(&path, Some(baud)).await;
+    let told = scanned(&wire.endpoint(), &Wish::new(Depth::Quick)).await;
+    assert_eq!((told.found.len(), told.found[0].protocol), (1, "dlms-push"), "{form:?}: {:?}", told.warnings);
+    assert_eq!(told.found[0].speed.baud, baud);
+    let text = accepted(&place(&wire.endpoint()), &told.found);
+    assert!(text.contains("protocol = \"dlms-push\""), "{text}");
+    assert!(wire.record.lock().unwrap().is_empty(), "a line on which a meter pushes is only listened to");
+    (told, wire, control)
+}
+
+#[tokio::test]
+async fn what_is_proposed_for_dlms_pushes_can_be_read() {
+    for (form, baud) in [(Form::Frame, 2400), (Form::Segments, 9600), (Form::Mbus, 2400), (Form::Wrapper, 115_200)] {
+        let (told, wire, control) = pushed_by_dlms(form, None, baud).await;
+        assert_eq!(told.found[0].speed.framing.to_string(), if form == Form::Mbus { "8E1" } else { "8N1" });
+        let read = read_as_proposed(&wire.endpoint(), &told.found).await;
+        let energy = value(&read[0], "1-0:1.8.0*255");
+        let number = |text: &str| text.parse::<f64>().unwrap();
+        let sent = control.state().sent.clone();
+        let one = |text: &String| (number(text) - number(energy) / 1000.0).abs() < 0.001;
+        assert!(sent.iter().any(one), "{form:?}: {energy} was not sent: {sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_ciphered_push_is_proposed_with_a_word_about_its_keys() {
+    for form in [Form::Frame, Form::Mbus, Form::Blocks] {
+        let (told, wire, _) = pushed_by_dlms(form, Some(([0xAA; 16], [0x11; 16])), 2400).await;
+        let found = &told.found[0];
+        assert!(found.notes[0].contains("ciphered") && found.who.maker.as_deref() == Some("WEI"), "{found:?}");
+        let text = accepted(&place(&wire.endpoint()), &told.found);
+        assert!(text.contains("# key_file = "), "{text}");
+    }
 }

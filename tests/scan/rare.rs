@@ -95,3 +95,24 @@ async fn a_port_without_a_speed_gives_each_meter_once_and_says_why() {
     let told = scanned(&endpoint, &wish("m-bus", &[2400, 9600], &[])).await;
     assert_eq!(told.found.len(), 1, "{:?}", shown(&told.found));
 }
+
+#[tokio::test]
+async fn meters_of_two_makers_with_the_same_number_are_two() {
+    let meter = |letters: &str| Meter {
+        manufacturer: Meter::manufacturer_code(letters).unwrap(),
+        id: 0x1234_5678,
+        version: 4,
+        device: 4,
+    };
+    let slave = |letters, primary, baud| {
+        let mut slave = Slave::new(primary, meter(letters));
+        slave.baud = Some(baud);
+        slave
+    };
+    let line = MbusLine::open(Control::new(vec![slave("LUG", 3, 2400), slave("KAM", 200, 9600)])).unwrap();
+    let endpoint = Endpoint::Device(line.path().unwrap().to_owned());
+    tokio::spawn(line.run());
+    let told = scanned(&endpoint, &wish("m-bus", &[2400, 9600], &[])).await;
+    let makers: Vec<_> = told.found.iter().filter_map(|f| f.who.maker.as_deref()).collect();
+    assert_eq!(makers, ["LUG", "KAM"], "{:?}", shown(&told.found));
+}

@@ -7,8 +7,10 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::sheet::Check;
+use super::who;
 use crate::agent::local::{Client, ClientError};
 use crate::cli::table::count;
+use crate::meter::scan::Who;
 use crate::meter::{MeterSettings, Protocol, protocol};
 use crate::model::{Quality, Timestamp, Value};
 use crate::radio::RadioSettings;
@@ -49,6 +51,7 @@ impl Agent {
                 .and_then(Json::as_u64)
                 .unwrap_or(0)
         };
+        let who = self.who(settings);
         let before = damaged(self);
         let (mut answered, mut values, mut fault) = (0, Vec::new(), None);
         for _ in 0..rounds {
@@ -78,18 +81,15 @@ impl Agent {
             number("refused")
         );
         let bad = values.iter().find(|v| v.quality.is_fault());
+        let through = who.map_or_else(String::new, |who| format!("{who}; ")) + "through the running agent";
         let told = match listens {
-            true => {
-                format!("through the running agent: {} of its newest message; {since}", count(values.len(), "value"))
-            }
-            false => {
-                format!("through the running agent: {answered} of {rounds} readings, {} values; {since}", values.len())
-            }
+            true => format!("{through}: {} of its newest message; {since}", count(values.len(), "value")),
+            false => format!("{through}: {answered} of {rounds} readings, {} values; {since}", values.len()),
         };
         let mut check = match (fault, bad) {
             (Some(sentence), _) => Check::fail(
                 subject,
-                format!("through the running agent: {sentence}; {since}"),
+                format!("{through}: {sentence}; {since}"),
                 format!("weir meters shows how it has been doing; look at it with weir trace {}", *settings.port),
                 detail,
             ),
@@ -115,6 +115,20 @@ impl Agent {
         };
         check.values = values;
         check
+    }
+
+    /// Has a DLMS meter say who it is; other protocols have no question for it that the agent would ask.
+    fn who(&mut self, settings: &MeterSettings) -> Option<Who> {
+        if *settings.protocol != "dlms" {
+            return None;
+        }
+        let mut objects = Vec::new();
+        for object in who::OBJECTS {
+            let question = json!({ "ask": "dlms", "meter": settings.name.as_str(), "order": { "object": object } });
+            // What the meter refuses is left out.
+            objects.push(self.ask(&question).ok().and_then(|answer| who::value(&answer)));
+        }
+        Some(who::of(objects)).filter(|who| !who.is_nobody())
     }
 
     /// What a receiver has heard since the agent was started.

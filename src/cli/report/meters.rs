@@ -1,16 +1,19 @@
 //! One meter: who it is, what it says, how fast and how reliably.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::sheet::Check;
+use super::who;
 use crate::cli::table::count;
 use crate::meter::bus::{self, Meter, Port};
 use crate::meter::scan::{self, Depth, Event, Who, Wish};
 use crate::meter::{MeterError, MeterSettings, Protocol, listen, protocol};
 use crate::model::Value;
+use crate::os::clock::Clock;
 use crate::os::line::Speed;
 use crate::setting::Count;
 
@@ -35,23 +38,34 @@ struct Tally {
     broken: bool,
 }
 
-/// Reads a meter `rounds` times over its port.
-pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds: u32) -> Check {
+/// Reads a meter `rounds` times over its port. What its session keeps over a restart, such as invocation counters and that
+/// a password was refused, lies in `kept`.
+pub(super) async fn check(
+    settings: &MeterSettings,
+    port: Option<&Port>,
+    rounds: u32,
+    kept: &Path,
+    clock: &Clock,
+) -> Check {
     let subject = format!("meter {}", *settings.name);
     let Some(port) = port else {
         let told = format!("not read: port {} can't be opened", *settings.port);
         return Check::fail(subject, told, "do first what the port's line says", json!({}));
     };
     if protocol(&settings.protocol).is_some_and(Protocol::listens) {
-        return heard(subject, settings, port).await;
+        return heard(subject, settings, port, kept).await;
     }
     // Repeated here, so that repetitions are counted.
     let once = MeterSettings { retries: Count::clamped(0), ..settings.clone() };
     let mut meter = match Meter::new(&once) {
-        Ok(meter) => meter,
+        Ok(meter) => meter.kept_in(kept),
         Err(reason) => return Check::fail(subject, reason, "correct the configuration (weir check)", json!({})),
     };
-    let who = identify(settings, port).await.filter(|who| !who.is_nobody());
+    let who = match *settings.protocol == "dlms" {
+        true => present(port, &mut meter, clock).await,
+        false => identify(settings, port).await,
+    };
+    let who = who.filter(|who| !who.is_nobody());
     let mut tally = Tally::default();
     for _ in 0..rounds {
         round(&mut tally, port, &mut meter, settings.retries.value()).await;
@@ -63,13 +77,13 @@ pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds:
 }
 
 /// A meter that sends by itself is only listened to, for one message that is right.
-async fn heard(subject: String, settings: &MeterSettings, port: &Port) -> Check {
+async fn heard(subject: String, settings: &MeterSettings, port: &Port, kept: &Path) -> Check {
     let detail = |values: usize, took: Duration| {
         json!({ "protocol": settings.protocol.as_str(), "port": settings.port.as_str(), "baud": port.speed.baud,
                 "values": values, "heard_after_ms": took.as_millis() })
     };
     let mut meter = match listen::Meter::new(settings) {
-        Ok(meter) => meter,
+        Ok(meter) => meter.kept_in(kept),
         Err(reason) => {
             return Check::fail(subject, reason, "correct the configuration (weir check)", detail(0, Duration::ZERO));
         }
@@ -183,6 +197,20 @@ fn advice(settings: &MeterSettings, tally: &Tally) -> String {
     } else {
         format!("check power, wires and address; weir scan {} finds what is there", *settings.port)
     }
+}
+
+/// Asks a DLMS meter who it is, as the client that the settings name: whatever link leads there, its own session knows it.
+async fn present(port: &Port, meter: &mut Meter, clock: &Clock) -> Option<Who> {
+    let mut objects = Vec::new();
+    for object in who::OBJECTS {
+        // What fails here fails again, and is told, when the meter is read; an object that is not there is no fault.
+        match bus::inspect_once(port, meter, clock, &json!({ "object": object }), &mut |_, _| {}).await {
+            Ok(answer) => objects.push(who::value(&answer)),
+            Err(MeterError::Refused(_)) => objects.push(None),
+            Err(_) => return None,
+        }
+    }
+    Some(who::of(objects))
 }
 
 /// Asks the meter who it is, as a scan does.

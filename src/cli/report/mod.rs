@@ -5,6 +5,7 @@ mod meters;
 mod radio;
 mod sheet;
 mod site;
+mod who;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -89,6 +90,7 @@ impl Report {
             say(&format!("port {}", *port.name));
             opened.push((port.name.to_string(), site::port(port, &board, running, beside.is_some(), &mut sheet).await));
         }
+        let kept = settings.store.path.join(agent::SESSIONS);
         for meter in &settings.meter {
             say(&format!(
                 "meter {} ({})",
@@ -100,7 +102,7 @@ impl Report {
                 continue;
             }
             let port = opened.iter().find(|(name, _)| *name == **meter.port).and_then(|(_, port)| port.as_ref());
-            sheet.add(meters::check(meter, port, self.rounds).await);
+            sheet.add(meters::check(meter, port, self.rounds, &kept, &clock).await);
         }
         for radio in &settings.radio {
             sheet.add(match &mut beside {

@@ -31,7 +31,7 @@ pub(super) struct Scan {
     port: Option<String>,
 
     /// Look for these only: modbus-rtu, modbus-ascii, modbus-tcp, iec62056-21, dlms, m-bus, push (P1,
-    /// SML and D0, by listening).
+    /// SML, D0 and pushes of DLMS, by listening).
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = protocol)]
     protocol: Vec<String>,
 

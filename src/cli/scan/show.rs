@@ -126,7 +126,7 @@ impl Screen {
             print(&format!("{object}\n"));
             return;
         }
-        let count = match self.found.len() {
+        let count = match proposal.meters {
             1 => "1 meter".to_owned(),
             n => format!("{n} meters"),
         };

@@ -12,8 +12,9 @@ use super::object::{
 };
 use super::service::{Services, words};
 use super::session::{Client, QUICK};
+use super::table;
 use crate::meter::{InspectReply, Inspector, MeterError, WriteOutcome, Written};
-use crate::model::Value;
+use crate::model::{Quality, Value};
 use crate::os::line::Line;
 use crate::wire::dlms::{AttributeDescriptor, Data};
 
@@ -121,7 +122,7 @@ impl Client {
             }
         };
         let data = content.data();
-        let Value { value, unit, quality, .. } = self.value(String::new(), &attribute, &data);
+        let Value { value, unit, mut quality, .. } = self.value(String::new(), &attribute, &data);
         let value = match (number, data.as_obis()) {
             (1, Some(name)) => Some(name.to_string()),
             _ => value,
@@ -135,10 +136,31 @@ impl Client {
                 .map_or("", |n| value_word(class, number, n))
                 .to_owned(),
         };
-        Ok(json!({
+        let heads = if (class, number) == (7, 2) { self.heads(line, attribute).await? } else { Vec::new() };
+        let rows = table::of(class, number, &data, heads);
+        if rows.is_some() {
+            // A long table has no text of its own.
+            quality = Quality::Good;
+        }
+        let mut told = json!({
             "number": number, "name": name, "value": value, "unit": unit, "quality": quality.word(),
             "type": type_name(&data), "words": words,
-        }))
+        });
+        if let (Some(found), Some(told)) = (rows, told.as_object_mut()) {
+            told.insert("columns".to_owned(), json!(found.columns));
+            told.insert("rows".to_owned(), json!(found.rows));
+            told.insert("further_rows".to_owned(), json!(found.more));
+        }
+        Ok(told)
+    }
+
+    /// The columns of a buffer; none when the meter does not tell them.
+    async fn heads(&mut self, line: &mut Line, buffer: AttributeDescriptor) -> Result<Vec<table::Head>, MeterError> {
+        let (mut services, known) = self.open_services(line);
+        match services.get(AttributeDescriptor { attribute_id: 3, ..buffer }).await? {
+            Ok(list) => super::profile::heads(&mut services, known, &list).await,
+            Err(_) => Ok(Vec::new()),
+        }
     }
 
     async fn set_clock(&mut self, line: &mut Line, until: Instant) -> Result<Json, MeterError> {

@@ -21,6 +21,7 @@ pub mod push;
 mod service;
 mod session;
 mod settings;
+mod table;
 mod write;
 
 pub use settings::{

@@ -111,11 +111,10 @@ async fn by_secondary(step: &Step, bench: &mut Bench<'_>, what: &str) -> Result<
     let result = search_secondary(&mut bench.line, step.wait, until, |_| {}).await;
     let Some(result) = line_only(result)? else { return Ok(()) };
     for meter in &result.meters {
-        let known =
-            bench.found.iter().any(|f| f.protocol == NAME && f.who.serial.as_deref() == Some(meter.number().as_str()));
-        if !known {
-            let mut found = Found::new(NAME, step.speed, Some(Address::Text(secondary(meter))), step.wait);
-            describe(&mut found, meter);
+        let mut found = Found::new(NAME, step.speed, Some(Address::Text(secondary(meter))), step.wait);
+        describe(&mut found, meter);
+        // Two makers, or two media of one, may have given out the same number.
+        if !bench.found.iter().any(|f| f.protocol == NAME && f.who == found.who) {
             bench.add(found);
         }
     }

@@ -18,6 +18,7 @@ use crate::meter::Address;
 use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Speed};
 
 mod dlms;
+mod dlms_push;
 mod found;
 #[expect(unreachable_pub, reason = "settings! makes public structs; fingerprints are read in here only")]
 mod identify;

@@ -46,6 +46,8 @@ pub struct Proposal {
     pub text: String,
     /// One sentence each.
     pub warnings: Vec<String>,
+    /// How many meters: one that answers two protocols is one.
+    pub meters: usize,
 }
 
 /// Makes the tables for what was found at `place`.
@@ -53,7 +55,8 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
     let mut warnings = conflicts(found);
     let speed = speed_of_line(found);
     let mut text = String::new();
-    let count = if found.len() == 1 { "1 meter".to_owned() } else { format!("{} meters", found.len()) };
+    let meters = found.iter().filter(|one| alternative(one, found).is_none()).count();
+    let count = if meters == 1 { "1 meter".to_owned() } else { format!("{meters} meters") };
     let _ = writeln!(
         text,
         "# weir scan found {count} on {}. Change the names as you like, then run: weir check",
@@ -62,9 +65,9 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
     let speed_matters = found.is_empty() || !found.iter().all(signs_on);
     port(place, speed_matters.then_some(speed), &mut text, &mut warnings);
     let mut names: BTreeSet<String> = place.known.iter().flat_map(|known| known.names.iter().cloned()).collect();
-    for found in found {
-        let own = meter(place, found, speed, &mut names);
-        let why_not = unusable(place, found);
+    for one in found {
+        let own = meter(place, one, speed, &mut names);
+        let why_not = unusable(place, one).or_else(|| alternative(one, found).map(str::to_owned));
         if let Some(why) = &why_not {
             let _ = write!(text, "\n# {why}:");
         }
@@ -74,7 +77,7 @@ pub fn configuration(place: &Place, found: &[Found]) -> Proposal {
             let _ = writeln!(text, "{comment}{line}");
         }
     }
-    Proposal { text, warnings }
+    Proposal { text, warnings, meters }
 }
 
 /// Meters that can't both be read as they are.
@@ -172,6 +175,23 @@ fn unusable(place: &Place, found: &Found) -> Option<String> {
         return Some(format!("This build of weir can't read {} yet", found.protocol));
     }
     None
+}
+
+/// Why one is not proposed besides the other way to ask the same meter: a sign-on without address that announces mode E is
+/// answered by the meter that then speaks DLMS. Proposed is what can be read with what is known.
+fn alternative(one: &Found, all: &[Found]) -> Option<&'static str> {
+    let readout = |f: &Found| f.protocol == iec62056::NAME && f.address.is_none();
+    let readable = |f: &&Found| f.also.iter().any(|line| line.starts_with("values = "));
+    let by_dlms = || all.iter().find(|f| dlms::signs_on(f));
+    match by_dlms() {
+        Some(other) if readout(one) && readable(&other) => Some(
+            "The same meter, which mode E asks by DLMS: or its readout, with fewer values and without a load profile",
+        ),
+        Some(_) if dlms::signs_on(one) && !readable(&one) && all.iter().any(readout) => {
+            Some("The same meter by DLMS, for which its papers must tell the client and the password")
+        }
+        _ => None,
+    }
 }
 
 fn configured<'a>(known: &'a Known, found: &Found) -> Option<&'a str> {
@@ -316,6 +336,32 @@ mod tests {
         assert!(last.contains("baud = 2400\nframing = \"8N1\"\nevery"), "{}", proposal.text);
         assert_eq!(proposal.warnings.len(), 2, "{:?}", proposal.warnings);
         assert!(proposal.warnings[0].contains("have the address 1") && proposal.warnings[1].contains("several speeds"));
+    }
+
+    #[test]
+    fn a_meter_with_a_readout_and_mode_e_is_proposed_once_with_the_other_way_as_a_comment() {
+        let readout = Found::new("iec62056-21", speed(300), None, Duration::from_millis(200));
+        let mut dlms = Found::new("dlms", speed(300), None, Duration::from_millis(200));
+        dlms.also.push("dlms = { link = \"hdlc-mode-e\", server = 1, client = 16 }".into());
+        let proposed = |meters: &[Found]| {
+            let text = configuration(&place(None), meters).text;
+            let active: Vec<String> =
+                text.lines().filter(|line| line.starts_with("protocol = ")).map(str::to_owned).collect();
+            (active, text)
+        };
+        // It refuses the public client: its readout needs no papers.
+        let (active, text) = proposed(&[readout.clone(), dlms.clone()]);
+        assert_eq!(active, ["protocol = \"iec62056-21\""], "{text}");
+        assert!(
+            text.contains("found 1 meter ") && text.contains("# protocol = \"dlms\"") && text.contains("papers"),
+            "{text}"
+        );
+        dlms.also.push("values = [\"1-0:1.8.0*255\"]".into());
+        let (active, text) = proposed(&[readout.clone(), dlms.clone()]);
+        assert_eq!(active, ["protocol = \"dlms\""], "{text}");
+        assert!(text.contains("# protocol = \"iec62056-21\""), "{text}");
+        let named = Found { address: Some(Address::Text("123".into())), ..readout };
+        assert_eq!(proposed(&[named, dlms]).0.len(), 2, "one with an address of its own may be another");
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! Finds meters that send by themselves, by listening only: P1, SML and D0. Whatever speed they
+//! Finds meters that send by themselves, by listening only: P1, SML, D0 and pushes of DLMS. Whatever speed they
 //! send at, their bytes show on a listening port as something; only then the speeds are tried.
 
 use std::time::Duration;
 
 use super::found::tidy;
-use super::{Bench, Depth, Found, More, Pass, Probe, Step, Wish, Work};
+use super::{Bench, Depth, Found, More, Pass, Probe, Step, Wish, Work, dlms_push};
 use crate::os::line::{Endpoint, Framing, LineError, Speed};
 
-pub(super) const PROBE: Probe = Probe { name: "push", protocols: &["dsmr-p1", "iec-d0", "sml"], steps, run };
+pub(super) const PROBE: Probe =
+    Probe { name: "push", protocols: &["dsmr-p1", "iec-d0", "sml", dlms_push::NAME], steps, run };
 
-/// P1 since DSMR 4, SML and older P1, D0.
-const SPEEDS: [u32; 6] = [115_200, 9600, 2400, 300, 4800, 19_200];
+/// P1 since DSMR 4, SML and older P1, D0; HAN ports and M-Bus outputs have parity.
+const SPEEDS: [(u32, &str); 7] =
+    [(115_200, "8N1"), (9600, "8N1"), (2400, "8N1"), (2400, "8E1"), (300, "8N1"), (4800, "8N1"), (19_200, "8N1")];
 /// A meter that sends at least every 10 s (P1 before DSMR 5) has begun again by then.
 const PERIOD: Duration = Duration::from_secs(11);
 /// The pause after which a telegram is over.
@@ -49,14 +51,13 @@ fn run<'a>(step: &'a Step, bench: &'a mut Bench<'_>) -> Work<'a> {
 }
 
 async fn listen(step: &Step, bench: &mut Bench<'_>) -> Result<(), LineError> {
-    let first = step.speed.baud;
-    let others = SPEEDS.into_iter().filter(|baud| *baud != first);
+    let usual = SPEEDS.iter().filter_map(|(baud, text)| Some(Speed { baud: *baud, framing: Framing::parse(text)? }));
+    let others = usual.filter(|speed| *speed != step.speed);
     let mut heard: Vec<u8> = Vec::new();
-    for (number, baud) in std::iter::once(first).chain(others).enumerate() {
-        let speed = Speed { baud, ..step.speed };
+    for (number, speed) in std::iter::once(step.speed).chain(others).enumerate() {
         bench.line.set_speed(speed)?;
         bench.line.discard_waiting().await?;
-        bench.progress(number, SPEEDS.len(), format!("listening at {baud}"));
+        bench.progress(number, SPEEDS.len() + 1, format!("listening at {} {}", speed.baud, speed.framing));
         let mut bytes = Vec::new();
         // The first may be the rest of a telegram that had begun before.
         for _ in 0..2 {
@@ -95,7 +96,7 @@ fn recognise(bytes: &[u8], speed: Speed) -> Option<Found> {
         return Some(found("sml"));
     }
     let seven: Vec<u8> = bytes.iter().map(|b| b & 0x7F).collect();
-    let (name, body, after) = telegram(&seven)?;
+    let Some((name, body, after)) = telegram(&seven) else { return dlms_push::recognise(bytes, speed) };
     let text = String::from_utf8_lossy(body);
     let is_p1 =
         text.contains("0-0:96.1.1(") || text.contains("1-3:0.2.8(") || after.first().is_some_and(u8::is_ascii_hexdigit);

@@ -6,7 +6,7 @@ use data_encoding::HEXUPPER;
 
 use super::entry::{Entry, Name, clock};
 use super::notification::Node;
-use super::{Data, DateTime};
+use super::{CodecError, CodecFault, CompactArray, Data, DateTime};
 use crate::model::Decimal;
 use crate::wire::unit;
 
@@ -67,13 +67,37 @@ fn leaf(node: &Node<'_>, data: &Data<'_>, scaler: i8) -> Option<String> {
         Data::BitString(bits) => Some((0..bits.len()).map(|at| if bits.bit(at) { '1' } else { '0' }).collect()),
         Data::Date(date) => Some(date.to_string()),
         Data::Time(time) => Some(time.to_string()),
-        Data::CompactArray(array) => Some(HEXUPPER.encode(array.contents())),
+        Data::CompactArray(array) => Some(rows(&array).unwrap_or_else(|| HEXUPPER.encode(array.contents()))),
         Data::OctetString(octets) | Data::VisibleString(octets) | Data::Utf8String(octets) => {
             Some(clock(node).map_or_else(|| characters(octets), written))
         }
         Data::DateTime(time) => Some(written(time)),
         _ => None,
     }
+}
+
+/// The most characters for each byte of a compact array: values without bytes, such as arrays of null-data, could be
+/// without number.
+const WIDEST: usize = 32;
+
+/// The rows of a compact array, as those of an array are written; `None` when they don't fit their description.
+fn rows(array: &CompactArray<'_>) -> Option<String> {
+    let longest = WIDEST * (1 + array.contents().len());
+    let mut text = String::new();
+    let mut before = None;
+    let walked = array.for_each_leaf(|leaf| {
+        text.push_str(match before {
+            None => "[[",
+            Some(row) if row == leaf.row => ", ",
+            Some(_) => "], [",
+        });
+        before = Some(leaf.row);
+        text.push_str(&self::text(&Node::Leaf(leaf.value), 0).unwrap_or_else(|| "null".to_owned()));
+        if text.len() > longest { Err(CodecError::new(CodecFault::WorkExceeded, 0)) } else { Ok(()) }
+    });
+    walked.ok()?;
+    text.push_str(if before.is_some() { "]]" } else { "[]" });
+    Some(text)
 }
 
 /// A time as ISO 8601 writes it; `*` where the meter doesn't say.

@@ -123,19 +123,27 @@ pub fn explain(bytes: &[u8], format: Option<Format>) -> Result<Explanation, Deco
 pub struct Explainer {
     keys: Keys,
     dlms: Option<DlmsKeys>,
+    /// The system title of who sent DLMS that tells none.
+    title: Option<[u8; 8]>,
     formats: Formats,
 }
 
 impl Explainer {
     /// Takes the keys of the meters.
     pub fn new(keys: Keys) -> Self {
-        Self { keys, dlms: None, formats: Formats::default() }
+        Self { keys, dlms: None, title: None, formats: Formats::default() }
     }
 
     /// Opens ciphered DLMS with these keys.
     #[must_use]
     pub fn with_dlms(self, keys: Option<DlmsKeys>) -> Self {
         Self { dlms: keys, ..self }
+    }
+
+    /// Takes this system title for DLMS that tells none.
+    #[must_use]
+    pub fn with_title(self, title: Option<[u8; 8]>) -> Self {
+        Self { title, ..self }
     }
 
     /// Explains a frame; without `format` it finds out by CRCs and lengths what the bytes are.
@@ -145,7 +153,7 @@ impl Explainer {
     pub fn explain(&mut self, bytes: &[u8], format: Option<Format>) -> Result<Explanation, DecodeError> {
         // Two checks in each HDLC frame, or all lengths of the others.
         if format == Some(Format::Dlms) || (format.is_none() && dlms::is_sure(bytes)) {
-            return dlms::explain(bytes, self.dlms.as_ref());
+            return dlms::explain_of(bytes, self.dlms.as_ref(), self.title);
         }
         let mut found = outside(bytes, format)?;
         let (keys, formats) = (&self.keys, &mut self.formats);

@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+mod dlms;
 mod iec;
 mod mbus;
 mod modbus;
@@ -55,6 +56,8 @@ const TONGUES: &[Row] = &[
     ("modbus-rtu", true, || Box::new(modbus::Rtu::default())),
     ("modbus-ascii", true, || Box::new(modbus::Ascii::default())),
     ("m-bus", true, || Box::new(mbus::Mbus::default())),
+    ("dlms", true, || Box::new(dlms::Dlms::default())),
+    ("dlms-push", false, || Box::new(dlms::Dlms::default())),
     ("sml", true, || Box::new(sml::Sml::default())),
     ("dsmr-p1", true, || Box::new(iec::Telegrams::new("P1"))),
     ("iec-d0", false, || Box::new(iec::Telegrams::new("D0"))),
@@ -223,6 +226,70 @@ mod tests {
         assert_eq!(some(&many).last().unwrap(), "  ... and 6 more");
     }
 
+    #[test]
+    fn a_dlms_dialogue_is_told_with_control_and_service_names_and_without_its_password() {
+        use crate::wire::dlms::hdlc::{self, Address, Control};
+        let frame = |(destination, source): (u8, u8), control, apdu: &[u8]| {
+            let (destination, source) = (Address::Single(destination), Address::Single(source));
+            let llc = if apdu.is_empty() { &[][..] } else { &hdlc::LLC_REQUEST };
+            let information = [llc, apdu].concat();
+            hdlc::Frame { segmented: false, destination, source, control, information }.encode().unwrap()
+        };
+        let hex = |text: &str| data_encoding::HEXUPPER.decode(text.replace(' ', "").as_bytes()).unwrap();
+        let (up, down) = ((1, 16), (16, 1));
+        let numbered = |ns, nr| Control::I { ns, nr, pf: true };
+        for protocols in [&["dlms"][..], &[]] {
+            let mut words = Words::new(protocols);
+            assert_eq!(
+                words.explain(Way::Sent, &frame(up, Control::Snrm, &[])),
+                ["DLMS: HDLC 16 to 1: SNRM: opens the link"]
+            );
+            assert_eq!(
+                words.explain(Way::Received, &frame(down, Control::Ua, &[])),
+                ["DLMS: HDLC 1 to 16: UA: agrees"]
+            );
+            let aarq = hex(
+                "60 33 A1 09 06 07 60857405080101 8A 02 0780 8B 07 60857405080201 AC 07 80 05 4775727578 BE 10 04 0E 01000000 065F1F0400 401E5D FFFF",
+            );
+            let told = words.explain(Way::Sent, &frame(up, numbered(0, 0), &aarq)).join("\n");
+            assert!(told.contains("AARQ") && !told.contains("Gurux") && !told.contains("4775"), "{told}");
+            let get = frame(up, numbered(1, 1), &hex("C0 01 C1 0003 0100010800FF 02 00"));
+            // In two pieces, as a line gives them.
+            assert!(words.explain(Way::Sent, &get[..9]).is_empty());
+            let told = words.explain(Way::Sent, &get[9..]);
+            assert!(
+                told[0].contains("I, number 1") && told[1].starts_with("DLMS: get-request 1-0:1.8.0*255"),
+                "{told:?}"
+            );
+            let told = words.explain(Way::Received, &frame(down, numbered(1, 2), &hex("C4 01 C1 00 06 00000007")));
+            assert_eq!(told[1], "DLMS: get-response 7");
+            let told = words.explain(Way::Received, &frame(down, numbered(2, 2), &hex("C4 01 C1 01 03")));
+            assert_eq!(told[1], "DLMS: get-response read-write-denied");
+        }
+        let mut words = Words::new(&["dlms"]);
+        assert_eq!(
+            words.explain(Way::Sent, b"*****************"),
+            ["DLMS: 17 bytes with a password or key, not shown"]
+        );
+        assert_eq!(words.explain(Way::Sent, b"/?!\r\n"), ["IEC 62056-21: request, any meter"]);
+        let mut damaged = frame(up, Control::Ui, &hex("C0 01 C1 0003 0100010800FF 02 00"));
+        damaged[15] ^= 1;
+        assert!(words.explain(Way::Received, &damaged)[0].contains("check sequence"));
+        let wrapped = hex("0001 0010 0001 000D C0 01 C1 0003 0100010800FF 02 00");
+        let told = words.explain(Way::Sent, &wrapped);
+        assert_eq!(told[0], "DLMS: wrapper 16 to 1");
+        assert!(Words::new(&[]).explain(Way::Sent, &wrapped).is_empty(), "it may be anything");
+    }
+
+    #[test]
+    fn a_push_is_told_with_its_values() {
+        let push = "0F 00000001 00 02 03 0906 0100010800FF 06 00000007 0202 0F00 161E";
+        let push = data_encoding::HEXUPPER.decode(push.replace(' ', "").as_bytes()).unwrap();
+        let frame = crate::wire::dlms::wrapper::Unit { source: 1, destination: 103, apdu: push }.encode().unwrap();
+        let told = Words::new(&["dlms-push"]).explain(Way::Received, &frame);
+        assert_eq!(told, ["DLMS: wrapper 1 to 103", "DLMS: data-notification", "  1-0:1.8.0*255 = 7 Wh"]);
+    }
+
     #[cfg(feature = "demo")]
     #[test]
     fn an_sml_transmission_is_told_with_its_values() {
@@ -244,7 +311,7 @@ mod tests {
         #[test]
         fn any_bytes_are_explained_or_not_without_a_panic(
             pieces in prop::collection::vec((any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20),
-            protocols in prop::sample::select(vec![vec![], vec!["modbus-tcp", "iec-d0", "modbus-ascii"], vec!["iec62056-21"]]),
+            protocols in prop::sample::select(vec![vec![], vec!["modbus-tcp", "iec-d0", "modbus-ascii"], vec!["iec62056-21"], vec!["dlms"], vec!["dlms-push"]]),
         ) {
             let mut words = Words::new(&protocols);
             for (sent, bytes) in pieces {

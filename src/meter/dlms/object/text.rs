@@ -105,7 +105,7 @@ fn write_value(out: &mut String, data: &Data<'_>) -> Option<()> {
                 if n > 0 {
                     out.push_str(", ");
                 }
-                write_value(out, &item.ok()?)?;
+                write_part(out, &item.ok()?)?;
             }
             out.push(']');
         }
@@ -120,7 +120,7 @@ fn write_value(out: &mut String, data: &Data<'_>) -> Option<()> {
                 }
                 row = Some(leaf.row);
                 let stop = || crate::wire::dlms::CodecError::new(crate::wire::dlms::CodecFault::WorkExceeded, 0);
-                write_value(out, &leaf.value).ok_or_else(stop)
+                write_part(out, &leaf.value).ok_or_else(stop)
             });
             walked.ok()?;
             out.push_str(if row.is_some() { "]]" } else { "]" });
@@ -130,6 +130,14 @@ fn write_value(out: &mut String, data: &Data<'_>) -> Option<()> {
         _ => out.push_str("NaN"),
     }
     (out.len() <= LONGEST).then_some(())
+}
+
+/// A part of a structure: six bytes are mostly a logical name there.
+fn write_part(out: &mut String, data: &Data<'_>) -> Option<()> {
+    match data.as_obis() {
+        Some(name) if matches!(data, Data::OctetString([0..=15, .., 255])) => write!(out, "{name}").ok(),
+        _ => write_value(out, data),
+    }
 }
 
 /// Whether a string of bytes is a text for people.

@@ -12,9 +12,10 @@ use tokio::time::{Instant, timeout};
 use tracing::{debug, info, warn};
 
 use super::known::Known;
-use super::object::{Face, Target, moment};
+use super::object::{Face, Scaler, Target, moment};
 use super::service::{Answer, Content, Services, damage, words};
 use super::session::Client;
+use super::table::Head;
 use crate::meter::iec62056::{ProfileStamp, SummerTime};
 use crate::meter::{MeterError, MeterSettings, Profile, ProfileReply};
 use crate::model::{Interval, Timestamp};
@@ -362,6 +363,22 @@ impl Profile for Client {
 pub(super) fn captured(list: &Data<'_>) -> String {
     let names = column::parse(list).unwrap_or_default();
     names.iter().map(|column| column.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The columns of a buffer whose capture_objects these are, with their scalers.
+///
+/// # Errors
+/// What the line said, or that it is no such list.
+pub(super) async fn heads(
+    services: &mut Services<'_>,
+    known: &mut Known,
+    list: &Content,
+) -> Result<Vec<Head>, MeterError> {
+    let head = |column: Column| {
+        let scaler = column.scaler.unwrap_or(Scaler::PLAIN);
+        Head { name: format!("{} {}", column.name, scaler.unit()).trim_end().to_owned(), scaler }
+    };
+    Ok(columns(services, known, list).await?.into_iter().map(head).collect())
 }
 
 /// The type of what a row holds, for the children of this room.

@@ -22,6 +22,7 @@ use crate::wire::dlms::entry::{Entry, Finder, Name};
 use crate::wire::dlms::notification::{self, Notification};
 use crate::wire::dlms::open::{self, Keys, Sealed, TITLE};
 use crate::wire::dlms::push::{Decoder, Event, is_push};
+use crate::wire::dlms::secret::Secret;
 use crate::wire::dlms::{shown, vendor};
 
 mod earlier;
@@ -41,6 +42,8 @@ const PAUSE: Duration = Duration::from_secs(4);
 const KEY_FILE_LIMIT: u64 = 256;
 
 const ONE_KEY: &str = "authentication_key_file needs key_file beside it: it verifies what key_file decrypts";
+const TWO_LENGTHS: &str =
+    "key_file and authentication_key_file hold keys of two suites: both have 32 digits, or both 64";
 const NO_KEY: &str = "system_title and untagged are for ciphered pushes; set key_file";
 
 fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
@@ -52,10 +55,10 @@ fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
         (None, None) => None,
         (None, Some(_)) => return Err(ONE_KEY.to_owned()),
         (Some(encryption), authentication) => {
-            Some(Keys::new(encryption, authentication.as_ref()).ok_or("the cipher does not take the keys")?)
+            Some(Keys::of(encryption.bytes(), authentication.as_ref().map(Secret::bytes)).ok_or(TWO_LENGTHS)?)
         }
     };
-    let both: Vec<&[u8]> = [&encryption, &authentication].into_iter().flatten().map(|key| key.as_slice()).collect();
+    let both: Vec<&[u8]> = [&encryption, &authentication].into_iter().flatten().map(Secret::bytes).collect();
     Ok(Box::new(Push {
         meter: settings.name.to_string(),
         decoder: Decoder::new(),
@@ -71,14 +74,15 @@ fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
     }))
 }
 
-fn key(file: &SecretFile) -> Result<[u8; 16], String> {
+fn key(file: &SecretFile) -> Result<Secret, String> {
     read_key(file.path()).map_err(|reason| format!("the key file {} {reason}", file.path().display()))
 }
 
-fn read_key(path: &Path) -> Result<[u8; 16], String> {
+fn read_key(path: &Path) -> Result<Secret, String> {
     let content = file::read_small(path, KEY_FILE_LIMIT).map_err(|e| format!("can't be read: {e}"))?;
     let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(content.trim_ascii()).ok();
-    bytes.and_then(|b| b.try_into().ok()).ok_or_else(|| "does not hold 32 hexadecimal digits".to_owned())
+    let fits = bytes.filter(|bytes| matches!(bytes.len(), 16 | 32)).map(Secret::new);
+    fits.ok_or_else(|| "does not hold 32 hexadecimal digits (security suites 0 and 1) or 64 (suite 2)".to_owned())
 }
 
 fn title(text: &str) -> Result<[u8; TITLE], String> {
@@ -94,10 +98,17 @@ fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let (None, Some(key)) = (&settings.key_file, &settings.authentication_key_file) {
         problems.error(key.span(), ONE_KEY);
     }
+    let mut lengths = Vec::new();
     for file in [&settings.key_file, &settings.authentication_key_file].into_iter().flatten() {
-        if let Err(reason) = key(file) {
-            problems.warning(file.span(), reason);
+        match key(file) {
+            Ok(key) => lengths.push((key.bytes().len(), file.span())),
+            Err(reason) => problems.warning(file.span(), reason),
         }
+    }
+    if let [(one, _), (other, span)] = lengths.as_slice()
+        && one != other
+    {
+        problems.error(span.clone(), TWO_LENGTHS);
     }
     if let Some(key) = settings.key_file.as_ref().filter(|_| settings.authentication_key_file.is_none()) {
         problems.warning(

@@ -10,7 +10,7 @@ const BOTH: &str = "key_file = \"F/ek\"\nauthentication_key_file = \"F/ak\"\n";
 
 /// The settings of a meter whose keys lie in `folder`.
 fn settings(folder: &Path, more: &str) -> Result<MeterSettings, String> {
-    for (name, digits) in [("ek", "01"), ("ak", "02")] {
+    for (name, digits) in [("ek", "01"), ("ak", "02"), ("long", "0303")] {
         std::fs::write(folder.join(name), digits.repeat(16)).unwrap();
     }
     let more = more.replace("\"F/", &format!("\"{}/", folder.display()));
@@ -166,6 +166,8 @@ fn every_mistake_in_the_settings_is_told_in_a_sentence() {
         assert!(problems.iter().any(|p| p.contains(expected)), "{more}: {problems:?}");
     };
     told("authentication_key_file = \"F/ak\"", "needs key_file");
+    told("key_file = \"F/ek\"\nauthentication_key_file = \"F/long\"", "two suites");
+    assert_eq!(problems("key_file = \"F/long\"\nauthentication_key_file = \"F/long\""), Vec::<String>::new());
     told("key_file = \"F/none\"", "can't be read");
     told("key_file = \"F/ek\"", "can't be verified");
     told("[push]\nsystem_title = \"12\"", "set key_file");

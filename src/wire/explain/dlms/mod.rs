@@ -5,11 +5,14 @@ use serde_json::{Map, Value, json};
 
 use super::{Explanation, Layer, Row};
 use crate::wire::DecodeError;
-use crate::wire::dlms::open::{self, Keys, Sealed};
+use crate::wire::dlms::open::{self, Keys, Sealed, TITLE};
 use crate::wire::dlms::push::{Decoder, Event, Frame, is_apdu};
+use crate::wire::dlms::{Apdu, Data, GetResponse, decode};
 
 mod carrier;
+mod names;
 mod service;
+mod short;
 mod values;
 
 type Json = Map<String, Value>;
@@ -25,8 +28,17 @@ struct Part {
 /// # Errors
 /// That nothing in the bytes is DLMS, or what damaged it.
 pub fn explain(bytes: &[u8], keys: Option<&Keys>) -> Result<Explanation, DecodeError> {
+    explain_of(bytes, keys, None)
+}
+
+/// The same of APDUs that tell no system title, as those of one service: it is `title`, unless an AARQ or AARE among
+/// the bytes tells it.
+///
+/// # Errors
+/// As [`explain`].
+pub fn explain_of(bytes: &[u8], keys: Option<&Keys>, title: Option<[u8; TITLE]>) -> Result<Explanation, DecodeError> {
     let events = events(bytes);
-    let mut found = Found::default();
+    let mut found = Found { client: title, meter: title, ..Found::default() };
     for event in &events {
         found.add(event, keys);
     }
@@ -34,6 +46,7 @@ pub fn explain(bytes: &[u8], keys: Option<&Keys>) -> Result<Explanation, DecodeE
         return Err(found.nothing(bytes));
     }
     let what = match found.titles.as_slice() {
+        [] if events.iter().any(|event| matches!(event, Event::Block { .. })) => "no whole APDU".to_owned(),
         [] => "frames without an APDU".to_owned(),
         titles => titles.join(", "),
     };
@@ -60,22 +73,32 @@ pub(super) fn is_sure(bytes: &[u8]) -> bool {
         && events.iter().all(sound)
 }
 
-/// One sentence for each thing in the bytes, for a trace. Nothing is decrypted.
-pub fn words(bytes: &[u8]) -> Vec<String> {
-    let word = |event: &Event| match event {
+/// One sentence for a thing in a stream, for a trace; nothing is decrypted, and no password is told. `None` where there is
+/// nothing to say.
+pub fn word(event: &Event) -> Option<String> {
+    match event {
         Event::Frame(frame) => carrier::words(frame),
         Event::Block { number, last } => Some(format!("block {number}{}", if *last { ", the last" } else { "" })),
         Event::Apdu(apdu) => Some(summary(apdu)),
         Event::Damaged(damage) => Some(damage.to_string()),
         Event::Skipped { bytes } => Some(format!("{bytes} bytes that are no DLMS")),
-    };
+    }
+}
+
+/// The values of a plain push, one line each; none of any other APDU.
+pub fn values(apdu: &[u8]) -> Vec<String> {
+    values::lines(apdu)
+}
+
+/// One sentence for each thing in the bytes; none when nothing in them is DLMS.
+pub fn words(bytes: &[u8]) -> Vec<String> {
     let events = events(bytes);
     let any = events.iter().any(|event| matches!(event, Event::Frame(_)));
     if any { events.iter().filter_map(word).collect() } else { Vec::new() }
 }
 
 fn summary(apdu: &[u8]) -> String {
-    let name = service::name(apdu.first().copied().unwrap_or_default());
+    let name = names::name(apdu.first().copied().unwrap_or_default());
     match open::sealed(apdu) {
         Ok(Some(sealed)) => format!("{name}, invocation counter {}", sealed.counter),
         _ => service::summary(apdu).unwrap_or_else(|| name.to_owned()),
@@ -88,9 +111,10 @@ fn events(bytes: &[u8]) -> Vec<Event> {
     let mut found: Vec<_> = std::iter::from_fn(|| decoder.next()).collect();
     decoder.silence();
     found.extend(std::iter::from_fn(|| decoder.next()));
-    let nothing = !found.iter().any(|event| matches!(event, Event::Frame(_)));
     // Only pushes are looked for without a carrier; here the bytes are said to be whole.
-    if nothing && bytes.first().copied().is_some_and(is_apdu) && service::is_readable(bytes) {
+    let doubtful = !found.iter().any(|event| matches!(event, Event::Frame(_)))
+        || found.iter().any(|event| matches!(event, Event::Skipped { .. }));
+    if doubtful && bytes.first().copied().is_some_and(is_apdu) && service::is_readable(bytes) {
         return vec![Event::Frame(Frame::Bare(bytes.to_vec())), Event::Apdu(bytes.to_vec())];
     }
     found
@@ -104,6 +128,12 @@ struct Found {
     messages: Vec<Value>,
     lost: Vec<String>,
     skipped: usize,
+    /// The system titles, where APDUs tell none themselves.
+    client: Option<[u8; TITLE]>,
+    meter: Option<[u8; TITLE]>,
+    /// The blocks of a long answer so far, and how many they are.
+    blocks: Vec<u8>,
+    newest: u32,
 }
 
 impl Found {
@@ -136,12 +166,12 @@ impl Found {
 
     fn message(&mut self, apdu: &[u8], keys: Option<&Keys>) {
         let mut json = Json::new();
-        let name = service::name(apdu.first().copied().unwrap_or_default());
+        let name = names::name(apdu.first().copied().unwrap_or_default());
         json.insert("apdu".into(), json!(name));
         self.titles.push(name.to_owned());
         match open::sealed(apdu) {
             Ok(Some(sealed)) => self.sealed(apdu, &sealed, keys, &mut json),
-            Ok(None) => self.plain(apdu, &mut json),
+            Ok(None) => self.plain(apdu, keys, &mut json),
             Err(closed) => {
                 json.insert("error".into(), json!(closed.to_string()));
                 let rows = vec![row("APDU", apdu, closed.to_string())];
@@ -156,7 +186,9 @@ impl Found {
         let mut layer = part.layer;
         let mut inside = part.json;
         // A person who decodes wants to see it, tag or not; what it is worth is told.
-        let opened = keys.map(|keys| sealed.open(keys, None, true));
+        let tag = apdu.first().copied().unwrap_or_default();
+        let title = if names::is_of_client(tag) { self.client } else { self.meter };
+        let opened = keys.map(|keys| sealed.open(keys, title, true));
         let (state, meaning) = match &opened {
             None => ("closed", "no key was given (--key, --auth-key)".to_owned()),
             Some(Err(closed)) => ("closed", closed.to_string()),
@@ -171,19 +203,63 @@ impl Found {
             inside.insert("error".into(), json!(closed.to_string()));
         }
         json.insert("ciphering".into(), Value::Object(inside));
-        layer.rows.push(row("content", sealed.payload, meaning));
+        // What is explained below need not be shown as it was.
+        let shown = if matches!(opened, Some(Ok(_))) { &[] } else { sealed.payload };
+        layer.rows.push(row("content", shown, format!("{} bytes, {meaning}", sealed.payload.len())));
         self.layers.push(layer);
+        if let Some(Err(closed)) = &opened {
+            self.titles.push(format!("not opened ({closed})"));
+        }
         if let Some(Ok(opened)) = opened {
-            let name = service::name(opened.apdu.first().copied().unwrap_or_default());
+            let name = names::name(opened.apdu.first().copied().unwrap_or_default());
             json.insert("inside".into(), json!(name));
             self.titles.push(name.to_owned());
-            self.plain(&opened.apdu, json);
+            self.plain(&opened.apdu, keys, json);
         }
     }
 
-    fn plain(&mut self, apdu: &[u8], json: &mut Json) {
+    fn plain(&mut self, apdu: &[u8], keys: Option<&Keys>, json: &mut Json) {
         let parts = values::explain(apdu).unwrap_or_else(|| service::explain(apdu));
         for part in parts {
+            json.extend(part.json);
+            self.layers.push(part.layer);
+        }
+        let information = match decode::<Apdu<'_>>(apdu) {
+            Ok((Apdu::Aarq(aarq), _)) => {
+                self.client = aarq.calling_ap_title.and_then(|title| title.try_into().ok()).or(self.client);
+                aarq.user_information
+            }
+            Ok((Apdu::Aare(aare), _)) => {
+                self.meter = aare.responding_ap_title.and_then(|title| title.try_into().ok()).or(self.meter);
+                aare.user_information
+            }
+            Ok((Apdu::GetResponse(GetResponse::WithDataBlock { block, .. }), _)) => {
+                return self.block(block.block_number, block.last_block, block.result.unwrap_or_default(), json);
+            }
+            _ => return,
+        };
+        // An association under a cipher proposes and grants under it, too.
+        if let Some(apdu) = information
+            && let Ok(Some(sealed)) = open::sealed(apdu)
+        {
+            let mut inside = Json::new();
+            self.sealed(apdu, &sealed, keys, &mut inside);
+            json.insert("information".into(), Value::Object(inside));
+        }
+    }
+
+    /// Puts a long answer together, and tells its value with its last block.
+    fn block(&mut self, number: u32, last: bool, bytes: &[u8], json: &mut Json) {
+        if number == 1 {
+            (self.blocks, self.newest) = (Vec::new(), 0);
+        }
+        if self.newest.checked_add(1) != Some(number) {
+            return;
+        }
+        self.newest = number;
+        self.blocks.extend_from_slice(bytes);
+        if let (true, Ok((value, _))) = (last, decode::<Data<'_>>(&self.blocks)) {
+            let part = service::long(&value, number, self.blocks.len());
             json.extend(part.json);
             self.layers.push(part.layer);
         }

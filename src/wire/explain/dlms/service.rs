@@ -3,67 +3,16 @@
 use data_encoding::HEXUPPER;
 use serde_json::{Value, json};
 
+use super::names::{self, attribute, class, name, spelt, spelt_or, title_in_words};
 use super::{Json, Part, row};
 use crate::wire::dlms::notification::Node;
 use crate::wire::dlms::open::{self, Sealed};
 use crate::wire::dlms::{
-    ActionRequest, ActionResponse, Apdu, AttributeDescriptor, Conformance, Data, DataBlockG, DataBlockSA,
-    GetDataResult, GetRequest, GetResponse, InvokeId, MethodDescriptor, SelectiveAccess, SetRequest, SetResponse,
-    decode, shown,
+    ActionRequest, ActionResponse, Apdu, AttributeDescriptor, Conformance, Data, DataBlockG, DataBlockSA, Diagnostic,
+    GetDataResult, GetRequest, GetResponse, InvokeId, LogicalName, MethodDescriptor, SelectiveAccess, SetRequest,
+    SetResponse, UserDiagnostic, decode, shown,
 };
 use crate::wire::explain::{Layer, Row};
-
-/// An APDU's name by its tag, as the standard spells it.
-pub(super) const fn name(tag: u8) -> &'static str {
-    match tag {
-        0x01 => "initiate-request",
-        0x05 => "read-request",
-        0x06 => "write-request",
-        0x08 => "initiate-response",
-        0x0C => "read-response",
-        0x0D => "write-response",
-        0x0E => "confirmed-service-error",
-        0x0F => "data-notification",
-        0x16 => "unconfirmed-write-request",
-        0x18 => "information-report-request",
-        0x21..=0x38 => "glo-ciphered short-name service",
-        0x41..=0x58 => "ded-ciphered short-name service",
-        0x60 => "AARQ",
-        0x61 => "AARE",
-        0x62 => "RLRQ",
-        0x63 => "RLRE",
-        0xC0 => "get-request",
-        0xC1 => "set-request",
-        0xC2 => "event-notification-request",
-        0xC3 => "action-request",
-        0xC4 => "get-response",
-        0xC5 => "set-response",
-        0xC7 => "action-response",
-        0xC8 => "glo-get-request",
-        0xC9 => "glo-set-request",
-        0xCA => "glo-event-notification-request",
-        0xCB => "glo-action-request",
-        0xCC => "glo-get-response",
-        0xCD => "glo-set-response",
-        0xCF => "glo-action-response",
-        0xD0 => "ded-get-request",
-        0xD1 => "ded-set-request",
-        0xD2 => "ded-event-notification-request",
-        0xD3 => "ded-action-request",
-        0xD4 => "ded-get-response",
-        0xD5 => "ded-set-response",
-        0xD7 => "ded-action-response",
-        0xD8 => "exception-response",
-        0xD9 => "access-request",
-        0xDA => "access-response",
-        0xDB => "general-glo-ciphering",
-        0xDC => "general-ded-ciphering",
-        0xDD => "general-ciphering",
-        0xDF => "general-signing",
-        0xE0 => "general-block-transfer",
-        _ => "unknown APDU",
-    }
-}
 
 /// Whether the bytes are an APDU that can be read.
 pub(super) fn is_readable(apdu: &[u8]) -> bool {
@@ -96,16 +45,6 @@ pub(super) fn ciphering(apdu: &[u8], sealed: &Sealed<'_>) -> Part {
     rows.push(row("SC", &[control.0], format!("suite {}, {words}", control.suite())));
     rows.push(row("IC", &sealed.counter.to_be_bytes(), format!("invocation counter {}", sealed.counter)));
     Part { layer: Layer { title: "ciphering (IEC 62056-5-3)", rows }, json }
-}
-
-/// Three letters of the maker and a number (IEC 62056-5-3, clause 4.3.4).
-fn title_in_words(title: &[u8]) -> String {
-    match title {
-        [letters @ .., _, _, _, _, _] if letters.iter().all(u8::is_ascii_alphanumeric) => {
-            format!("made by {}", String::from_utf8_lossy(letters))
-        }
-        _ => String::new(),
-    }
 }
 
 /// One line that says what a plain request or answer is.
@@ -145,20 +84,30 @@ pub(super) fn explain(apdu: &[u8]) -> Vec<Part> {
     vec![Part { layer: Layer { title, rows: fields.rows }, json: fields.json }]
 }
 
+/// The value of a long answer whose blocks were put together.
+pub(super) fn long(value: &Data<'_>, blocks: u32, bytes: usize) -> Part {
+    let mut fields = Fields::default();
+    fields.put("length", "length", json!(bytes), format!("{bytes} bytes in {blocks} blocks"));
+    fields.value(value);
+    Part { layer: Layer { title: "the whole answer", rows: fields.rows }, json: fields.json }
+}
+
 #[derive(Default)]
-struct Fields {
+pub(super) struct Fields {
     rows: Vec<Row>,
     json: Json,
+    /// The object before holds a secret.
+    hides: bool,
 }
 
 impl Fields {
-    fn put(&mut self, field: &'static str, key: &str, value: Value, meaning: impl Into<String>) {
+    pub(super) fn put(&mut self, field: &'static str, key: &str, value: Value, meaning: impl Into<String>) {
         self.rows.push(Row { field, bytes: String::new(), meaning: meaning.into() });
         self.json.insert(key.to_owned(), value);
     }
 
     /// One of several under the same key.
-    fn list(&mut self, field: &'static str, key: &str, value: Value, meaning: impl Into<String>) {
+    pub(super) fn list(&mut self, field: &'static str, key: &str, value: Value, meaning: impl Into<String>) {
         self.rows.push(Row { field, bytes: String::new(), meaning: meaning.into() });
         if let Some(list) = self.json.entry(key.to_owned()).or_insert_with(|| json!([])).as_array_mut() {
             list.push(value);
@@ -173,8 +122,8 @@ impl Fields {
     fn apdu(&mut self, apdu: &Apdu<'_>) {
         match apdu {
             Apdu::Aarq(aarq) => {
-                self.text("context", "context", format!("{:?}", aarq.application_context));
-                self.text("mechanism", "mechanism", format!("{:?}", aarq.mechanism_name));
+                self.text("context", "context", spelt_or(aarq.application_context, "not told"));
+                self.text("mechanism", "mechanism", spelt_or(aarq.mechanism_name, "none"));
                 self.octets("calling title", "calling_title", aarq.calling_ap_title);
                 // The password, or a challenge: neither is shown.
                 let secret = aarq.calling_authentication_value.map(<[u8]>::len);
@@ -189,14 +138,14 @@ impl Fields {
                 self.information(aarq.user_information);
             }
             Apdu::Aare(aare) => {
-                self.text("result", "result", format!("{:?}", aare.result));
-                self.text("diagnostic", "diagnostic", format!("{:?}", aare.diagnostic));
-                self.text("mechanism", "mechanism", format!("{:?}", aare.mechanism_name));
+                self.text("result", "result", spelt(aare.result));
+                self.text("diagnostic", "diagnostic", diagnostic(aare.diagnostic));
+                self.text("mechanism", "mechanism", spelt_or(aare.mechanism_name, "none"));
                 self.octets("title", "responding_title", aare.responding_ap_title);
                 self.information(aare.user_information);
             }
-            Apdu::Rlrq(rlrq) => self.text("reason", "reason", format!("{:?}", rlrq.reason)),
-            Apdu::Rlre(rlre) => self.text("reason", "reason", format!("{:?}", rlre.reason)),
+            Apdu::Rlrq(rlrq) => self.text("reason", "reason", spelt_or(rlrq.reason, "none")),
+            Apdu::Rlre(rlre) => self.text("reason", "reason", spelt_or(rlre.reason, "none")),
             Apdu::InitiateRequest(_) | Apdu::InitiateResponse(_) => self.initiate(apdu),
             Apdu::GetRequest(request) => self.get(request),
             Apdu::GetResponse(response) => self.got(response),
@@ -205,8 +154,8 @@ impl Fields {
             Apdu::ActionRequest(request) => self.act(request),
             Apdu::ActionResponse(response) => self.acted(response),
             Apdu::ExceptionResponse(exception) => {
-                self.text("error", "state_error", format!("{:?}", exception.state_error));
-                self.text("error", "service_error", format!("{:?}", exception.service_error));
+                self.text("error", "state_error", spelt(exception.state_error));
+                self.text("error", "service_error", spelt(exception.service_error));
                 if let Some(counter) = exception.expected_invocation_counter {
                     self.put(
                         "counter",
@@ -221,7 +170,10 @@ impl Fields {
                     format!("service {}, class {}, code {}", error.service, error.error_class, error.error_code);
                 self.text("error", "error", sentence);
             }
-            other => self.text("content", "content", format!("{other:?}")),
+            Apdu::GeneralBlockTransfer(block) => {
+                self.block(block.block_number.into(), block.control.last_block(), block.block_data.len());
+            }
+            other => self.short(other),
         }
     }
 
@@ -234,10 +186,10 @@ impl Fields {
     /// What an association's APDU carries: the proposed or granted conformance, maybe ciphered.
     fn information(&mut self, information: Option<&[u8]>) {
         let Some(information) = information else { return };
-        if let Ok(Some(sealed)) = open::sealed(information) {
-            let sentence = format!("ciphered, invocation counter {}", sealed.counter);
-            self.put("information", "information_counter", json!(sealed.counter), sentence);
-        } else if let Ok((inside, _)) = decode::<Apdu<'_>>(information) {
+        // What is ciphered comes as a layer of its own.
+        if let Ok(None) = open::sealed(information)
+            && let Ok((inside, _)) = decode::<Apdu<'_>>(information)
+        {
             self.initiate(&inside);
         }
     }
@@ -260,15 +212,23 @@ impl Fields {
     }
 
     fn object(&mut self, d: AttributeDescriptor) {
-        let (class, name, attribute) = (d.class_id, d.instance_id.to_string(), d.attribute_id);
-        let json = json!({ "class": class, "name": name, "attribute": attribute });
-        self.list("object", "objects", json, format!("{name} attribute {attribute} (class {class})"));
+        let (id, name, number) = (d.class_id, d.instance_id.to_string(), d.attribute_id);
+        let json = json!({ "class": id, "name": name, "attribute": number });
+        self.list(
+            "object",
+            "objects",
+            json,
+            format!("{name} attribute {} (class {})", attribute(id, number), class(id)),
+        );
+        self.hides = names::is_secret(id, number);
     }
 
     fn method(&mut self, d: MethodDescriptor) {
-        let (class, name, method) = (d.class_id, d.instance_id.to_string(), d.method_id);
-        let json = json!({ "class": class, "name": name, "method": method });
-        self.list("object", "objects", json, format!("{name} method {method} (class {class})"));
+        let (id, name, number) = (d.class_id, d.instance_id.to_string(), d.method_id);
+        let json = json!({ "class": id, "name": name, "method": number });
+        let method = names::method(id, number);
+        self.list("object", "objects", json, format!("{name} method {method} (class {})", class(id)));
+        self.hides = names::takes_secret(id, number);
     }
 
     fn selection(&mut self, access: Option<&SelectiveAccess<'_>>) {
@@ -277,8 +237,9 @@ impl Fields {
         self.text("selection", "selection", words);
     }
 
-    fn value(&mut self, value: &Data<'_>) {
+    pub(super) fn value(&mut self, value: &Data<'_>) {
         match value {
+            _ if self.hides => self.list("value", "values", json!(null), "a secret, not shown"),
             // A buffer or a list of objects: one row each.
             Data::Array(parts) => {
                 for part in parts.iter().flatten() {
@@ -297,12 +258,12 @@ impl Fields {
         match result {
             GetDataResult::Data(value) => self.value(value),
             GetDataResult::Error(error) => {
-                self.list("result", "results", json!(format!("{error:?}")), format!("{error:?}"))
+                self.list("result", "results", json!(spelt(error)), spelt(error));
             }
         }
     }
 
-    fn block(&mut self, number: u32, last: bool, bytes: usize) {
+    pub(super) fn block(&mut self, number: u32, last: bool, bytes: usize) {
         let more = if last { ", the last" } else { ", more follow" };
         self.put("block", "block", json!(number), format!("number {number}{more}, {bytes} bytes"));
     }
@@ -310,7 +271,7 @@ impl Fields {
     fn block_got(&mut self, block: &DataBlockG<'_>) {
         self.block(block.block_number, block.last_block, block.result.map_or(0, <[u8]>::len));
         if let Err(error) = block.result {
-            self.list("result", "results", json!(format!("{error:?}")), format!("{error:?}"));
+            self.list("result", "results", json!(spelt(error)), spelt(error));
         }
     }
 
@@ -318,7 +279,7 @@ impl Fields {
         self.block(block.block_number, block.last_block, block.raw_data.len());
     }
 
-    fn next(&mut self, number: u32) {
+    pub(super) fn next(&mut self, number: u32) {
         self.put("block", "block", json!(number), format!("after number {number}"));
     }
 
@@ -392,7 +353,7 @@ impl Fields {
     }
 
     fn outcome(&mut self, result: impl std::fmt::Debug) {
-        let text = format!("{result:?}");
+        let text = spelt(result);
         self.list("result", "results", json!(text), text);
     }
 
@@ -482,8 +443,29 @@ impl Fields {
     }
 }
 
-fn data(data: &Data<'_>) -> String {
-    Node::of(data).and_then(|node| shown::text(&node, 0)).unwrap_or_else(|| "null".to_owned())
+/// A value as text; logical names as such.
+pub(super) fn data(data: &Data<'_>) -> String {
+    Node::of(data).map_or_else(|| "nested too deep".to_owned(), |node| node_text(&node))
+}
+
+fn node_text(node: &Node<'_>) -> String {
+    match node {
+        Node::Array(parts) | Node::Structure(parts) => {
+            format!("[{}]", parts.iter().map(node_text).collect::<Vec<_>>().join(", "))
+        }
+        Node::Leaf(Data::OctetString([a @ 0..=15, b, c, d, e, 255])) => {
+            LogicalName::new(*a, *b, *c, *d, *e, 255).to_string()
+        }
+        other => shown::text(other, 0).unwrap_or_else(|| "null".to_owned()),
+    }
+}
+
+fn diagnostic(diagnostic: Diagnostic) -> String {
+    match diagnostic {
+        Diagnostic::User(UserDiagnostic::Null) => "none".to_owned(),
+        Diagnostic::User(reason) => spelt(reason),
+        Diagnostic::Provider(number) => format!("of the provider, {number}"),
+    }
 }
 
 fn conformance_in_words(conformance: Conformance) -> Vec<String> {

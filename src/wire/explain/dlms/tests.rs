@@ -39,13 +39,24 @@ fn an_association_is_told_and_its_password_is_not() {
 #[test]
 fn requests_and_answers_are_told_with_object_and_value() {
     let cases = [
-        ("C0 01 C1 0003 0100010800FF 02 00", "1-0:1.8.0*255 attribute 2 (class 3)"),
+        ("C0 01 C1 0003 0100010800FF 02 00", "1-0:1.8.0*255 attribute 2 value (class 3 Register)"),
         ("C4 01 C1 00 06 00000007", "7"),
-        ("C4 01 C1 01 03", "ReadWriteDenied"),
+        ("C4 01 C1 01 03", "read-write-denied"),
         ("C1 01 C1 0008 0000010000FF 02 00 09 02 3132", "12"),
-        ("C3 01 C1 0046 000060030AFF 01 01 0F 00", "method 1"),
+        ("C3 01 C1 0046 000060030AFF 01 01 0F 00", "method 1 remote_disconnect (class 70 Disconnect control)"),
         ("D8 01 06 000007D8", "invocation counter 2008"),
         ("C4 02 C1 00 00000001 00 03 010203", "number 1, more follow"),
+        ("C4 01 C1 00 13 02 02 11 12 06 01 00 02 03 00 04", "[[1, 2], [3, 4]]"),
+        ("C4 01 C1 00 01 01 02 02 12 0003 09 06 0100010800FF", "[3, 1-0:1.8.0*255]"),
+        ("05 01 02 FA00", "short name FA00"),
+        ("0C 01 00 06 00000007", "7"),
+        ("0C 01 01 03", "read-write-denied"),
+        ("0D 01 00", "success"),
+        ("62 03 80 01 00", "normal"),
+        (
+            "61 29 A1 09 06 07 60857405080101 A2 03 020101 A3 05 A10302010D BE 10 04 0E 0800 065F1F0400 00101D 04 00 0007",
+            "rejected-permanent",
+        ),
     ];
     for (apdu, expected) in cases {
         let text = explained(apdu).to_string();
@@ -53,6 +64,76 @@ fn requests_and_answers_are_told_with_object_and_value() {
     }
     let json = explained("C0 01 C1 0003 0100010800FF 02 00").to_json();
     assert_eq!(json["messages"][0]["objects"][0]["name"], "1-0:1.8.0*255");
+}
+
+#[test]
+fn no_secret_that_is_written_is_shown() {
+    for apdu in [
+        "C1 01 C1 000F 0000280000FF 07 00 09 05 4775727578",
+        "C3 01 C1 000F 0000280000FF 02 01 09 05 4775727578",
+        "06 01 02 FA28 01 09 05 4775727578",
+    ] {
+        let found = explained(apdu);
+        for shown in [found.to_string(), found.to_json().to_string(), words(&hex(apdu)).join(" ")] {
+            assert!(!shown.contains("Gurux") && !shown.to_uppercase().contains("4775727578"), "{shown}");
+        }
+        assert!(found.to_string().contains("not shown"), "{found}");
+    }
+}
+
+#[test]
+fn the_blocks_of_a_long_answer_are_put_together() {
+    let unit = |apdu: &str| {
+        let apdu = hex(apdu);
+        crate::wire::dlms::wrapper::Unit { source: 1, destination: 16, apdu }.encode().unwrap()
+    };
+    let blocks = [
+        "C4 02 C1 00 00000001 00 03 010206",
+        "C4 02 C1 00 00000002 00 05 0000000706",
+        "C4 02 C1 01 00000003 00 04 00000008",
+    ];
+    let text = explain(&blocks.map(unit).concat(), None).unwrap().to_string();
+    assert!(text.contains("12 bytes in 3 blocks\n  value") && text.contains("7\n") && text.contains("8\n"), "{text}");
+    let gap = [unit(blocks[0]), unit(blocks[2])].concat();
+    assert!(!explain(&gap, None).unwrap().to_string().contains("in 3 blocks"));
+}
+
+#[test]
+fn titles_of_an_association_open_what_tells_none() {
+    use crate::wire::dlms::protect::{Form, How, KeyName, Keys, Suite};
+    use crate::wire::dlms::secret::Secret;
+    use crate::wire::dlms::{SecurityControl, wrapper};
+    const CLIENT: [u8; 8] = *b"WEI\0\0\0\0\x01";
+    const METER: [u8; 8] = *b"GRX\0\0\0\0\x02";
+    let secret = |byte: u8| Secret::new(vec![byte; 16]);
+    let keys = Keys::new(Suite::new(0).unwrap(), &secret(1), Some(secret(2))).unwrap();
+    let sealed = |title, counter, plain: &str| {
+        let how = How { form: Form::Service, name: KeyName::Global, control: SecurityControl(0x30), title };
+        keys.protect(&hex(plain), &how, counter).unwrap()
+    };
+    let initiate = sealed(CLIENT, 1, "01000000065F1F0400401E5DFFFF");
+    let title = [&[0xA6, 0x0A, 0x04, 0x08][..], &CLIENT].concat();
+    let length = u8::try_from(initiate.len()).unwrap();
+    let information = [&[0xBE, length + 2, 0x04, length][..], &initiate].concat();
+    let content = [&hex("A1 09 06 07 60857405080103")[..], &title, &information].concat();
+    let aarq = [&[0x60, u8::try_from(content.len()).unwrap()][..], &content].concat();
+    let title = [&[0xA4, 0x0A, 0x04, 0x08][..], &METER].concat();
+    let content = [&hex("A1 09 06 07 60857405080103 A2 03 020100 A3 05 A103020100")[..], &title].concat();
+    let aare = [&[0x61, u8::try_from(content.len()).unwrap()][..], &content].concat();
+    let get = sealed(CLIENT, 2, "C001C100030100010800FF0200");
+    let got = sealed(METER, 9, "C401C1000600000007");
+    let unit = |apdu: Vec<u8>| wrapper::Unit { source: 1, destination: 1, apdu }.encode().unwrap();
+    let stream = [aarq, aare, get, got.clone()].map(unit).concat();
+    let both = super::Keys::new(&[1; 16], Some(&[2; 16])).unwrap();
+    let json = explain(&stream, Some(&both)).unwrap().to_json();
+    let messages = json["messages"].as_array().unwrap();
+    assert_eq!(messages[0]["information"]["ciphering"]["state"], "verified", "{json:#}");
+    assert_eq!(messages[2]["ciphering"]["state"], "verified", "{json:#}");
+    assert_eq!((&messages[3]["values"][0], &messages[3]["inside"]), (&"7".into(), &"get-response".into()));
+    // Alone it needs the title from a person.
+    assert!(explain(&got, Some(&both)).unwrap().to_string().contains("tells no system title"));
+    let text = explain_of(&got, Some(&both), Some(METER)).unwrap().to_string();
+    assert!(text.contains("its tag is right") && text.contains("7"), "{text}");
 }
 
 #[test]

@@ -26,10 +26,17 @@ pub(super) fn explain(apdu: &[u8]) -> Option<Vec<Part>> {
     let head = Part { layer: Layer { title: "notification (IEC 62056-5-3)", rows }, json };
     let entries = Finder::new().entries(&notification);
     let listed: Vec<Value> = entries.iter().map(as_json).collect();
-    let rows = entries.iter().map(|entry| row("value", &[], in_words(entry))).collect();
+    let width = entries.iter().map(|entry| entry.name.to_string().len()).max().unwrap_or(0);
+    let rows = entries.iter().map(|entry| row("value", &[], in_words(entry, width))).collect();
     let mut json = Json::new();
     json.insert("values".into(), Value::Array(listed));
     Some(vec![head, Part { layer: Layer { title: "values", rows }, json }])
+}
+
+/// The values of a plain notification, one line each; none of another APDU.
+pub(super) fn lines(apdu: &[u8]) -> Vec<String> {
+    let Ok(notification) = notification::decode(apdu) else { return Vec::new() };
+    Finder::new().entries(&notification).iter().map(|entry| in_words(entry, 0)).collect()
 }
 
 fn as_json(entry: &Entry<'_>) -> Value {
@@ -40,8 +47,9 @@ fn as_json(entry: &Entry<'_>) -> Value {
     value
 }
 
-fn in_words(entry: &Entry<'_>) -> String {
+fn in_words(entry: &Entry<'_>, width: usize) -> String {
     let text = entry.text().unwrap_or_else(|| "no value".to_owned());
     let time = entry.time.map(|time| format!(" at {}", shown::written(time))).unwrap_or_default();
-    format!("{} = {text} {}", entry.name, entry.unit()).trim_end().to_owned() + &time
+    let name = entry.name.to_string();
+    format!("{name:width$} = {text} {}", entry.unit()).trim_end().to_owned() + &time
 }
