@@ -18,6 +18,8 @@ mod association;
 mod captures;
 #[path = "dlms/link.rs"]
 mod link;
+#[path = "dlms/lockout.rs"]
+mod lockout;
 #[path = "dlms/objects.rs"]
 mod objects;
 #[path = "dlms/oracle.rs"]

@@ -1,5 +1,6 @@
 //! What a session must remember over a restart, such as the counters of a cipher: small files in one folder.
 
+use std::fs::File;
 use std::io;
 use std::path::PathBuf;
 
@@ -7,6 +8,9 @@ use crate::os::file::{read_small, write_atomic};
 
 /// The largest thing that is kept.
 const LARGEST: u64 = 64 * 1024;
+
+/// The file whose lock [`Kept::change`] holds; no name of a kept thing begins with a dot.
+const LOCK: &str = ".lock";
 
 /// A folder for what sessions remember.
 #[derive(Debug, Clone)]
@@ -47,6 +51,33 @@ impl Kept {
         .await
     }
 
+    /// Replaces what is kept under a name by what `change` makes of it, durable when this returns; nobody else, in this
+    /// process or another one, changes anything kept in the folder meanwhile. Gives what `change` gives with it.
+    ///
+    /// # Errors
+    /// The system's error, or that of `change`; what was kept before is then still there.
+    pub async fn change<T: Send + 'static>(
+        &self,
+        name: &str,
+        change: impl FnOnce(Option<Vec<u8>>) -> io::Result<(Vec<u8>, T)> + Send + 'static,
+    ) -> io::Result<T> {
+        let (folder, path) = (self.folder.clone(), self.path(name));
+        blocking(move || {
+            std::fs::create_dir_all(&folder)?;
+            let lock = File::options().write(true).create(true).truncate(false).open(folder.join(LOCK))?;
+            lock.lock()?;
+            let before = match read_small(&path, LARGEST) {
+                Ok(content) => Some(content),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                Err(error) => return Err(error),
+            };
+            let (after, told) = change(before)?;
+            write_atomic(&path, &after, 0o600)?;
+            Ok(told)
+        })
+        .await
+    }
+
     /// A file's name is made of the letters that every file system takes.
     fn path(&self, name: &str) -> PathBuf {
         let plain = |c: char| {
@@ -74,5 +105,33 @@ mod tests {
         kept.store("a/b", vec![3]).await.unwrap();
         assert_eq!(kept.load("a/b").await.unwrap(), Some(vec![3]));
         assert_eq!(kept.load("a_2fb").await.unwrap(), Some(vec![2]));
+    }
+
+    #[tokio::test]
+    async fn changes_from_many_sides_at_once_all_come_about() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = |before: Option<Vec<u8>>| {
+            let number = before.and_then(|b| b.first().copied()).unwrap_or(0);
+            Ok((vec![number + 1], number))
+        };
+        let sides: Vec<_> = (0..4)
+            .map(|_| {
+                let kept = Kept::new(folder.path());
+                tokio::spawn(async move {
+                    let mut told = Vec::new();
+                    for _ in 0..10 {
+                        told.push(kept.change("n", count).await.unwrap());
+                    }
+                    told
+                })
+            })
+            .collect();
+        let mut told = Vec::new();
+        for side in sides {
+            told.extend(side.await.unwrap());
+        }
+        told.sort_unstable();
+        assert_eq!(told, (0..40).collect::<Vec<_>>());
+        assert_eq!(Kept::new(folder.path()).load("n").await.unwrap(), Some(vec![40]));
     }
 }

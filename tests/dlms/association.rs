@@ -17,14 +17,14 @@ use crate::peers::{self, Peer};
 const NAME: &str = "GRX0000000000001";
 
 /// A meter, and the files of one client of it.
-struct Bench {
+pub(crate) struct Bench {
     folder: TempDir,
-    port: u16,
+    pub(crate) port: u16,
     _meter: Peer,
 }
 
 impl Bench {
-    fn new(variables: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(variables: &[(&str, &str)]) -> Self {
         Self::over("--wrapper", variables)
     }
 
@@ -41,7 +41,7 @@ impl Bench {
         bench
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -58,7 +58,7 @@ impl Bench {
         self.log().iter().filter(|line| line.starts_with(start)).count()
     }
 
-    fn settings(&self, client: u16, authentication: &str, more: &str) -> MeterSettings {
+    pub(crate) fn settings(&self, client: u16, authentication: &str, more: &str) -> MeterSettings {
         let file = |name: &str| self.path(name).display().to_string();
         MeterSettings::parse(&text(client, authentication, more, &file)).unwrap()
     }
@@ -70,7 +70,7 @@ impl Bench {
     }
 
     /// Reads the device's name in a session that begins with what was kept.
-    async fn read(&self, settings: &MeterSettings) -> Result<String, MeterError> {
+    pub(crate) async fn read(&self, settings: &MeterSettings) -> Result<String, MeterError> {
         read(&mut *self.session(settings), self.port).await
     }
 }
@@ -89,7 +89,7 @@ fn text(client: u16, authentication: &str, more: &str, file: &dyn Fn(&str) -> St
     )
 }
 
-const CIPHERED: &str = "security = \"authenticated-encrypted\"\n";
+pub(crate) const CIPHERED: &str = "security = \"authenticated-encrypted\"\n";
 
 async fn read(session: &mut dyn Session, port: u16) -> Result<String, MeterError> {
     let endpoint = Endpoint::parse(&format!("tcp://127.0.0.1:{port}"));
@@ -240,7 +240,8 @@ async fn an_older_file_is_noticed_and_no_counter_is_used_twice() {
         let bench = Bench::new(&[("METER_STRICT", "0"), ("METER_STALE", stale)]);
         let settings = bench.settings(1, "gmac", CIPHERED);
         assert_eq!(bench.read(&settings).await.unwrap(), NAME);
-        let kept = bench.path("kept").join("dlms-m");
+        let files = std::fs::read_dir(bench.path("kept")).unwrap().map(|entry| entry.unwrap().path());
+        let kept = files.into_iter().find(|path| path.to_string_lossy().contains("dlmscounter")).unwrap();
         let older = std::fs::read(&kept).unwrap();
         for _ in 0..3 {
             assert_eq!(bench.read(&settings).await.unwrap(), NAME);

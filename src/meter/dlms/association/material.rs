@@ -71,12 +71,17 @@ impl Material {
         mark(&[b"counter", &title, self.encryption.bytes()])
     }
 
-    /// Knows everything with which this client shows who it is.
-    pub(super) fn secret_mark(&self, salt: &[u8], dlms: &DlmsSettings) -> Mark {
+    /// Knows everything with which this client shows who it is, and to whom.
+    pub(super) fn secret_mark(&self, salt: &[u8], settings: &MeterSettings, dlms: &DlmsSettings) -> Mark {
         let how = format!("{:?} {:?} {:?} {:?}", dlms.client, dlms.server, dlms.authentication, dlms.security);
+        let ways = format!("{:?} {:?} {:?} {:?}", dlms.suite, dlms.ciphering, dlms.referencing, dlms.link);
+        let title = dlms.system_title.as_ref().map(|title| title.as_str()).unwrap_or_default();
+        let address = settings.address.as_ref().map(|address| (**address).to_string()).unwrap_or_default();
+        let whom = format!("{title} {address} {}", *settings.port);
         let secrets = [self.secret.bytes(), self.encryption.bytes(), self.authentication.bytes()];
         let [secret, encryption, authentication] = secrets;
-        mark(&[salt, how.as_bytes(), b"\0", secret, b"\0", encryption, b"\0", authentication])
+        let settings = [how.as_bytes(), b"\0", ways.as_bytes(), b"\0", whom.as_bytes(), b"\0"].concat();
+        mark(&[salt, &settings, secret, b"\0", encryption, b"\0", authentication])
     }
 }
 
@@ -224,9 +229,21 @@ mod tests {
             encryption: Secret::default(),
             authentication: Secret::default(),
         };
-        let dlms = <DlmsSettings as crate::setting::Setting>::stand_in().unwrap();
-        assert_ne!(with("one").secret_mark(b"salt", &dlms), with("other").secret_mark(b"salt", &dlms));
-        assert_ne!(with("one").secret_mark(b"salt", &dlms), with("one").secret_mark(b"pepper", &dlms));
+        let settings = |more: &str| {
+            let text = format!("name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\n{more}");
+            MeterSettings::parse(&text).unwrap()
+        };
+        let marked = |password: &str, salt: &[u8], more: &str| {
+            let settings = settings(more);
+            with(password).secret_mark(salt, &settings, &crate::meter::dlms::dlms(&settings).unwrap())
+        };
+        let one = marked("one", b"salt", "");
+        assert_eq!(marked("one", b"salt", "timeout = \"3s\""), one);
+        assert_ne!(marked("other", b"salt", ""), one);
+        assert_ne!(marked("one", b"pepper", ""), one);
+        assert_ne!(marked("one", b"salt", "dlms = { client = 3 }"), one);
+        assert_ne!(marked("one", b"salt", "dlms = { system_title = \"5745490000000001\" }"), one);
+        assert_ne!(marked("one", b"salt", "address = 18"), one);
         assert!(!format!("{:?}", with("Gurux")).contains("Gurux"));
     }
 }
