@@ -34,6 +34,8 @@ mod profile;
 mod push;
 #[path = "dlms/scripted.rs"]
 mod scripted;
+#[path = "dlms/secrets.rs"]
+mod secrets;
 #[cfg(feature = "demo")]
 #[path = "dlms/simulator.rs"]
 mod simulator;

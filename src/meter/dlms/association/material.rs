@@ -1,6 +1,6 @@
 //! Passwords and keys of one meter, read anew for each association: they may have appeared or changed.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use ring::digest::{SHA256, digest};
@@ -139,10 +139,17 @@ pub(in crate::meter::dlms) fn check(settings: &MeterSettings, dlms: &DlmsSetting
     }
 }
 
+/// Whether a file's owner is the system, or who runs this. For root others are right too: weir has a user of its own.
+fn is_ours(owner: u32) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    owner == 0 || user == 0 || owner == user
+}
+
 fn doubt(path: &Path) -> Option<&'static str> {
     match std::fs::metadata(path) {
         Err(_) => Some("can't be read yet; the meter's values are null until it can"),
         Ok(about) if about.permissions().mode() & 0o077 != 0 => Some("can be read by others; set its mode to 0600"),
+        Ok(about) if !is_ours(about.uid()) => Some("belongs to another user, who can change it; set its owner"),
         Ok(_) => None,
     }
 }
@@ -173,11 +180,30 @@ fn password(file: Option<&At<SecretFile>>) -> Result<Secret, MeterError> {
 }
 
 fn key(suite: Suite, file: Option<&At<SecretFile>>, name: &str) -> Result<Secret, MeterError> {
-    let content = content(file, name)?;
-    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(content.bytes().trim_ascii()).ok().map(Secret::new);
-    bytes.filter(|key| key.bytes().len() == suite.key_length()).ok_or_else(|| {
+    let digits = content(file, name)?;
+    hexadecimal(&digits, suite.key_length()).ok_or_else(|| {
         unasked(format!("{name} does not hold the {} hexadecimal digits of a key", suite.key_length() * 2))
     })
+}
+
+fn hexadecimal(digits: &Secret, length: usize) -> Option<Secret> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.bytes().trim_ascii()).ok().map(Secret::new);
+    bytes.filter(|key| key.bytes().len() == length)
+}
+
+/// Reads a key of `length` bytes that a meter shall have, from a file that nobody else may read.
+///
+/// # Errors
+/// [`MeterError::Order`] with the file and what is wrong with it; the key is not shown.
+pub(in crate::meter::dlms) fn new_key(path: &Path, length: usize) -> Result<Secret, MeterError> {
+    let order = |why: String| MeterError::Order(format!("the key's file {} {why}", path.display()));
+    if let Some(doubt) = doubt(path) {
+        return Err(order(doubt.to_owned()));
+    }
+    let content =
+        read_small(path, LARGEST).map(Secret::new).map_err(|error| order(format!("can't be read: {error}")))?;
+    let wrong = || order(format!("does not hold the {} hexadecimal digits of a key", length * 2));
+    hexadecimal(&content, length).ok_or_else(wrong)
 }
 
 #[cfg(test)]

@@ -36,7 +36,7 @@ mod transfer;
 mod trial;
 mod words;
 
-pub(super) use material::check;
+pub(super) use material::{check, new_key};
 
 /// The client that every meter lets in without a password (IEC 62056-5-3, annex).
 const PUBLIC: u16 = 16;
@@ -324,6 +324,12 @@ impl Association {
         if let Some(agreed) = self.agreed.take() {
             self.release(line, &agreed).await;
         }
+        self.link.close(line).await;
+    }
+
+    /// Closes the link without a release, which the meter would not understand any more.
+    pub(super) async fn forget(&mut self, line: &mut Line) {
+        self.agreed = None;
         self.link.close(line).await;
     }
 

@@ -124,7 +124,11 @@ impl Association {
         if jump > 0 {
             return Err(None);
         }
-        let newer = self.read_counter(line).await.map_err(|error| Some(Stumble::Unclear(error)))?;
+        // A meter that could not decipher is not asked again at once, whatever the line does then.
+        let newer = self.read_counter(line).await.map_err(|error| match error.must_reopen() {
+            true => Some(Stumble::Unclear(MeterError::HungUp(error.to_string()))),
+            false => Some(Stumble::Unclear(error)),
+        })?;
         let Some(newer) = newer.filter(|counter| self.memory.counters.is_behind(mark, *counter)) else {
             return Err(None);
         };

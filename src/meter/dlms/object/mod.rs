@@ -10,7 +10,7 @@ mod text;
 mod time;
 
 pub(super) use class::{
-    CANDIDATES, attribute_name, attributes, class_name, is_long, is_secret, is_status, method_name, scaler_attribute,
+    CANDIDATES, attribute_name, attributes, class_name, is_long, is_status, method_name, scaler_attribute,
     value_attributes, value_word,
 };
 pub(super) use input::{like, typed};
