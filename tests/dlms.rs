@@ -16,6 +16,8 @@ mod answers;
 mod association;
 #[path = "dlms/captures.rs"]
 mod captures;
+#[path = "dlms/counters.rs"]
+mod counters;
 #[path = "dlms/link.rs"]
 mod link;
 #[path = "dlms/lockout.rs"]

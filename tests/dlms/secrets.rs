@@ -122,7 +122,7 @@ const NEW_AUTHENTICATION: &str = "b0b1b2b3b4b5b6b7b8b9babbbcbdbebf";
 
 fn weir(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_weir"));
-    command.arg("--config").arg(folder.join("weir.toml")).args(["--log-level", "trace", "dlms", "m"]).args(arguments);
+    command.arg("--config").arg(folder.join("weir.toml")).args(["--log", "trace", "dlms", "m"]).args(arguments);
     command.output().unwrap()
 }
 
