@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
 
 use crate::os::file::{read_small, write_atomic};
 
@@ -45,8 +46,9 @@ impl Kept {
     pub async fn store(&self, name: &str, content: Vec<u8>) -> io::Result<()> {
         let (folder, path) = (self.folder.clone(), self.path(name));
         blocking(move || {
-            std::fs::create_dir_all(folder)?;
-            write_atomic(&path, &content, 0o600)
+            make(&folder)?;
+            write_atomic(&path, &content, 0o600)?;
+            hand_over(&path)
         })
         .await
     }
@@ -63,9 +65,11 @@ impl Kept {
     ) -> io::Result<T> {
         let (folder, path) = (self.folder.clone(), self.path(name));
         blocking(move || {
-            std::fs::create_dir_all(&folder)?;
-            let lock = File::options().write(true).create(true).truncate(false).open(folder.join(LOCK))?;
-            lock.lock()?;
+            make(&folder)?;
+            let lock = folder.join(LOCK);
+            let file = File::options().write(true).create(true).truncate(false).open(&lock)?;
+            hand_over(&lock)?;
+            file.lock()?;
             let before = match read_small(&path, LARGEST) {
                 Ok(content) => Some(content),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => None,
@@ -73,6 +77,7 @@ impl Kept {
             };
             let (after, told) = change(before)?;
             write_atomic(&path, &after, 0o600)?;
+            hand_over(&path)?;
             Ok(told)
         })
         .await
@@ -85,6 +90,24 @@ impl Kept {
         };
         self.folder.join(name.chars().map(plain).collect::<String>())
     }
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::create_dir_all(folder)?;
+    hand_over(folder)
+}
+
+/// What root makes here, as with `weir read`, belongs to whom the folder around it belongs: the agent must read it too.
+fn hand_over(path: &Path) -> io::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let Some(around) = path.parent() else { return Ok(()) };
+    let around = std::fs::metadata(around)?;
+    chown(path, Some(around.uid()), Some(around.gid()))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -105,6 +128,21 @@ mod tests {
         kept.store("a/b", vec![3]).await.unwrap();
         assert_eq!(kept.load("a/b").await.unwrap(), Some(vec![3]));
         assert_eq!(kept.load("a_2fb").await.unwrap(), Some(vec![2]));
+    }
+
+    #[tokio::test]
+    async fn what_root_keeps_belongs_to_whom_the_folder_belongs() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        chown(folder.path(), Some(4711), Some(4711)).unwrap();
+        let kept = Kept::new(folder.path().join("sessions"));
+        kept.change("a", |_| Ok((vec![1], ()))).await.unwrap();
+        kept.store("b", vec![2]).await.unwrap();
+        for name in [".", LOCK, "a", "b"] {
+            assert_eq!(std::fs::metadata(folder.path().join("sessions").join(name)).unwrap().uid(), 4711, "{name}");
+        }
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! One meter: who it is, what it says, how fast and how reliably.
 
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::json;
@@ -35,8 +36,8 @@ struct Tally {
     broken: bool,
 }
 
-/// Reads a meter `rounds` times over its port.
-pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds: u32) -> Check {
+/// Reads a meter `rounds` times over its port; what its session must remember stands in `kept`.
+pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds: u32, kept: &Path) -> Check {
     let subject = format!("meter {}", *settings.name);
     let Some(port) = port else {
         let told = format!("not read: port {} can't be opened", *settings.port);
@@ -48,7 +49,7 @@ pub(super) async fn check(settings: &MeterSettings, port: Option<&Port>, rounds:
     // Repeated here, so that repetitions are counted.
     let once = MeterSettings { retries: Count::clamped(0), ..settings.clone() };
     let mut meter = match Meter::new(&once) {
-        Ok(meter) => meter,
+        Ok(meter) => meter.kept_in(kept),
         Err(reason) => return Check::fail(subject, reason, "correct the configuration (weir check)", json!({})),
     };
     let who = identify(settings, port).await.filter(|who| !who.is_nobody());

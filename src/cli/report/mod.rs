@@ -100,7 +100,7 @@ impl Report {
                 continue;
             }
             let port = opened.iter().find(|(name, _)| *name == **meter.port).and_then(|(_, port)| port.as_ref());
-            sheet.add(meters::check(meter, port, self.rounds).await);
+            sheet.add(meters::check(meter, port, self.rounds, &settings.store.path.join(agent::SESSIONS)).await);
         }
         for radio in &settings.radio {
             sheet.add(match &mut beside {
