@@ -22,8 +22,12 @@ mod changes;
 mod ciphered;
 #[path = "dlms/clock.rs"]
 mod clock;
+#[path = "dlms/counters.rs"]
+mod counters;
 #[path = "dlms/link.rs"]
 mod link;
+#[path = "dlms/lockout.rs"]
+mod lockout;
 #[path = "dlms/objects.rs"]
 mod objects;
 #[path = "dlms/oracle.rs"]
@@ -38,6 +42,8 @@ mod profile;
 mod push;
 #[path = "dlms/scripted.rs"]
 mod scripted;
+#[path = "dlms/secrets.rs"]
+mod secrets;
 #[cfg(feature = "demo")]
 #[path = "dlms/simulator.rs"]
 mod simulator;

@@ -1,7 +1,7 @@
 //! `weir dlms METER OBJECT`: one object of a DLMS/COSEM meter.
 
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
@@ -25,7 +25,7 @@ use crate::os::clock::Clock;
 /// something in the meter needs --yes; it is done once, and what is there afterwards is shown. Exits with 1
 /// when the meter does not answer or refuses.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("deed").args(["set", "action", "set_clock", "disconnect", "reconnect", "image"]))]
+#[command(group = ArgGroup::new("deed").args(["set", "set_file", "action", "set_clock", "disconnect", "reconnect", "image", "transfer_key", "security_policy", "first_counter"]))]
 pub(super) struct Dlms {
     /// The meter's name in the configuration.
     meter: String,
@@ -41,6 +41,10 @@ pub(super) struct Dlms {
     /// 2026-01-15T12:00:00+01:00, or TYPE:VALUE such as enum:1 or octet-string:00ff.
     #[arg(long, value_name = "VALUE", requires = "yes")]
     set: Option<String>,
+
+    /// Write what this file holds: for a password, which others could see on the command line.
+    #[arg(long, value_name = "FILE", requires = "yes")]
+    set_file: Option<PathBuf>,
 
     /// Call this method.
     #[arg(long, value_name = "N", requires = "yes", value_parser = clap::value_parser!(i8).range(1..))]
@@ -75,6 +79,24 @@ pub(super) struct Dlms {
     #[arg(long, requires = "image")]
     activate: bool,
 
+    /// Give the meter a new key: encryption=FILE, broadcast=FILE, authentication=FILE or master=FILE; may be repeated, the
+    /// meter takes all or none. OBJECT is its security setup (0-0:43.0.0*255). The keys go wrapped by the master key.
+    #[arg(long, value_name = "KEY=FILE", requires = "yes", requires = "master_key")]
+    transfer_key: Vec<String>,
+
+    /// The file with the meter's master key of now, which wraps new keys.
+    #[arg(long, value_name = "FILE", requires = "transfer_key")]
+    master_key: Option<PathBuf>,
+
+    /// Activate this security policy in the security setup OBJECT; meters take stronger ones only.
+    #[arg(long, value_name = "N", requires = "yes")]
+    security_policy: Option<u8>,
+
+    /// Begin the invocation counters of dlms.system_title at N, where nothing tells how far they were used: it must be
+    /// beyond all that were ever used with this title and key. The meter is not asked.
+    #[arg(long, value_name = "N", requires = "yes", value_parser = clap::value_parser!(u32).range(1..))]
+    first_counter: Option<u32>,
+
     /// Do change something in the meter.
     #[arg(long)]
     yes: bool,
@@ -92,7 +114,7 @@ impl Dlms {
         if *meter.protocol != "dlms" {
             return Err(Failure::usage(format!("meter \"{}\" speaks {}, not dlms", self.meter, *meter.protocol)));
         }
-        let order = self.order();
+        let order = self.order()?;
         let answer = match Client::connect(&settings.store.path) {
             Ok(mut agent) => {
                 let answer = agent.ask(&json!({ "ask": "dlms", "meter": self.meter, "order": order }));
@@ -106,17 +128,35 @@ impl Dlms {
         fault(&answer)
     }
 
-    fn order(&self) -> Json {
+    fn order(&self) -> Result<Json, Failure> {
         let object = self.attribute.map_or_else(|| self.object.clone(), |number| format!("{}:{number}", self.object));
         let word = if self.disconnect { Some("disconnect") } else { self.reconnect.then_some("reconnect") };
-        let set = self.set.as_deref().or(word);
+        let filed = self.set_file.as_ref().map(|path| {
+            let content = std::fs::read_to_string(path);
+            content.map_err(|error| Failure::usage(format!("{} can't be read: {error}", path.display())))
+        });
+        let filed = filed.transpose()?;
+        let set = self.set.as_deref().or(word).or(filed.as_deref().map(str::trim_end));
+        let whole = |path: &Path| std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let key = |text: &String| match text.split_once('=') {
+            Some((key, file)) if ["encryption", "broadcast", "authentication", "master"].contains(&key) => {
+                Ok(json!({ "key": key, "file": whole(Path::new(file)) }))
+            }
+            _ => {
+                Err(Failure::usage("--transfer-key is encryption=, broadcast=, authentication= or master= and a file"))
+            }
+        };
+        let keys = self.transfer_key.iter().map(key).collect::<Result<Vec<_>, _>>()?;
+        let master = self.master_key.as_deref().map(whole);
+        let rekey = (!keys.is_empty() || self.security_policy.is_some())
+            .then(|| json!({ "keys": keys, "master": master, "policy": self.security_policy }));
         let image = self.image.as_ref().map(|path| {
             json!({ "path": path.display().to_string(), "identifier": self.identifier, "activate": self.activate })
         });
-        json!({
+        Ok(json!({
             "object": object, "set": set, "action": self.action, "parameter": self.parameter,
-            "set_clock": self.set_clock, "image": image,
-        })
+            "set_clock": self.set_clock, "image": image, "rekey": rekey, "first_counter": self.first_counter,
+        }))
     }
 }
 
@@ -238,6 +278,11 @@ fn outcome(answer: &Json) -> String {
     if let Some(ahead) = answer.get("is_ahead_by_seconds") {
         let was = answer.get("was_ahead_by_seconds").map(Json::to_string).unwrap_or_default();
         return format!("the meter's clock was {was} s ahead of the gateway's; it is {ahead} s ahead now\n");
+    }
+    if answer.get("before").is_none() {
+        let pairs = [("outcome", member(answer, "outcome")), ("", member(answer, "words"))];
+        let pairs = pairs.map(|(name, text)| (name, table::printable(text)));
+        return table::printable(member(answer, "object")) + "\n" + &table::pairs(&pairs);
     }
     let value = |side: &str| {
         let side = answer.get(side).unwrap_or(&Json::Null);

@@ -282,6 +282,9 @@ pub enum MeterError {
     /// Nothing came in time, and what comes later could be taken for another answer: the connection must be opened again.
     #[error("no answer within {} ms; the connection is closed and opened again", .0.as_millis())]
     Unanswered(Duration),
+    /// The meter gave the connection up when it was shown a password or key: whoever asks again at once shows it once more.
+    #[error("{0}")]
+    HungUp(String),
     /// The meter refused.
     #[error("the meter refused: {0}")]
     Refused(String),
@@ -300,7 +303,7 @@ impl MeterError {
             Self::Line(LineError::Collision) => Quality::Invalid,
             Self::Line(_) | Self::Unanswered(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
-            Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => Quality::Refused,
+            Self::HungUp(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => Quality::Refused,
         }
     }
 
@@ -309,11 +312,16 @@ impl MeterError {
         matches!(self, Self::Line(LineError::Silent(_)) | Self::Unanswered(_))
     }
 
+    /// Whether the meter may be asked once more when the line was opened again.
+    pub const fn may_repeat(&self) -> bool {
+        !self.is_silence() && !matches!(self, Self::HungUp(_))
+    }
+
     /// Whether the line must be closed and opened again.
     pub const fn must_reopen(&self) -> bool {
         match self {
             Self::Line(error) => error.must_reopen(),
-            Self::OutOfStep(_) | Self::Unanswered(_) => true,
+            Self::OutOfStep(_) | Self::Unanswered(_) | Self::HungUp(_) => true,
             Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => false,
         }
     }

@@ -55,8 +55,8 @@ async fn objects_of_every_class_are_shown_with_names_and_values() {
     assert!(answers[4].as_ref().unwrap().to_string().contains("10.0.0.1:4059"), "{:#}", answers[4].as_ref().unwrap());
     // Limiter: the value it looks at, its thresholds.
     assert_eq!(value(&answers[5], "monitored_value"), "[3, 1-0:1.8.0*255, 2]");
-    assert_eq!(value(&answers[5], "threshold_normal"), "5000");
-    assert_eq!(value(&answers[5], "threshold_emergency"), "1000");
+    assert_eq!(value(&answers[5], "threshold_normal"), "500.0");
+    assert_eq!(value(&answers[5], "threshold_emergency"), "100.0");
     // M-Bus client: the meter behind.
     assert_eq!(value(&answers[6], "primary_address"), "3");
     assert_eq!(value(&answers[6], "identification_number"), "12345678");

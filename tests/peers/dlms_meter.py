@@ -212,6 +212,18 @@ def _img(self, settings, e):                 # upstream's methods are Java
     elif e.index == 4: self.imageTransferStatus = ITS.IMAGE_ACTIVATION_SUCCESSFUL
     else: e.error = ErrorCode.READ_WRITE_DENIED
 _o.GXDLMSImageTransfer.invoke = _img
+# METER_KEK=HEX: a security setup that takes new keys, wrapped as RFC 3394 says; they hold for every connection after.
+# Upstream keeps them for one connection only. A line KEY or POLICY in METER_LOG for each.
+from gurux_dlms.objects import GXDLMSSecuritySetup as _SS
+KEK = bytes.fromhex(os.environ.get("METER_KEK", "")); KEYS = {}
+def _ss(self, settings, e):
+    from cryptography.hazmat.primitives.keywrap import aes_key_unwrap
+    if e.index == 1: self.securityPolicy = int(e.parameters); log("POLICY %d" % int(e.parameters)); return None
+    if e.index != 2: e.error = ErrorCode.READ_WRITE_DENIED; return None
+    try: new = [(int(k[0]), aes_key_unwrap(KEK, bytes(k[1]))) for k in e.parameters]
+    except Exception: e.error = ErrorCode.READ_WRITE_DENIED; return None
+    for number, key in new: log("KEY %d" % number); KEYS[number] = key
+_SS.invoke = _ss; _SS.applyKeys = classmethod(lambda cls, settings, e: None)
 # ---- METER_SN=1: the same meter with short names; repairs of that never exercised half -------
 SN = bool(os.environ.get("METER_SN"))
 if SN:
@@ -350,6 +362,8 @@ class Meter(GXDLMSSecureServer):
             self.settings.cipher.securitySuite = SecuritySuite(2)
             self.settings.cipher.blockCipherKey = bytes(range(0, 32))
             self.settings.cipher.authenticationKey = bytes(range(0xD0, 0xF0))
+        self.settings.cipher.blockCipherKey = KEYS.get(0, self.settings.cipher.blockCipherKey)
+        self.settings.cipher.authenticationKey = KEYS.get(2, self.settings.cipher.authenticationKey)
         self.hdlc = Hdlc(self.settings.hdlc)
         self.settings.maxServerPDUSize = 1024
         self.initialize()
@@ -444,6 +458,7 @@ def build():
     if STRICT: ic.value = GXUInt32(LAST["ic"])
     objs = [ldn, clock, imp, v, ic, pg, dc, mx, dr, img, aln]
     if NATURE: objs[-1:-1] = [GXDLMSLimiter("0.0.17.0.0.255"), GXDLMSRegisterMonitor("0.0.16.1.0.255"), GXDLMSData("0.0.96.1.0.255")]
+    if KEK: objs.append(_SS("0.0.43.0.0.255"))
     if SN:
         for n, o in enumerate(objs[:-1]): o.shortName = 0x100 * (n + 1)
     if NATURE:

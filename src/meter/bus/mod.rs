@@ -97,6 +97,21 @@ pub async fn run(
 /// # Errors
 /// What the line or the meter said.
 pub async fn read_once(port: &Port, meter: &mut Meter) -> Result<Vec<Value>, MeterError> {
+    let read = read_over(port, meter).await;
+    match read {
+        Err(error)
+            if error.must_reopen()
+                && error.may_repeat()
+                && !matches!(error, MeterError::Line(LineError::Open { .. })) =>
+        {
+            debug!(port = %port.name, %error, "the line had gone; it is opened again");
+            read_over(port, meter).await
+        }
+        other => other,
+    }
+}
+
+async fn read_over(port: &Port, meter: &mut Meter) -> Result<Vec<Value>, MeterError> {
     let mut line = port.open().await?;
     line.set_echo(meter.echo(port.echo));
     line.set_speed(meter.speed(port.speed))?;
@@ -285,7 +300,7 @@ impl Bus {
         if let Some(index) = index {
             let result = self.attempt(index, Turn::Piece(background.as_mut())).await;
             match &result {
-                Some(Err(error)) if error.is_silence() && error.must_reopen() => self.line.close(),
+                Some(Err(error)) if !error.may_repeat() && error.must_reopen() => self.line.close(),
                 Some(Err(error)) if error.must_reopen() && self.line.line.is_some() => self.line.close_for_a_while(),
                 _ => {}
             }
@@ -299,8 +314,8 @@ impl Bus {
     async fn read(&mut self, index: usize) -> Option<Result<Vec<Value>, MeterError>> {
         let start = Instant::now();
         let mut result = self.attempt(index, Turn::Reading).await?;
-        if matches!(&result, Err(e) if e.is_silence() && e.must_reopen()) {
-            // The line is well; only a late answer must not be taken for another one.
+        if matches!(&result, Err(e) if !e.may_repeat() && e.must_reopen()) {
+            // The line is well; only a late answer must not be taken for another one, and no password be sent twice.
             self.line.close();
         } else if matches!(&result, Err(e) if e.must_reopen()) && self.line.failures == 0 {
             debug!(port = %self.port.name, "the line had gone; it is opened again");

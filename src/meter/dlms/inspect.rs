@@ -7,10 +7,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::clock::Place;
 use super::image::Image;
-use super::object::{
-    Object, Scales, Target, attribute_name, class_name, is_long, is_secret, method_name, scales, value_word,
-};
-use super::service::{Services, words};
+use super::object::{Object, Scales, Target, attribute_name, class_name, is_long, method_name, scales, value_word};
+use super::rekey::Rekey;
+use super::service::{Services, is_secret, words};
 use super::session::{Client, QUICK};
 use super::table;
 use crate::meter::{InspectReply, Inspector, MeterError, WriteOutcome, Written};
@@ -39,6 +38,12 @@ struct Order {
     /// Transfer an image of the meter's firmware.
     #[serde(default)]
     image: Option<Image>,
+    /// Give the meter new keys, or another security policy.
+    #[serde(default)]
+    rekey: Option<Rekey>,
+    /// The first invocation counter of a title whose counters are not known.
+    #[serde(default)]
+    first_counter: Option<u32>,
 }
 
 impl Client {
@@ -48,6 +53,14 @@ impl Client {
         let target = Target::parse(object).map_err(MeterError::Order)?;
         if let Some(image) = &order.image {
             return self.transfer(line, &target, image).await;
+        }
+        if let Some(rekey) = &order.rekey {
+            return self.rekey(line, &target, rekey).await;
+        }
+        if let Some(first) = order.first_counter {
+            self.association.begin_counter(first).await?;
+            let words = "the next association goes on behind this counter";
+            return Ok(json!({ "object": target.name.to_string(), "outcome": "done", "words": words }));
         }
         if let Some(method) = order.action {
             let name = format!("{object}!{method}");
@@ -77,15 +90,18 @@ impl Client {
             .ok_or_else(|| MeterError::Refused(format!("it has no object {} that this client sees", target.name)))?;
         let listed = known.objects().and_then(|objects| objects.find(target.name)).filter(|o| o.class == class);
         let object = listed.cloned().unwrap_or_else(|| Object::bare(class, target.name));
+        let of = |number| AttributeDescriptor::new(class, target.name, number);
         let numbers: Vec<i8> = match target.attribute {
+            Some(number) if is_secret(of(number)) => {
+                return Err(MeterError::Order("this attribute holds a password, which is never shown".to_owned()));
+            }
             Some(number) => vec![number],
             None => object
                 .attributes()
                 .into_iter()
-                .filter(|n| object.may_read(*n) && !is_long(class, *n) && !is_secret(class, *n))
+                .filter(|n| object.may_read(*n) && !is_long(class, *n) && !is_secret(of(*n)))
                 .collect(),
         };
-        let of = |number| AttributeDescriptor::new(class, target.name, number);
         known.learn_scalers(&mut services, numbers.iter().map(|number| of(*number))).await?;
         let mut attributes = Vec::with_capacity(numbers.len());
         for number in numbers {

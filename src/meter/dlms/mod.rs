@@ -18,6 +18,7 @@ mod link;
 mod object;
 mod profile;
 pub mod push;
+mod rekey;
 mod service;
 mod session;
 mod settings;

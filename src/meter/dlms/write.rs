@@ -4,10 +4,10 @@
 //! confirmation.
 
 use super::object::{Scaler, Target, like, typed};
-use super::service::{Content, action_words, words};
+use super::service::{Content, action_words, is_secret, takes_secret, words};
 use super::session::Client;
 use crate::meter::{MeterError, WriteOutcome, WriteReply, Writer, Written};
-use crate::model::Value;
+use crate::model::{Quality, Value};
 use crate::os::line::Line;
 use crate::wire::dlms::{AttributeDescriptor, DataBuf, MethodDescriptor};
 
@@ -22,6 +22,9 @@ enum Order {
 /// The classes whose methods have words of their own: class, word, method, attribute that shows what came of it.
 const WORDS: &[(u16, &str, i8, i8)] =
     &[(70, "disconnect", 1, 3), (70, "reconnect", 2, 3), (3, "reset", 1, 2), (4, "reset", 1, 2)];
+
+/// What is wrong with a password or key, without showing it.
+const UNTYPED: &str = "the secret can't be read; write it like octet-string:00ff or visible-string:...";
 
 impl Client {
     /// Orders one thing and looks what came of it.
@@ -52,11 +55,20 @@ impl Client {
                 Order::Act(*method, Content::of(&DataBuf::Integer(0))?),
             ),
             (None, Some(method)) => {
-                let parameter = if text.is_empty() { DataBuf::Integer(0) } else { typed(text).map_err(order)? };
+                let secret = takes_secret(MethodDescriptor::new(class, target.name, method));
+                let fault = |told: String| order(if secret { UNTYPED.to_owned() } else { told });
+                let parameter = if text.is_empty() { DataBuf::Integer(0) } else { typed(text).map_err(fault)? };
                 (target.of_class(class), Order::Act(method, Content::of(&parameter)?))
             }
             (None, None) => (target.of_class(class), Order::Set(text.to_owned())),
         };
+        let secret = match &order {
+            Order::Set(_) => is_secret(attribute),
+            Order::Act(method, _) => takes_secret(MethodDescriptor::new(class, target.name, *method)),
+        };
+        if secret {
+            return self.change_secret(line, name, attribute, order).await;
+        }
         known.learn_scalers(&mut services, [attribute].into_iter()).await?;
         let scaler = known.scaler(&attribute);
         let before = services.get(attribute).await?;
@@ -92,6 +104,32 @@ impl Client {
             },
         };
         Ok(Written { outcome, before: shown(&before), now: shown(&now) })
+    }
+}
+
+impl Client {
+    /// Sets a password or key: what is there is neither read nor shown, nor what goes there.
+    async fn change_secret(
+        &mut self,
+        line: &mut Line,
+        name: &str,
+        attribute: AttributeDescriptor,
+        order: Order,
+    ) -> Result<Written, MeterError> {
+        let (mut services, _) = self.open_services(line);
+        let refused = match order {
+            Order::Act(method, parameter) => {
+                let method = MethodDescriptor::new(attribute.class_id, attribute.instance_id, method);
+                services.action(method, Some(&parameter)).await?.err().map(action_words)
+            }
+            Order::Set(text) => {
+                let value = typed(&text).map_err(|_| self::order(UNTYPED.to_owned()))?;
+                services.set(attribute, &Content::of(&value)?).await?.err().map(words)
+            }
+        };
+        let hidden = Value { name: name.to_owned(), value: None, unit: String::new(), quality: Quality::Unavailable };
+        let outcome = refused.map_or(WriteOutcome::Unverified, WriteOutcome::Refused);
+        Ok(Written { outcome, before: hidden.clone(), now: hidden })
     }
 }
 

@@ -80,12 +80,12 @@ impl Cover {
     /// # Errors
     /// When it can't be stored.
     pub(super) async fn counter(&self, memory: &mut Memory) -> Result<u32, MeterError> {
-        memory.take(self.mark).await
+        memory.counters.take(self.mark).await
     }
 
     /// Goes on with the counter that the meter expects; whether that is possible.
     pub(super) fn jump(&self, memory: &mut Memory, expected: Option<u32>) -> bool {
-        expected.is_some_and(|expected| memory.raise(self.mark, expected.saturating_add(1)))
+        expected.is_some_and(|expected| memory.counters.raise(self.mark, expected.saturating_add(1)))
     }
 
     /// Ciphers an APDU. One row of counters serves the global and the dedicated key: a meter may look at either.

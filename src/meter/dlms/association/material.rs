@@ -1,6 +1,6 @@
 //! Passwords and keys of one meter, read anew for each association: they may have appeared or changed.
 
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 use ring::digest::{SHA256, digest};
@@ -71,12 +71,17 @@ impl Material {
         mark(&[b"counter", &title, self.encryption.bytes()])
     }
 
-    /// Knows everything with which this client shows who it is.
-    pub(super) fn secret_mark(&self, salt: &[u8], dlms: &DlmsSettings) -> Mark {
+    /// Knows everything with which this client shows who it is, and to whom.
+    pub(super) fn secret_mark(&self, salt: &[u8], settings: &MeterSettings, dlms: &DlmsSettings) -> Mark {
         let how = format!("{:?} {:?} {:?} {:?}", dlms.client, dlms.server, dlms.authentication, dlms.security);
+        let ways = format!("{:?} {:?} {:?} {:?}", dlms.suite, dlms.ciphering, dlms.referencing, dlms.link);
+        let title = dlms.system_title.as_ref().map(|title| title.as_str()).unwrap_or_default();
+        let address = settings.address.as_ref().map(|address| (**address).to_string()).unwrap_or_default();
+        let whom = format!("{title} {address} {}", *settings.port);
         let secrets = [self.secret.bytes(), self.encryption.bytes(), self.authentication.bytes()];
         let [secret, encryption, authentication] = secrets;
-        mark(&[salt, how.as_bytes(), b"\0", secret, b"\0", encryption, b"\0", authentication])
+        let settings = [how.as_bytes(), b"\0", ways.as_bytes(), b"\0", whom.as_bytes(), b"\0"].concat();
+        mark(&[salt, &settings, secret, b"\0", encryption, b"\0", authentication])
     }
 }
 
@@ -134,10 +139,17 @@ pub(in crate::meter::dlms) fn check(settings: &MeterSettings, dlms: &DlmsSetting
     }
 }
 
+/// Whether a file's owner is the system, or who runs this. For root others are right too: weir has a user of its own.
+fn is_ours(owner: u32) -> bool {
+    let user = rustix::process::geteuid().as_raw();
+    owner == 0 || user == 0 || owner == user
+}
+
 fn doubt(path: &Path) -> Option<&'static str> {
     match std::fs::metadata(path) {
         Err(_) => Some("can't be read yet; the meter's values are null until it can"),
         Ok(about) if about.permissions().mode() & 0o077 != 0 => Some("can be read by others; set its mode to 0600"),
+        Ok(about) if !is_ours(about.uid()) => Some("belongs to another user, who can change it; set its owner"),
         Ok(_) => None,
     }
 }
@@ -168,11 +180,30 @@ fn password(file: Option<&At<SecretFile>>) -> Result<Secret, MeterError> {
 }
 
 fn key(suite: Suite, file: Option<&At<SecretFile>>, name: &str) -> Result<Secret, MeterError> {
-    let content = content(file, name)?;
-    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(content.bytes().trim_ascii()).ok().map(Secret::new);
-    bytes.filter(|key| key.bytes().len() == suite.key_length()).ok_or_else(|| {
+    let digits = content(file, name)?;
+    hexadecimal(&digits, suite.key_length()).ok_or_else(|| {
         unasked(format!("{name} does not hold the {} hexadecimal digits of a key", suite.key_length() * 2))
     })
+}
+
+fn hexadecimal(digits: &Secret, length: usize) -> Option<Secret> {
+    let bytes = data_encoding::HEXLOWER_PERMISSIVE.decode(digits.bytes().trim_ascii()).ok().map(Secret::new);
+    bytes.filter(|key| key.bytes().len() == length)
+}
+
+/// Reads a key of `length` bytes that a meter shall have, from a file that nobody else may read.
+///
+/// # Errors
+/// [`MeterError::Order`] with the file and what is wrong with it; the key is not shown.
+pub(in crate::meter::dlms) fn new_key(path: &Path, length: usize) -> Result<Secret, MeterError> {
+    let order = |why: String| MeterError::Order(format!("the key's file {} {why}", path.display()));
+    if let Some(doubt) = doubt(path) {
+        return Err(order(doubt.to_owned()));
+    }
+    let content =
+        read_small(path, LARGEST).map(Secret::new).map_err(|error| order(format!("can't be read: {error}")))?;
+    let wrong = || order(format!("does not hold the {} hexadecimal digits of a key", length * 2));
+    hexadecimal(&content, length).ok_or_else(wrong)
 }
 
 #[cfg(test)]
@@ -224,9 +255,21 @@ mod tests {
             encryption: Secret::default(),
             authentication: Secret::default(),
         };
-        let dlms = <DlmsSettings as crate::setting::Setting>::stand_in().unwrap();
-        assert_ne!(with("one").secret_mark(b"salt", &dlms), with("other").secret_mark(b"salt", &dlms));
-        assert_ne!(with("one").secret_mark(b"salt", &dlms), with("one").secret_mark(b"pepper", &dlms));
+        let settings = |more: &str| {
+            let text = format!("name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\n{more}");
+            MeterSettings::parse(&text).unwrap()
+        };
+        let marked = |password: &str, salt: &[u8], more: &str| {
+            let settings = settings(more);
+            with(password).secret_mark(salt, &settings, &crate::meter::dlms::dlms(&settings).unwrap())
+        };
+        let one = marked("one", b"salt", "");
+        assert_eq!(marked("one", b"salt", "timeout = \"3s\""), one);
+        assert_ne!(marked("other", b"salt", ""), one);
+        assert_ne!(marked("one", b"pepper", ""), one);
+        assert_ne!(marked("one", b"salt", "dlms = { client = 3 }"), one);
+        assert_ne!(marked("one", b"salt", "dlms = { system_title = \"5745490000000001\" }"), one);
+        assert_ne!(marked("one", b"salt", "address = 18"), one);
         assert!(!format!("{:?}", with("Gurux")).contains("Gurux"));
     }
 }

@@ -1,8 +1,8 @@
-//! What must outlive a restart: the client's title, how far invocation counters may have been used, and that a
-//! password was refused.
+//! What must outlive a restart besides counters: the client's title, and what came of showing a password or key.
 //!
-//! Invariant: a counter is given out only when the file already says that it may have been used. The
-//! file is written once for [`BLOCK`] counters, and a restart skips what is left of a block.
+//! Invariants: a title whose counters were lost is given up for another one, never begun again; what the meter refused
+//! is not shown again before [`DAY`] is over, nor what it left without a clear answer [`UNCLEAR`] times in a row. Secrets
+//! that never worked are counted before they are shown, so that no crash gives another try.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -10,168 +10,191 @@ use std::time::Duration;
 use rand::RngExt;
 use tracing::warn;
 
+use super::counters::Counters;
 use super::material::{Mark, unasked};
 use crate::meter::{Kept, MeterError};
 use crate::model::Timestamp;
 use crate::wire::dlms::protect::SystemTitle;
 
-/// How many counters one writing of the file makes room for.
-pub(super) const BLOCK: u32 = 256;
-/// Counters from here on are never jumped to because a meter says so: whoever forges such an answer shall
-/// not use up all that are left.
-const HIGHEST_JUMP: u32 = 0xFFFF_0000;
-/// How many keys' counters are kept; the oldest one goes first.
+/// How long what the meter refused is not shown again.
+const DAY: Duration = Duration::from_hours(24);
+/// So often in a row the meter may leave a password or key without a clear answer; many lock themselves at the third try.
+const UNCLEAR: u32 = 2;
+/// How long one that has worked before is left alone then: at first it is rather the line that fails.
+const PAUSES: [Duration; 2] = [Duration::from_hours(1), Duration::from_hours(4)];
+/// How many keys are known to have been used; the oldest one goes first.
 const KEYS: usize = 16;
-/// How long a refused password is not tried again.
-const REFUSAL: Duration = Duration::from_hours(24);
 /// The first line of the file.
-const HEAD: &str = "weir dlms 1";
+const HEAD: &str = "weir dlms 2";
 
 /// What is remembered of one meter.
 #[derive(Debug)]
 pub(super) struct Memory {
+    /// The invocation counters.
+    pub(super) counters: Counters,
     kept: Option<Kept>,
     name: String,
-    loaded: bool,
-    title: SystemTitle,
-    counters: Vec<Counter>,
-    refusal: Option<(Mark, i64)>,
+    /// What the file held when it was read or written last.
+    filed: Option<Vec<u8>>,
+    known: Known,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Counter {
-    mark: Mark,
-    /// The next one to use.
-    next: u32,
-    /// The first one that may not be used before the file says more.
-    end: u32,
+/// What the file says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Known {
+    title: SystemTitle,
+    /// Titles with keys whose counters were ever used: a file of each must be there.
+    used: Vec<Mark>,
+    /// What the meter refused, and when.
+    refused: Option<(Mark, i64)>,
+    /// What the meter gave no clear answer to, how often in a row, and when at last.
+    tried: Option<(Mark, u32, i64)>,
+    /// What the meter accepted last.
+    proven: Option<Mark>,
+    /// When the meter broke the connection because the public client called.
+    shut: Option<i64>,
+}
+
+/// Why something is not shown to the meter now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Barred {
+    /// Until then.
+    pub(super) until: Timestamp,
+    /// How often in a row there was no clear answer; 0 when there was one.
+    pub(super) tries: u32,
 }
 
 impl Memory {
     /// Remembers things of this meter, for as long as weir runs until [`Self::keep_in`] says where else.
     pub(super) fn new(meter: &str) -> Self {
         Self {
+            counters: Counters::default(),
             kept: None,
             name: format!("dlms-{meter}"),
-            loaded: false,
-            title: random_title(),
-            counters: Vec::new(),
-            refusal: None,
+            filed: None,
+            known: Known { title: random_title(), ..Known::default() },
         }
     }
 
     /// Keeps things over a restart.
     pub(super) fn keep_in(&mut self, kept: Kept) {
+        self.counters.keep_in(kept.clone());
         self.kept = Some(kept);
-        self.loaded = false;
+        self.filed = None;
     }
 
-    /// Whether things outlive this process.
-    pub(super) const fn lasts(&self) -> bool {
-        self.kept.is_some()
-    }
-
-    /// Reads the file, once.
+    /// Reads the file; another process may have changed it.
     ///
     /// # Errors
-    /// When the disk fails: counters that can't be known can't be used.
+    /// When the disk fails.
     pub(super) async fn load(&mut self) -> Result<(), MeterError> {
-        let Some(kept) = self.kept.as_ref().filter(|_| !self.loaded) else { return Ok(()) };
+        let Some(kept) = &self.kept else { return Ok(()) };
         let content = kept.load(&self.name).await;
-        let content = content.map_err(|error| unasked(format!("the invocation counters can't be read: {error}")))?;
-        match content.map(|content| parse(&content)) {
-            Some(Some((title, counters, refusal))) => {
-                (self.title, self.counters, self.refusal) = (title, counters, refusal);
-                self.loaded = true;
-            }
-            found => {
-                if found.is_some() {
-                    warn!(file = self.name, "the kept invocation counters are damaged; begun anew with a new title");
-                }
-                self.store().await?;
-                self.loaded = true;
-            }
+        let content = content.map_err(|error| unasked(format!("what is kept of the meter can't be read: {error}")))?;
+        if content.is_some() && content == self.filed {
+            return Ok(());
         }
-        Ok(())
+        match (content.as_deref().and_then(parse), &self.filed) {
+            (Some(known), _) => {
+                self.known = known;
+                self.filed = content;
+                return Ok(());
+            }
+            (None, Some(_)) if content.is_none() => {
+                // Whoever takes the file away wants refusals to be forgotten.
+                let Known { title, used, .. } = std::mem::take(&mut self.known);
+                self.known = Known { title, used, ..Known::default() };
+            }
+            (None, _) if content.is_some() => {
+                warn!(file = self.name, "what is kept of the meter is damaged; begun anew with a new system title");
+                self.known = Known { title: random_title(), ..Known::default() };
+            }
+            (None, _) => {}
+        }
+        self.store().await
     }
 
     /// The title of this client where the settings name none: random, so that no earlier counter was used with it.
     pub(super) const fn title(&self) -> SystemTitle {
-        self.title
+        self.known.title
     }
 
-    /// Whether a counter of this key was ever used here.
-    pub(super) fn knows(&self, mark: Mark) -> bool {
-        self.counters.iter().any(|counter| counter.mark == mark)
-    }
-
-    /// The next counter of this key; it will not be given out again.
+    /// Takes another title, because the counters of the one before are lost.
     ///
     /// # Errors
-    /// When it can't be stored, or all are used up.
-    pub(super) async fn take(&mut self, mark: Mark) -> Result<u32, MeterError> {
-        if !self.knows(mark) {
-            self.counters.push(Counter { mark, next: 1, end: 1 });
-            if self.counters.len() > KEYS {
-                self.counters.remove(0);
-            }
-        }
-        let Some(place) = self.counters.iter().position(|counter| counter.mark == mark) else {
-            return Err(unasked("there is no invocation counter".to_owned()));
-        };
-        let counter = self.counters.get(place).cloned();
-        let Some(Counter { next, end, .. }) = counter.filter(|counter| counter.next < u32::MAX) else {
-            let message = "the invocation counter of the encryption key is used up; give the meter a new key";
-            return Err(unasked(message.to_owned()));
-        };
-        if next >= end {
-            self.set(place, next, next.saturating_add(BLOCK));
-            if let Err(error) = self.store().await {
-                // What is not stored is not free.
-                self.set(place, next, end);
-                return Err(error);
-            }
-        }
-        if let Some(counter) = self.counters.get_mut(place) {
-            counter.next = next + 1;
-        }
-        Ok(next)
+    /// When it can't be stored.
+    pub(super) async fn renew_title(&mut self) -> Result<(), MeterError> {
+        self.known.title = random_title();
+        self.store().await
     }
 
-    fn set(&mut self, place: usize, next: u32, end: u32) {
-        if let Some(counter) = self.counters.get_mut(place) {
-            (counter.next, counter.end) = (next, end);
-        }
+    /// Whether counters of this title and key were ever used for this meter.
+    pub(super) fn has_used(&self, mark: Mark) -> bool {
+        self.known.used.contains(&mark)
     }
 
-    /// Goes on at `least` with this key's counter if it is not beyond it; whether that is possible.
-    pub(super) fn raise(&mut self, mark: Mark, least: u32) -> bool {
-        if least > HIGHEST_JUMP {
-            return false;
+    /// Remembers that counters of this title and key are used from now on.
+    ///
+    /// # Errors
+    /// When it can't be stored.
+    pub(super) async fn note_used(&mut self, mark: Mark) -> Result<(), MeterError> {
+        if self.has_used(mark) {
+            return Ok(());
         }
-        match self.counters.iter_mut().find(|counter| counter.mark == mark) {
-            Some(counter) if counter.next < least => {
-                // The end stays where it is: the next counter is stored before it is used.
-                counter.next = least;
-            }
-            Some(_) => {}
-            None => self.counters.push(Counter { mark, next: least, end: least }),
+        self.known.used.push(mark);
+        if self.known.used.len() > KEYS {
+            self.known.used.remove(0);
         }
-        true
+        self.store().await
     }
 
-    /// Whether the next counter of this key is one that a meter which took `seen` would refuse.
-    pub(super) fn is_behind(&self, mark: Mark, seen: u32) -> bool {
-        self.counters.iter().any(|counter| counter.mark == mark && counter.next <= seen)
+    /// Why these secrets must not be shown now, if so.
+    pub(super) fn bars(&self, mark: Mark, now: Timestamp) -> Option<Barred> {
+        if let Some((_, at)) = self.known.refused.filter(|(refused, _)| *refused == mark)
+            && let Some(until) = within(at, DAY, now)
+        {
+            return Some(Barred { until, tries: 0 });
+        }
+        let (_, tries, at) = self.known.tried.filter(|(tried, ..)| *tried == mark)?;
+        let over = usize::try_from(tries.checked_sub(UNCLEAR)?).unwrap_or(usize::MAX);
+        let pause = PAUSES.get(over).filter(|_| self.is_proven(mark)).copied().unwrap_or(DAY);
+        within(at, pause, now).map(|until| Barred { until, tries })
     }
 
-    /// Until when these secrets must not be sent again, because the meter refused them.
-    pub(super) fn refused_until(&self, mark: Mark, now: Timestamp) -> Option<Timestamp> {
-        let (refused, at) = self.refusal?;
-        let until = Timestamp::from_millis(at).plus(REFUSAL);
-        // A clock that was set back does not make the wait longer than a day.
-        let waits = refused == mark && now < until && now.plus(REFUSAL) >= until;
-        waits.then_some(until)
+    /// Whether the meter accepted these secrets before.
+    fn is_proven(&self, mark: Mark) -> bool {
+        self.known.proven == Some(mark)
+    }
+
+    /// Counts that these secrets are shown, before they are.
+    ///
+    /// # Errors
+    /// When it can't be stored.
+    pub(super) async fn count(&mut self, mark: Mark, now: Timestamp) -> Result<(), MeterError> {
+        let tries = self.tries(mark).saturating_add(1);
+        self.known.tried = Some((mark, tries, now.as_millis()));
+        // What has worked until now needs no writing at each reading.
+        if tries == 1 && self.is_proven(mark) { Ok(()) } else { self.store().await }
+    }
+
+    /// Takes the last [`Self::count`] back: the answer had nothing to do with the secrets.
+    ///
+    /// # Errors
+    /// When it can't be stored.
+    pub(super) async fn uncount(&mut self, mark: Mark) -> Result<(), MeterError> {
+        let Some((tried, tries, at)) = self.known.tried.filter(|(tried, ..)| *tried == mark) else { return Ok(()) };
+        self.known.tried = tries.checked_sub(1).filter(|left| *left > 0).map(|left| (tried, left, at));
+        self.store().await
+    }
+
+    /// How often in a row these secrets were shown without a clear answer.
+    pub(super) fn tries(&self, mark: Mark) -> u32 {
+        self.known.tried.map_or(0, |(tried, tries, _)| if tried == mark { tries } else { 0 })
+    }
+
+    /// Whether a fault may be the line's: once in a row it may, with secrets that worked before.
+    pub(super) fn may_be_chance(&self, mark: Mark) -> bool {
+        self.is_proven(mark) && self.tries(mark) <= 1
     }
 
     /// Remembers that the meter refused these secrets.
@@ -179,62 +202,97 @@ impl Memory {
     /// # Errors
     /// When it can't be stored; it is remembered for this process then.
     pub(super) async fn refuse(&mut self, mark: Mark, now: Timestamp) -> Result<(), MeterError> {
-        self.refusal = Some((mark, now.as_millis()));
+        self.known.refused = Some((mark, now.as_millis()));
+        self.known.tried = None;
         self.store().await
     }
 
-    /// Forgets a refusal, when there is one.
+    /// Remembers that the meter accepted these secrets.
     ///
     /// # Errors
     /// When it can't be stored.
-    pub(super) async fn welcome(&mut self) -> Result<(), MeterError> {
-        if self.refusal.take().is_some() { self.store().await } else { Ok(()) }
+    pub(super) async fn welcome(&mut self, mark: Mark) -> Result<(), MeterError> {
+        (self.known.tried, self.known.refused, self.known.proven) = (None, None, Some(mark));
+        self.store().await
     }
 
-    async fn store(&self) -> Result<(), MeterError> {
+    /// Remembers that the meter broke the connection because the public client called.
+    ///
+    /// # Errors
+    /// When it can't be stored.
+    pub(super) async fn shut(&mut self, now: Timestamp) -> Result<(), MeterError> {
+        self.known.shut = Some(now.as_millis());
+        self.store().await
+    }
+
+    /// Whether the public client had better not call.
+    pub(super) fn is_shut(&self, now: Timestamp) -> bool {
+        self.known.shut.is_some_and(|at| within(at, DAY, now).is_some())
+    }
+
+    /// Writes what is new.
+    async fn store(&mut self) -> Result<(), MeterError> {
         let Some(kept) = &self.kept else { return Ok(()) };
-        let stored = kept.store(&self.name, self.text().into_bytes()).await;
+        let content = text(&self.known).into_bytes();
+        if self.filed.as_ref() == Some(&content) {
+            return Ok(());
+        }
+        let stored = kept.store(&self.name, content.clone()).await;
         stored.map_err(|error| {
-            unasked(format!("the invocation counter can't be stored, and none is used before it is: {error}"))
-        })
-    }
-
-    fn text(&self) -> String {
-        let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
-        let mut text = format!("{HEAD}\ntitle {}\n", hex(&self.title));
-        for counter in &self.counters {
-            let _ = writeln!(text, "counter {} {}", hex(&counter.mark), counter.end);
-        }
-        if let Some((mark, at)) = &self.refusal {
-            let _ = writeln!(text, "refused {} {at}", hex(mark));
-        }
-        text
+            unasked(format!("what is known of the meter can't be stored, and it is not asked before it is: {error}"))
+        })?;
+        self.filed = Some(content);
+        Ok(())
     }
 }
 
-type Remembered = (SystemTitle, Vec<Counter>, Option<(Mark, i64)>);
+/// The end of a time that began at `at`, if it is not over; a clock that was set back does not make it longer.
+fn within(at: i64, time: Duration, now: Timestamp) -> Option<Timestamp> {
+    let until = Timestamp::from_millis(at).plus(time);
+    (now < until && now.plus(time) >= until).then_some(until)
+}
 
-fn parse(content: &[u8]) -> Option<Remembered> {
+fn text(known: &Known) -> String {
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    let mut text = format!("{HEAD}\ntitle {}\n", hex(&known.title));
+    for mark in &known.used {
+        let _ = writeln!(text, "used {}", hex(mark));
+    }
+    if let Some((mark, at)) = &known.refused {
+        let _ = writeln!(text, "refused {} {at}", hex(mark));
+    }
+    if let Some((mark, tries, at)) = &known.tried {
+        let _ = writeln!(text, "tried {} {tries} {at}", hex(mark));
+    }
+    if let Some(mark) = &known.proven {
+        let _ = writeln!(text, "proven {}", hex(mark));
+    }
+    if let Some(at) = known.shut {
+        let _ = writeln!(text, "shut {at}");
+    }
+    text
+}
+
+fn parse(content: &[u8]) -> Option<Known> {
     let text = std::str::from_utf8(content).ok()?;
     let mut lines = text.lines();
     if lines.next() != Some(HEAD) || !text.ends_with('\n') {
         return None;
     }
-    let eight = |hex: &str| data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok();
+    let eight = |hex: &str| -> Option<Mark> { data_encoding::HEXLOWER.decode(hex.as_bytes()).ok()?.try_into().ok() };
     let title = eight(lines.next()?.strip_prefix("title ")?)?;
-    let (mut counters, mut refusal) = (Vec::new(), None);
+    let mut known = Known { title, ..Known::default() };
     for line in lines {
-        let mut words = line.split(' ');
-        match (words.next()?, eight(words.next()?)?, words.next()?) {
-            ("counter", mark, end) => {
-                let end = end.parse().ok()?;
-                counters.push(Counter { mark, next: end, end });
-            }
-            ("refused", mark, at) => refusal = Some((mark, at.parse().ok()?)),
+        match *line.split(' ').collect::<Vec<_>>().as_slice() {
+            ["used", mark] => known.used.push(eight(mark)?),
+            ["refused", mark, at] => known.refused = Some((eight(mark)?, at.parse().ok()?)),
+            ["tried", mark, tries, at] => known.tried = Some((eight(mark)?, tries.parse().ok()?, at.parse().ok()?)),
+            ["proven", mark] => known.proven = Some(eight(mark)?),
+            ["shut", at] => known.shut = Some(at.parse().ok()?),
             _ => return None,
         }
     }
-    Some((title, counters, refusal))
+    Some(known)
 }
 
 /// Three letters of a manufacturer, and five bytes that nobody else has.
@@ -248,6 +306,7 @@ mod tests {
     use super::*;
 
     const KEY: Mark = [1; 8];
+    const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
     async fn memory(kept: &Kept) -> Memory {
         let mut memory = Memory::new("m");
@@ -257,77 +316,94 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_counter_is_given_out_twice_however_often_weir_is_killed() {
-        let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(folder.path());
-        let mut used = Vec::new();
-        let mut title = None;
-        for life in 0..20 {
-            let mut memory = memory(&kept).await;
-            assert_eq!(*title.get_or_insert(memory.title()), memory.title());
-            for _ in 0..life * 40 {
-                used.push(memory.take(KEY).await.unwrap());
-            }
-            // Another key has a row of its own.
-            assert!(memory.take([2; 8]).await.unwrap() > life);
-        }
-        assert!(used.is_sorted_by(|a, b| a < b), "{used:?}");
-        // Nor is the file written for each of them.
-        assert!((*used.last().unwrap() as usize) < used.len() + 20 * BLOCK as usize);
-    }
-
-    #[tokio::test]
-    async fn a_counter_that_can_not_be_stored_is_not_used() {
-        let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(folder.path().join("kept"));
-        let mut memory = memory(&kept).await;
-        let first = memory.take(KEY).await.unwrap();
-        std::fs::remove_dir_all(folder.path().join("kept")).unwrap();
-        std::fs::write(folder.path().join("kept"), "no folder").unwrap();
-        for _ in 1..BLOCK {
-            memory.take(KEY).await.unwrap();
-        }
-        assert!(memory.take(KEY).await.unwrap_err().to_string().contains("can't be stored"));
-        assert!(memory.take(KEY).await.is_err());
-        std::fs::remove_file(folder.path().join("kept")).unwrap();
-        assert_eq!(memory.take(KEY).await.unwrap(), first + BLOCK);
-    }
-
-    #[tokio::test]
-    async fn a_jump_is_stored_before_it_is_used_and_never_goes_to_the_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let kept = Kept::new(folder.path());
-        let mut first = memory(&kept).await;
-        first.take(KEY).await.unwrap();
-        assert!(first.raise(KEY, 2008));
-        assert_eq!(first.take(KEY).await.unwrap(), 2008);
-        assert_eq!(memory(&kept).await.take(KEY).await.unwrap(), 2008 + BLOCK);
-        assert!(!first.raise(KEY, u32::MAX));
-        assert!(first.raise(KEY, 5));
-        assert_eq!(first.take(KEY).await.unwrap(), 2009);
-    }
-
-    #[tokio::test]
-    async fn counters_that_are_used_up_are_not_begun_again() {
-        let mut memory = Memory::new("m");
-        memory.counters.push(Counter { mark: KEY, next: u32::MAX - 1, end: u32::MAX - 1 });
-        assert_eq!(memory.take(KEY).await.unwrap(), u32::MAX - 1);
-        assert!(memory.take(KEY).await.unwrap_err().to_string().contains("used up"));
-    }
-
-    #[tokio::test]
     async fn a_refusal_lasts_a_day_or_until_the_secret_changes() {
         let folder = tempfile::tempdir().unwrap();
         let kept = Kept::new(folder.path());
-        let now = Timestamp::from_millis(1_800_000_000_000);
-        memory(&kept).await.refuse(KEY, now).await.unwrap();
+        memory(&kept).await.refuse(KEY, NOW).await.unwrap();
         let mut memory = memory(&kept).await;
-        assert!(memory.refused_until(KEY, now).is_some());
-        assert!(memory.refused_until([2; 8], now).is_none());
-        assert!(memory.refused_until(KEY, now.plus(REFUSAL)).is_none());
-        assert!(memory.refused_until(KEY, Timestamp::from_millis(0)).is_none(), "a clock set back");
-        memory.welcome().await.unwrap();
-        assert!(memory.refused_until(KEY, now).is_none());
+        assert_eq!(memory.bars(KEY, NOW), Some(Barred { until: NOW.plus(DAY), tries: 0 }));
+        assert!(memory.bars([2; 8], NOW).is_none());
+        assert!(memory.bars(KEY, NOW.plus(DAY)).is_none());
+        assert!(memory.bars(KEY, Timestamp::from_millis(0)).is_none(), "a clock set back");
+        memory.welcome(KEY).await.unwrap();
+        assert!(memory.bars(KEY, NOW).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_never_worked_is_shown_twice_in_a_day_whatever_crashes() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path());
+        let mut shown = 0;
+        for quarter in 0..3 * 96 {
+            // Each life ends right behind the showing.
+            let mut memory = memory(&kept).await;
+            let now = NOW.plus(Duration::from_mins(15 * quarter));
+            if memory.bars(KEY, now).is_none() {
+                memory.count(KEY, now).await.unwrap();
+                shown += 1;
+            }
+        }
+        assert_eq!(shown, 2 + 2);
+    }
+
+    #[tokio::test]
+    async fn what_worked_before_is_tried_again_after_an_hour_then_later_and_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path());
+        let mut memory = memory(&kept).await;
+        memory.welcome(KEY).await.unwrap();
+        let before = memory.filed.clone();
+        memory.count(KEY, NOW).await.unwrap();
+        assert!(memory.may_be_chance(KEY));
+        assert_eq!(memory.filed, before, "nothing is written at each reading");
+        memory.welcome(KEY).await.unwrap();
+        assert_eq!(memory.filed, before);
+        let mut shown = Vec::new();
+        for quarter in 0..3 * 96 {
+            let now = NOW.plus(Duration::from_mins(15 * quarter));
+            if memory.bars(KEY, now).is_none() {
+                memory.count(KEY, now).await.unwrap();
+                shown.push(quarter / 4);
+            }
+        }
+        assert_eq!(shown, [0, 0, 1, 5, 29, 53]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_about_something_else_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path());
+        for _ in 0..5 {
+            let mut memory = memory(&kept).await;
+            assert!(memory.bars(KEY, NOW).is_none());
+            memory.count(KEY, NOW).await.unwrap();
+            memory.uncount(KEY).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_takes_the_file_away_lets_weir_try_again_and_the_title_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path());
+        let mut memory = memory(&kept).await;
+        let title = memory.title();
+        memory.note_used([7; 8]).await.unwrap();
+        memory.refuse(KEY, NOW).await.unwrap();
+        std::fs::remove_file(folder.path().join("dlms-m")).unwrap();
+        memory.load().await.unwrap();
+        assert!(memory.bars(KEY, NOW).is_none());
+        assert_eq!((memory.title(), memory.has_used([7; 8])), (title, true));
+    }
+
+    #[tokio::test]
+    async fn what_another_process_learnt_is_known_at_the_next_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path());
+        let (mut one, mut other) = (memory(&kept).await, memory(&kept).await);
+        one.refuse(KEY, NOW).await.unwrap();
+        other.load().await.unwrap();
+        assert!(other.bars(KEY, NOW).is_some());
+        assert_eq!(other.title(), one.title());
     }
 
     #[tokio::test]
@@ -335,9 +411,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let kept = Kept::new(folder.path());
         let before = memory(&kept).await.title();
-        for damage in ["", "weir dlms 1\ntitle 00", "weir dlms 1\ntitle 0011223344556677\ncounter x\n"] {
+        for damage in ["", "weir dlms 2\ntitle 00", "weir dlms 2\ntitle 0011223344556677\nused x\n"] {
             kept.store("dlms-m", damage.into()).await.unwrap();
             assert_ne!(memory(&kept).await.title(), before);
         }
+    }
+
+    #[tokio::test]
+    async fn everything_outlives_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = Kept::new(folder.path());
+        let mut first = memory(&kept).await;
+        first.welcome([3; 8]).await.unwrap();
+        first.note_used([4; 8]).await.unwrap();
+        first.shut(NOW).await.unwrap();
+        first.count(KEY, NOW).await.unwrap();
+        assert_eq!(memory(&kept).await.known, first.known);
+        assert!(first.is_shut(NOW) && !first.is_shut(NOW.plus(DAY)));
     }
 }

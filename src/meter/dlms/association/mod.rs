@@ -1,18 +1,18 @@
 //! Agrees with a meter who this client is (IEC 62056-5-3, clause 6), and ciphers what is said then.
 //!
-//! Invariants: an invocation counter is stored before it is used and never used twice ([`memory`]); a
-//! password or key that the meter refused is not sent again until it changes or a day has passed; an answer is
+//! Invariants: an invocation counter is stored before it is used and never used twice ([`counters`]); a
+//! password or key that the meter refused is not sent again until it changes or a day has passed ([`trial`]); an answer is
 //! believed only with the protection that the settings ask for; the meter's proof is looked at like ours.
 
 use rand::RngExt;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::dlms;
 use super::link::Link;
 use super::settings::{DlmsCiphering, DlmsSettings};
 use crate::meter::{Kept, MeterError, MeterSettings};
-use crate::os::line::{Line, LineError};
-use crate::os::{clock, random};
+use crate::os::line::Line;
+use crate::os::random;
 use crate::wire::dlms::protect::SystemTitle;
 use crate::wire::dlms::secret::Secret;
 use crate::wire::dlms::{
@@ -21,9 +21,10 @@ use crate::wire::dlms::{
 };
 use cover::{Cover, off_nothing};
 use material::{Mark, Material, unasked};
-use memory::{BLOCK, Memory};
+use memory::Memory;
 use transfer::{Parcel, exchange};
 
+mod counters;
 mod cover;
 mod greeting;
 mod material;
@@ -32,9 +33,10 @@ mod proof;
 mod resync;
 pub(super) mod short;
 mod transfer;
+mod trial;
 mod words;
 
-pub(super) use material::check;
+pub(super) use material::{check, new_key};
 
 /// The client that every meter lets in without a password (IEC 62056-5-3, annex).
 const PUBLIC: u16 = 16;
@@ -57,12 +59,11 @@ pub(super) struct Association {
     agreed: Option<Agreed>,
     /// The meter's short names, once they were read.
     names: Option<short::ShortNames>,
-    /// How often in a row the meter hung up on the password.
-    hung_up: u8,
+    /// The password or key that will be shown; none once it was, in this opening.
+    showing: Option<Mark>,
+    /// Opening it again at once would show it once more for the same cause.
+    held: bool,
 }
-
-/// So often the meter may hang up on a password before that is taken for a refusal.
-const HUNG_UP: u8 = 2;
 
 /// What was agreed upon when it was opened.
 struct Agreed {
@@ -80,10 +81,21 @@ enum Stumble {
     Final(MeterError),
     /// The invocation counter is stale, and this is the one that is expected, if the meter says so.
     Counter(Option<u32>),
-    /// The meter could not decipher: a wrong key, or with older ones a stale counter.
-    Undeciphered(String),
+    /// The meter could not decipher: a wrong key, or with older ones a stale counter; or it gives no reason.
+    Undeciphered { why: String, clear: bool },
     /// The meter refused what this client showed; sending it again may lock it out.
     Secret(String),
+    /// What came of showing it may be such a refusal, or a fault of the line.
+    Unclear(MeterError),
+}
+
+/// What a request needs besides being sent.
+#[derive(Debug, Clone, Copy)]
+struct Care {
+    /// It holds a password or key.
+    secret: bool,
+    /// It shows who this client is: never repeated over a new link.
+    once: bool,
 }
 
 impl From<MeterError> for Stumble {
@@ -119,77 +131,14 @@ impl Association {
             dlms,
             agreed: None,
             names: None,
-            hung_up: 0,
+            showing: None,
+            held: false,
         })
     }
 
     /// Keeps counters and refusals over a restart.
     pub(super) fn keep_in(&mut self, kept: Kept) {
         self.memory.keep_in(kept);
-    }
-
-    /// Opens link and association.
-    ///
-    /// # Errors
-    /// When a key's file is missing, the meter does not answer, or it refuses this client
-    /// ([`MeterError::Refused`]); the link is closed then.
-    pub(super) async fn open(&mut self, line: &mut Line) -> Result<(), MeterError> {
-        self.agreed = None;
-        self.memory.load().await?;
-        let title = self.title.unwrap_or_else(|| self.memory.title());
-        let material = Material::read(&self.settings, &self.dlms)?;
-        let shown = material.secret_mark(&self.memory.title(), &self.dlms);
-        if let Some(until) = self.memory.refused_until(shown, clock::now()) {
-            return Err(MeterError::Refused(format!(
-                "its password or key is wrong; it is not sent again before {until} unless its file or the settings \
-                 change, so that the meter does not lock itself"
-            )));
-        }
-        let mark = material.counter_mark(title);
-        if material.keys.is_some() && !self.memory.knows(mark) {
-            self.first_counter(line, mark).await;
-        }
-        let mut material = Some(material);
-        for jump in 0..=JUMPS {
-            let now = match material.take() {
-                Some(material) => material,
-                None => Material::read(&self.settings, &self.dlms)?,
-            };
-            let stumble = match self.attempt(line, now, title, mark).await {
-                Ok(agreed) => {
-                    self.agreed = Some(agreed);
-                    return self.memory.welcome().await;
-                }
-                Err(stumble) => stumble,
-            };
-            self.link.close(line).await;
-            match stumble {
-                Stumble::Final(error) => return Err(error),
-                Stumble::Counter(expected) if jump < JUMPS => self.jump(line, mark, expected, jump).await?,
-                Stumble::Counter(_) => break,
-                Stumble::Undeciphered(why) => {
-                    let newer = if jump == 0 { self.read_counter(line).await } else { None };
-                    if newer.is_some_and(|counter| self.memory.is_behind(mark, counter)) {
-                        self.jump(line, mark, newer.and_then(|counter| counter.checked_add(1)), jump).await?;
-                        continue;
-                    }
-                    return Err(self.refused(shown, why).await);
-                }
-                Stumble::Secret(why) => return Err(self.refused(shown, why).await),
-            }
-        }
-        Err(MeterError::Refused("every invocation counter is stale to it, also the one that it asks for".to_owned()))
-    }
-
-    /// Remembers that a secret was refused, and says so.
-    async fn refused(&mut self, shown: Mark, why: String) -> MeterError {
-        warn!(meter = %*self.settings.name, why, "the meter refused the password or key; it is not tried again for a day");
-        match self.memory.refuse(shown, clock::now()).await {
-            Ok(()) => {
-                MeterError::Refused(format!("{why}; it is not tried again until its file changes or a day passed"))
-            }
-            Err(error) => error,
-        }
     }
 
     /// Opens it once.
@@ -212,31 +161,22 @@ impl Association {
         let max_pdu = u16::try_from(self.dlms.max_pdu.value()).unwrap_or(u16::MAX);
         let mut information = greeting::initiate(proposed, max_pdu, dedicated.as_ref())?;
         self.link.open(line, self.client).await?;
-        if let Some(cover) = cover.as_ref().filter(|cover| cover.ciphered()) {
+        let ciphered = cover.as_ref().filter(|cover| cover.ciphered());
+        if let Some(cover) = ciphered {
             information = cover.initiate(&information, &mut self.memory).await?;
         }
         let request = greeting::aarq(context, mechanism, title, value, &information)?;
-        let parcel = Parcel { apdu: &request, blocks: None, secret: mechanism == AuthMechanism::Low };
-        let answer = match exchange(&mut self.link, line, &parcel).await {
-            // So some meters answer a wrong password; once may be chance, twice in a row it is not sent any more.
-            Err(error)
-                if parcel.secret && (self.link.was_dropped() || matches!(error, MeterError::Line(LineError::Gone))) =>
-            {
-                self.hung_up += 1;
-                if self.hung_up < HUNG_UP {
-                    return Err(error.into());
-                }
-                self.hung_up = 0;
-                return Err(Stumble::Secret("the meter hangs up on the password".to_owned()));
-            }
-            other => other?,
-        };
-        self.hung_up = 0;
-        if !matches!(answer.first(), Some(0x61)) {
-            judge(&answer)?;
-            return Err(unexpected("the answer to an association's request is none").into());
+        let parcel = Parcel { apdu: &request, blocks: None, secret: mechanism == AuthMechanism::Low, once: true };
+        if parcel.secret || ciphered.is_some() {
+            self.show().await?;
         }
-        let (answer, _) = decode::<Aare<'_>>(&answer).map_err(damaged)?;
+        let answer = exchange(&mut self.link, line, &parcel).await.map_err(|error| self.suspect(error.into()))?;
+        if !matches!(answer.first(), Some(0x61)) {
+            judge(&answer).map_err(|stumble| self.suspect(stumble))?;
+            return Err(self.suspect(unexpected("the answer to an association's request is none").into()));
+        }
+        let answer = decode::<Aare<'_>>(&answer).map_err(|error| self.suspect(damaged(error).into()));
+        let (answer, _) = answer?;
         if !answer.is_accepted() {
             return Err(self.declined(&answer, cover.as_mut(), mechanism));
         }
@@ -270,7 +210,7 @@ impl Association {
             Some(cover) => cover.off(inside).unwrap_or_default(),
             None => inside,
         };
-        if let Err(stumble @ (Stumble::Counter(_) | Stumble::Undeciphered(_))) = judge(&inside) {
+        if let Err(stumble @ (Stumble::Counter(_) | Stumble::Undeciphered { .. })) = judge(&inside) {
             return stumble;
         }
         let why = words::refusal(answer);
@@ -280,16 +220,15 @@ impl Association {
         if answer.result == AssociationResult::RejectedTransient && !failed {
             return Stumble::Final(MeterError::Refused(why));
         }
-        match answer.diagnostic {
-            // So some refuse a ciphered request that they can't decipher, or whose counter is stale.
-            Diagnostic::User(UserDiagnostic::AuthenticationFailure | UserDiagnostic::NoReasonGiven)
-                if greeting::context(&self.dlms).is_ciphered() =>
-            {
-                Stumble::Undeciphered(why)
-            }
-            Diagnostic::User(UserDiagnostic::AuthenticationFailure) if shown => Stumble::Secret(why),
-            // Many meters give no reason for a wrong password.
-            Diagnostic::User(UserDiagnostic::NoReasonGiven | UserDiagnostic::Null) if shown => Stumble::Secret(why),
+        let vague = matches!(answer.diagnostic, Diagnostic::User(UserDiagnostic::NoReasonGiven | UserDiagnostic::Null));
+        // So some refuse a ciphered request that they can't decipher, or whose counter is stale.
+        if greeting::context(&self.dlms).is_ciphered() && (failed || vague) {
+            return Stumble::Undeciphered { why, clear: failed };
+        }
+        match shown {
+            true if failed => Stumble::Secret(why),
+            // Many meters give no reason for a wrong password, and not for that only.
+            true if vague => Stumble::Unclear(MeterError::Refused(why)),
             _ => Stumble::Final(MeterError::Refused(why)),
         }
     }
@@ -299,32 +238,52 @@ impl Association {
     /// # Errors
     /// When the line fails, what comes can't be believed, or the meter refuses the service as a whole.
     pub(super) async fn call(&mut self, line: &mut Line, request: &[u8]) -> Result<Vec<u8>, MeterError> {
+        self.call_with(line, request, false).await
+    }
+
+    /// As [`Self::call`], for a request that holds a password or key: no trace shows it.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub(super) async fn call_secret(&mut self, line: &mut Line, request: &[u8]) -> Result<Vec<u8>, MeterError> {
+        self.call_with(line, request, true).await
+    }
+
+    async fn call_with(&mut self, line: &mut Line, request: &[u8], secret: bool) -> Result<Vec<u8>, MeterError> {
         let Some(mut agreed) = self.agreed.take() else {
             return Err(unasked("there is no association".to_owned()));
         };
-        let mut outcome = self.say(line, &mut agreed, request).await;
+        let care = Care { secret, once: false };
+        let mut outcome = self.say(line, &mut agreed, request, care).await;
         if let (Err(Stumble::Counter(expected)), Some(cover)) = (&outcome, &agreed.cover) {
             // It was not carried out, so that it may be said again.
             if cover.jump(&mut self.memory, *expected) {
                 info!(meter = %*self.settings.name, "the invocation counter was stale; went on with the expected one");
-                outcome = self.say(line, &mut agreed, request).await;
+                outcome = self.say(line, &mut agreed, request, care).await;
             }
         }
         self.agreed = Some(agreed);
         outcome.map_err(|stumble| match stumble {
-            Stumble::Final(error) => error,
+            Stumble::Final(error) | Stumble::Unclear(error) => error,
             Stumble::Counter(_) => MeterError::Refused("the invocation counter is stale".to_owned()),
-            Stumble::Undeciphered(why) | Stumble::Secret(why) => MeterError::Refused(why),
+            Stumble::Undeciphered { why, .. } | Stumble::Secret(why) => MeterError::Refused(why),
         })
     }
 
-    async fn say(&mut self, line: &mut Line, agreed: &mut Agreed, request: &[u8]) -> Result<Vec<u8>, Stumble> {
+    async fn say(
+        &mut self,
+        line: &mut Line,
+        agreed: &mut Agreed,
+        request: &[u8],
+        care: Care,
+    ) -> Result<Vec<u8>, Stumble> {
         let apdu = match &agreed.cover {
             Some(cover) => cover.over(request, &mut self.memory).await?,
             None => request.to_vec(),
         };
         let blocks = agreed.granted.contains(Conformance::GENERAL_BLOCK_TRANSFER) && agreed.longest > 0;
-        let parcel = Parcel { apdu: &apdu, blocks: blocks.then_some(agreed.longest), secret: false };
+        let Care { secret, once } = care;
+        let parcel = Parcel { apdu: &apdu, blocks: blocks.then_some(agreed.longest), secret, once };
         let mut answer = exchange(&mut self.link, line, &parcel).await?;
         for _ in 0..PUSHES {
             let plain = match &mut agreed.cover {
@@ -355,8 +314,9 @@ impl Association {
     }
 
     /// Whether the last error came because the meter gave the link up: all may be well with a new one.
+    /// Not so when a password or key would be shown once more for the same cause.
     pub(super) fn was_dropped(&self) -> bool {
-        self.link.was_dropped()
+        self.link.was_dropped() && !self.held
     }
 
     /// Releases association and link as far as the meter still listens.
@@ -364,6 +324,12 @@ impl Association {
         if let Some(agreed) = self.agreed.take() {
             self.release(line, &agreed).await;
         }
+        self.link.close(line).await;
+    }
+
+    /// Closes the link without a release, which the meter would not understand any more.
+    pub(super) async fn forget(&mut self, line: &mut Line) {
+        self.agreed = None;
         self.link.close(line).await;
     }
 
@@ -378,7 +344,7 @@ impl Association {
         }
         let release = Rlrq { reason: Some(ReleaseReason::Normal), user_information: information.as_deref() };
         if let Ok(request) = encode(&release) {
-            let parcel = Parcel { apdu: &request, blocks: None, secret: false };
+            let parcel = Parcel { apdu: &request, blocks: None, secret: false, once: false };
             if let Err(error) = exchange(&mut self.link, line, &parcel).await {
                 debug!(%error, "the meter did not confirm the end of the association");
             }
@@ -410,7 +376,7 @@ fn judge(plain: &[u8]) -> Result<(), Stumble> {
             let why = words::exception(&exception);
             Err(match exception.service_error {
                 ServiceError::InvocationCounterError => Stumble::Counter(exception.expected_invocation_counter),
-                ServiceError::DecipheringError => Stumble::Undeciphered(why),
+                ServiceError::DecipheringError => Stumble::Undeciphered { why, clear: true },
                 _ => Stumble::Final(MeterError::Refused(why)),
             })
         }
@@ -419,7 +385,10 @@ fn judge(plain: &[u8]) -> Result<(), Stumble> {
             let why = words::service_error(error);
             // Class 0, application reference: deciphering error.
             let deciphering = error.error_class == 0 && error.error_code == 6;
-            Err(if deciphering { Stumble::Undeciphered(why) } else { Stumble::Final(MeterError::Refused(why)) })
+            Err(match deciphering {
+                true => Stumble::Undeciphered { why, clear: true },
+                false => Stumble::Final(MeterError::Refused(why)),
+            })
         }
         _ => Ok(()),
     }

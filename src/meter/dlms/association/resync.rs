@@ -2,10 +2,12 @@
 
 use tracing::{debug, info};
 
-use super::material::Mark;
-use super::{Association, BLOCK, JUMPS, PUBLIC, damaged, greeting};
+use super::counters::BLOCK;
+use super::material::{Mark, unasked};
+use super::{Association, JUMPS, PUBLIC, Stumble, damaged, greeting};
 use crate::meter::MeterError;
 use crate::meter::dlms::settings::DlmsReferencing;
+use crate::os::clock;
 use crate::os::line::Line;
 use crate::wire::dlms::{
     Aare, Apdu, ApplicationContext, AttributeDescriptor, AuthMechanism, Data, GetDataResult, GetRequest, GetResponse,
@@ -14,14 +16,31 @@ use crate::wire::dlms::{
 
 impl Association {
     /// Asks for the counter of a key that was never used here: another client may have used it before.
-    pub(super) async fn first_counter(&mut self, line: &mut Line, mark: Mark) {
-        if let Some(counter) = self.read_counter(line).await {
-            // With nothing kept, weir itself may be at work under the same title with counters that it has
-            // reserved beyond what the meter saw: they are left to it.
-            let ahead = if self.memory.lasts() { 1 } else { 4 * BLOCK };
-            let _ = self.memory.raise(mark, counter.saturating_add(ahead));
+    ///
+    /// # Errors
+    /// When the connection broke, or nothing tells how far the counters of a title that the settings name were used.
+    pub(super) async fn first_counter(&mut self, line: &mut Line, mark: Mark) -> Result<(), MeterError> {
+        let counter = match self.read_counter(line).await {
+            Err(error) if error.must_reopen() => {
+                // Some meters close the connection to a client that they don't know.
+                self.memory.shut(clock::now()).await?;
+                return Err(error);
+            }
+            Err(error) if self.title.is_some() => return Err(error),
+            found => found.unwrap_or_default(),
+        };
+        if let Some(counter) = counter {
+            // A title that was used elsewhere, or whose file was lost, may have used more than the meter has seen.
+            let ahead = if self.title.is_some() { 4 * BLOCK } else { 1 };
+            let _ = self.memory.counters.raise(mark, counter.saturating_add(ahead));
             debug!(counter, "the meter's invocation counter was read by the public client");
+        } else if self.title.is_some() {
+            let message = "nothing tells how far the invocation counters of dlms.system_title and this key were used; \
+                           unset system_title, or set counter to the object that the public client may read, or say \
+                           once which one is the first with weir dlms METER OBJECT --first-counter N --yes";
+            return Err(unasked(message.to_owned()));
         }
+        Ok(())
     }
 
     /// Goes on with the counter that is expected, or with the one that the public client reads.
@@ -31,20 +50,20 @@ impl Association {
         mark: Mark,
         expected: Option<u32>,
         jump: u32,
-    ) -> Result<(), MeterError> {
+    ) -> Result<(), Stumble> {
         let expected = match expected {
             Some(expected) => Some(expected),
-            None => self.read_counter(line).await.map(|counter| counter.saturating_add(1)),
+            None => self.read_counter(line).await.map_err(Stumble::Unclear)?.map(|counter| counter.saturating_add(1)),
         };
         let Some(expected) = expected else {
             let message = "the invocation counter is stale, and it tells nobody which one it expects; set dlms.counter \
                            to the object that the public client may read";
-            return Err(MeterError::Refused(message.to_owned()));
+            return Err(Stumble::Unclear(MeterError::Refused(message.to_owned())));
         };
         // Some tell the last one that they took instead of the next one.
-        if !self.memory.raise(mark, expected.saturating_add(jump)) {
+        if !self.memory.counters.raise(mark, expected.saturating_add(jump)) {
             let message = "it expects an invocation counter near the end; give the meter a new encryption key";
-            return Err(MeterError::Refused(message.to_owned()));
+            return Err(Stumble::Unclear(MeterError::Refused(message.to_owned())));
         }
         let name = self.settings.name.as_str();
         info!(meter = name, expected, left = JUMPS - jump, "the invocation counter was stale; trying the expected one");
@@ -52,16 +71,23 @@ impl Association {
     }
 
     /// Reads the counter as the public client; nothing when the meter does not let it.
-    pub(super) async fn read_counter(&mut self, line: &mut Line) -> Option<u32> {
-        if self.client == PUBLIC || self.dlms.referencing == DlmsReferencing::ShortNames {
-            return None;
+    ///
+    /// # Errors
+    /// When the line fails: the counter is not known then, which says nothing about the meter.
+    pub(super) async fn read_counter(&mut self, line: &mut Line) -> Result<Option<u32>, MeterError> {
+        let short = self.dlms.referencing == DlmsReferencing::ShortNames;
+        if self.client == PUBLIC || short || self.memory.is_shut(clock::now()) {
+            return Ok(None);
         }
         let found = self.ask_counter(line).await;
         self.link.close(line).await;
-        found.unwrap_or_else(|error| {
-            debug!(%error, "the public client can't read the invocation counter");
-            None
-        })
+        match found {
+            Err(error @ (MeterError::Refused(_) | MeterError::Damaged(_))) => {
+                debug!(%error, "the public client can't read the invocation counter");
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     async fn ask_counter(&mut self, line: &mut Line) -> Result<Option<u32>, MeterError> {

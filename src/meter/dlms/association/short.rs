@@ -159,9 +159,10 @@ pub(in crate::meter::dlms) async fn write_attribute(
     line: &mut Line,
     attribute: AttributeDescriptor,
     value: &DataBuf,
+    secret: bool,
 ) -> Result<Result<(), DataAccessResult>, MeterError> {
     match attribute_name(association, line, attribute).await? {
-        Some(name) => write(association, line, name, value).await,
+        Some(name) => write(association, line, name, value, secret).await,
         None => Ok(Err(DataAccessResult::ObjectUndefined)),
     }
 }
@@ -223,7 +224,7 @@ pub(in crate::meter::dlms) async fn read(
     }
 }
 
-/// Writes an attribute, or calls a method that gives nothing back.
+/// Writes an attribute, or calls a method that gives nothing back; no trace shows a secret.
 ///
 /// # Errors
 /// When the line fails or the answer can't be believed; a refusal by the meter is in the answer.
@@ -232,10 +233,14 @@ pub(in crate::meter::dlms) async fn write(
     line: &mut Line,
     name: u16,
     value: &DataBuf,
+    secret: bool,
 ) -> Result<Result<(), DataAccessResult>, MeterError> {
     let target = encode(&VariableAccess::VariableName(name)).map_err(damaged)?;
     let request = [&[0x06, 1][..], &target, &[1], &encode(value).map_err(damaged)?].concat();
-    let answer = association.call(line, &request).await?;
+    let answer = match secret {
+        true => association.call_secret(line, &request).await?,
+        false => association.call(line, &request).await?,
+    };
     match decode::<Apdu<'_>>(&answer).map_err(damaged)?.0 {
         Apdu::WriteResponse(response) => match response.results.iter().next() {
             Some(Ok(WriteResult::Success)) => Ok(Ok(())),

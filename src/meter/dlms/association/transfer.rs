@@ -17,8 +17,10 @@ pub(super) struct Parcel<'a> {
     pub(super) apdu: &'a [u8],
     /// The longest APDU that the other side takes, where blocks may be used for longer ones.
     pub(super) blocks: Option<usize>,
-    /// Whether it shows a password.
+    /// Whether it shows a password or key: no trace may.
     pub(super) secret: bool,
+    /// Whether it is sent over this link only.
+    pub(super) once: bool,
 }
 
 /// Sends an APDU and gives the next one that comes.
@@ -26,12 +28,15 @@ pub(super) struct Parcel<'a> {
 /// # Errors
 /// When the line fails, or blocks are lost for good.
 pub(super) async fn exchange(link: &mut Link, line: &mut Line, parcel: &Parcel<'_>) -> Result<Vec<u8>, MeterError> {
+    if parcel.once {
+        link.only_once();
+    }
     let first = match parcel.blocks {
         Some(longest) if parcel.apdu.len() > longest => {
             let mut out = Outgoing::new(parcel.apdu, longest).ok_or_else(|| {
                 MeterError::Order("the request is longer than general block transfer can carry".to_owned())
             })?;
-            send_blocks(link, line, &mut out).await?
+            send_blocks(link, line, &mut out, parcel.secret).await?
         }
         _ if parcel.secret => {
             link.send_secret(line, parcel.apdu).await?;
@@ -55,11 +60,20 @@ pub(super) async fn receive(link: &mut Link, line: &mut Line) -> Result<Vec<u8>,
 }
 
 /// Sends all blocks of a request and gives the first APDU of the answer.
-async fn send_blocks(link: &mut Link, line: &mut Line, out: &mut Outgoing<'_>) -> Result<Vec<u8>, MeterError> {
+async fn send_blocks(
+    link: &mut Link,
+    line: &mut Line,
+    out: &mut Outgoing<'_>,
+    secret: bool,
+) -> Result<Vec<u8>, MeterError> {
     let mut failed = 0;
     loop {
         while let Some(block) = out.next_block() {
-            link.send(line, &block).await?;
+            if secret {
+                link.send_secret(line, &block).await?;
+            } else {
+                link.send(line, &block).await?;
+            }
         }
         let answer = match link.receive(line).await {
             Err(error) if error.is_silence() => {

@@ -36,6 +36,8 @@ pub(in crate::meter::dlms) struct Hdlc {
     dropped: bool,
     /// What is sent now shows a password.
     secret: bool,
+    /// What is sent next is sent once.
+    once: bool,
 }
 
 /// What an opening by mode E needs to know.
@@ -72,6 +74,7 @@ impl Hdlc {
             damaged: false,
             dropped: false,
             secret: false,
+            once: false,
         })
     }
 
@@ -81,7 +84,7 @@ impl Hdlc {
             self.sign_on(line).await?;
         }
         self.clear(line).await?;
-        (self.damaged, self.dropped, self.secret) = (false, false, false);
+        (self.damaged, self.dropped, self.secret, self.once) = (false, false, false, false);
         self.station.open(client);
         self.drive(line, Station::result).await
     }
@@ -98,6 +101,11 @@ impl Hdlc {
         self.begin(line, apdu).await
     }
 
+    /// See [`super::Link::only_once`].
+    pub(super) const fn only_once(&mut self) {
+        self.once = true;
+    }
+
     async fn begin(&mut self, line: &mut Line, apdu: &[u8]) -> Result<(), MeterError> {
         self.damaged = false;
         if self.station.awaits_answer() {
@@ -111,7 +119,7 @@ impl Hdlc {
             self.clear(line).await?;
         }
         self.station.request(apdu);
-        if self.secret {
+        if std::mem::take(&mut self.once) {
             self.station.only_once();
         }
         self.transmit(line).await

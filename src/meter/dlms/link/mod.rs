@@ -63,6 +63,16 @@ impl Link {
         }
     }
 
+    /// What is sent next is not sent again over a new link, nor on the meter's silence: a password that is wrong would
+    /// count twice.
+    pub(super) const fn only_once(&mut self) {
+        match self {
+            Self::Hdlc(hdlc) => hdlc.only_once(),
+            // It never repeats anything.
+            Self::Wrapper(_) => {}
+        }
+    }
+
     /// Receives the next APDU whole.
     ///
     /// # Errors

@@ -114,11 +114,6 @@ pub(in crate::meter::dlms) const fn is_long(class: u16, attribute: i8) -> bool {
     matches!((class, attribute), (7 | 15, 2))
 }
 
-/// Whether an attribute holds a password.
-pub(in crate::meter::dlms) const fn is_secret(class: u16, attribute: i8) -> bool {
-    matches!((class, attribute), (15, 7))
-}
-
 /// What a number in an attribute stands for; empty where the standard has no word.
 pub(in crate::meter::dlms) const fn value_word(class: u16, attribute: i8, number: i64) -> &'static str {
     match (class, attribute, number) {

@@ -10,7 +10,7 @@ mod text;
 mod time;
 
 pub(super) use class::{
-    CANDIDATES, Scales, attribute_name, attributes, class_name, is_long, is_secret, is_status, method_name, scales,
+    CANDIDATES, Scales, attribute_name, attributes, class_name, is_long, is_status, method_name, scales,
     value_attributes, value_word, watches,
 };
 pub(super) use input::{like, typed};

@@ -44,10 +44,12 @@ const KEY_FILE_LIMIT: u64 = 256;
 const ONE_KEY: &str = "authentication_key_file needs key_file beside it: it verifies what key_file decrypts";
 const TWO_LENGTHS: &str =
     "key_file and authentication_key_file hold keys of two suites: both have 32 digits, or both 64";
-const NO_KEY: &str = "system_title and untagged are for ciphered pushes; set key_file";
+const NO_KEY: &str = "system_title, untagged and broadcast_key_file are for ciphered pushes; set key_file";
+const NO_BROADCAST_KEY: &str = "the push is under the broadcast key; set push.broadcast_key_file";
 
 fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
-    let push = settings.push.clone().unwrap_or(PushSettings { system_title: None, untagged: false });
+    let push =
+        settings.push.clone().unwrap_or(PushSettings { system_title: None, untagged: false, broadcast_key_file: None });
     let encryption = settings.key_file.as_ref().map(|file| key(file)).transpose()?;
     let authentication = settings.authentication_key_file.as_ref().map(|file| key(file)).transpose()?;
     let keys = match (&encryption, &authentication) {
@@ -58,6 +60,16 @@ fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
             Some(Keys::of(encryption.bytes(), authentication.as_ref().map(Secret::bytes)).ok_or(TWO_LENGTHS)?)
         }
     };
+    let broadcast = push.broadcast_key_file.as_ref().map(|file| key(file)).transpose()?;
+    let broadcast_keys = match (&broadcast, &keys) {
+        (Some(_), None) => return Err(NO_KEY.to_owned()),
+        (Some(broadcast), Some(_)) => {
+            Some(Keys::of(broadcast.bytes(), authentication.as_ref().map(Secret::bytes)).ok_or(TWO_LENGTHS)?)
+        }
+        (None, _) => None,
+    };
+    let all: Vec<&[u8]> = [&broadcast, &authentication].into_iter().flatten().map(Secret::bytes).collect();
+    let broadcast_replay = Replay::new(&all);
     let both: Vec<&[u8]> = [&encryption, &authentication].into_iter().flatten().map(Secret::bytes).collect();
     Ok(Box::new(Push {
         meter: settings.name.to_string(),
@@ -65,6 +77,8 @@ fn listener(settings: &MeterSettings) -> Result<Box<dyn Listener>, String> {
         replay: Replay::new(&both),
         kept: None,
         keys,
+        broadcast_keys,
+        broadcast_replay,
         title: push.system_title.as_ref().map(|title| self::title(title)).transpose()?,
         untagged: push.untagged,
         unverified_told: false,
@@ -98,15 +112,17 @@ fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let (None, Some(key)) = (&settings.key_file, &settings.authentication_key_file) {
         problems.error(key.span(), ONE_KEY);
     }
+    let broadcast = settings.push.as_ref().and_then(|push| push.broadcast_key_file.as_ref());
+    let files = [settings.key_file.as_ref(), settings.authentication_key_file.as_ref(), broadcast];
     let mut lengths = Vec::new();
-    for file in [&settings.key_file, &settings.authentication_key_file].into_iter().flatten() {
+    for file in files.into_iter().flatten() {
         match key(file) {
             Ok(key) => lengths.push((key.bytes().len(), file.span())),
             Err(reason) => problems.warning(file.span(), reason),
         }
     }
-    if let [(one, _), (other, span)] = lengths.as_slice()
-        && one != other
+    if let Some((_, span)) =
+        lengths.iter().find(|(length, _)| lengths.first().is_some_and(|(first, _)| first != length))
     {
         problems.error(span.clone(), TWO_LENGTHS);
     }
@@ -120,7 +136,7 @@ fn check(settings: &MeterSettings, problems: &mut Problems) {
     if let Some(Err(fault)) = push.system_title.as_ref().map(|text| title(text)) {
         problems.error(push.system_title.as_ref().map_or_else(|| settings.protocol.span(), |t| t.span()), fault);
     }
-    if settings.key_file.is_none() && (push.system_title.is_some() || push.untagged) {
+    if settings.key_file.is_none() && (push.system_title.is_some() || push.untagged || broadcast.is_some()) {
         problems.error(settings.protocol.span(), NO_KEY);
     }
 }
@@ -129,6 +145,9 @@ struct Push {
     meter: String,
     decoder: Decoder,
     keys: Option<Keys>,
+    /// With the key of pushes to many, and their counters, which are a row of their own.
+    broadcast_keys: Option<Keys>,
+    broadcast_replay: Replay,
     title: Option<[u8; TITLE]>,
     untagged: bool,
     replay: Replay,
@@ -159,6 +178,13 @@ impl Push {
         found
     }
 
+    /// The counters as they are kept.
+    fn counters(&self) -> Vec<u8> {
+        let first = self.replay.to_bytes();
+        let length = u16::try_from(first.len()).unwrap_or(u16::MAX).to_be_bytes();
+        [&length[..], &first, &self.broadcast_replay.to_bytes()].concat()
+    }
+
     /// The values of one APDU, or why it is not believed.
     fn understand(&mut self, apdu: &[u8]) -> Result<Vec<Value>, String> {
         let sealed = open::sealed(apdu).map_err(|closed| closed.to_string())?;
@@ -172,7 +198,12 @@ impl Push {
             };
         };
         let title = self.sender(&sealed)?;
-        if !self.replay.is_new(title, sealed.counter) {
+        let broadcast = sealed.control.broadcast_key();
+        let (keys, replay) = match broadcast {
+            true => (self.broadcast_keys.as_ref().ok_or(NO_BROADCAST_KEY)?, &self.broadcast_replay),
+            false => (keys, &self.replay),
+        };
+        if !replay.is_new(title, sealed.counter) {
             return Err("the push is a replay: its invocation counter is not newer than one before".to_owned());
         }
         let opened = sealed.open(keys, Some(title), self.untagged).map_err(|closed| closed.to_string())?;
@@ -181,7 +212,8 @@ impl Push {
             warn!(%meter, tag, "pushes are taken without a verified tag; whoever reaches the wire can change values");
         }
         let values = self.read(&opened.apdu, opened.verified)?;
-        self.replay.accept(title, sealed.counter);
+        let replay = if broadcast { &mut self.broadcast_replay } else { &mut self.replay };
+        replay.accept(title, sealed.counter);
         Ok(values)
     }
 
@@ -266,13 +298,21 @@ impl Listener for Push {
     }
 
     fn to_keep(&mut self) -> Option<Vec<u8>> {
-        let now = self.replay.to_bytes();
+        let now = self.counters();
         let changed = self.keys.is_some() && self.kept.as_ref() != Some(&now);
         changed.then(|| self.kept.insert(now).clone())
     }
 
     fn take_over(&mut self, kept: &[u8]) {
-        self.replay.take_over(kept);
-        self.kept = Some(self.replay.to_bytes());
+        // The row of the broadcast key stands behind that of the other, where there is one.
+        let (first, second) = kept.split_first_chunk().map_or((kept, None), |(length, rest)| {
+            match rest.split_at_checked(usize::from(u16::from_be_bytes(*length))) {
+                Some((first, second)) => (first, Some(second)),
+                None => (kept, None),
+            }
+        });
+        self.replay.take_over(first);
+        self.broadcast_replay.take_over(second.unwrap_or_default());
+        self.kept = Some(self.counters());
     }
 }

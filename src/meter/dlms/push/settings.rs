@@ -1,6 +1,6 @@
 //! `[meter.push]` of weir.toml.
 
-use crate::setting::At;
+use crate::setting::{At, SecretFile};
 use crate::settings;
 
 settings! {
@@ -12,5 +12,7 @@ settings! {
         /// Whether encrypted pushes without a tag are taken although there is an authentication key. Some meters
         /// send no others; then anybody on the wire can change values unseen.
         pub untagged: bool = false,
+        /// The file with the key of pushes that go to many at once, 32 hexadecimal digits. Unset: such are refused.
+        pub broadcast_key_file: Option<At<SecretFile>>,
     }
 }

@@ -94,6 +94,33 @@ fn with_keys_only_what_the_meter_sealed_is_believed_and_only_once() {
     assert_eq!(heard(listener, &sealed(0x10, NAME, 7, &push(9))).as_deref(), Ok("0.9"), "a tag alone is enough");
 }
 
+/// As [`sealed`], under the broadcast key.
+fn broadcast(counter: u32, apdu: &[u8]) -> Vec<u8> {
+    seal(&Keys::new(&[3; 16], Some(&[2; 16])).unwrap(), NAME, 0x70, counter, apdu).unwrap()
+}
+
+#[test]
+fn pushes_to_many_are_opened_with_their_own_key_and_have_counters_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("broadcast"), "03".repeat(16)).unwrap();
+    let more = format!("{BOTH}[push]\nbroadcast_key_file = {:?}", folder.path().join("broadcast"));
+    let mut first = listener(&more);
+    heard(first.as_mut(), &sealed(0x30, NAME, 9, &push(7))).unwrap();
+    assert_eq!(heard(first.as_mut(), &broadcast(5, &push(8))).as_deref(), Ok("0.8"));
+    assert!(refusal(first.as_mut(), &broadcast(5, &push(9))).contains("replay"));
+    // Neither key opens what was sealed with the other.
+    assert!(refusal(first.as_mut(), &sealed(0x70, NAME, 10, &push(9))).contains("tag is wrong"));
+    let kept = first.to_keep().unwrap();
+    let mut second = listener(&more);
+    second.take_over(&kept);
+    assert!(refusal(second.as_mut(), &broadcast(5, &push(9))).contains("replay"));
+    assert!(refusal(second.as_mut(), &sealed(0x30, NAME, 9, &push(9))).contains("replay"));
+    assert!(heard(second.as_mut(), &broadcast(6, &push(9))).is_ok());
+    assert!(heard(second.as_mut(), &sealed(0x30, NAME, 10, &push(9))).is_ok());
+    let mut without = listener(BOTH);
+    assert!(refusal(without.as_mut(), &broadcast(5, &push(9))).contains("set push.broadcast_key_file"));
+}
+
 #[test]
 fn counters_outlive_a_restart() {
     let mut first = listener(BOTH);

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::association::{Association, damaged};
 use crate::meter::MeterError;
 use crate::os::line::Line;
+use crate::wire::dlms::secret::Secret;
 use crate::wire::dlms::{
     Apdu, AttributeDescriptor, AttributeDescriptorWithSelection, Conformance, Data, DataAccessResult, DataBuf,
     GetDataResult, GetRequest, GetResponse, InvokeId, List, SelectiveAccess, ServiceError, decode, encode,
@@ -22,9 +23,11 @@ mod refusal;
 mod short;
 #[cfg(test)]
 mod tests;
+mod veil;
 mod write;
 
 pub(super) use refusal::{action_words, quality, words};
+pub(super) use veil::{is_secret, takes_secret};
 
 /// The most bytes that the blocks of one answer may add up to.
 pub(super) const LONGEST_VALUE: usize = 1024 * 1024;
@@ -140,6 +143,10 @@ impl<'a> Services<'a> {
         attribute: AttributeDescriptor,
         part: Option<&Selection>,
     ) -> Result<(Answer, u32), MeterError> {
+        if is_secret(attribute) {
+            // Nobody needs to see a password, and the answer would stand in traces.
+            return Ok((Err(DataAccessResult::ReadWriteDenied), 1));
+        }
         if self.association.has_short_names() {
             return Ok((self.get_short(attribute, part).await?, 1));
         }
@@ -176,6 +183,7 @@ impl<'a> Services<'a> {
         let room = self.longest_request().saturating_sub(LIST_HEAD) / LIST_ITEM;
         for some in attributes.chunks(room.clamp(1, LONGEST_LIST)) {
             if some.len() > 1
+                && !some.iter().any(|attribute| is_secret(*attribute))
                 && self.talk.lists()
                 && !self.association.has_short_names()
                 && self.grants(Conformance::MULTIPLE_REFERENCES)
@@ -255,8 +263,17 @@ impl<'a> Services<'a> {
     }
 
     async fn say(&mut self, request: &Apdu<'_>) -> Result<Vec<u8>, MeterError> {
-        let request = encode(request).map_err(|error| MeterError::Order(error.to_string()))?;
-        self.association.call(self.line, &request).await
+        self.say_with(request, false).await
+    }
+
+    /// Says what may hold a password or key, which no trace shows then.
+    async fn say_with(&mut self, request: &Apdu<'_>, secret: bool) -> Result<Vec<u8>, MeterError> {
+        let coded = encode(request).map_err(|error| MeterError::Order(error.to_string()))?;
+        if !secret {
+            return self.association.call(self.line, &coded).await;
+        }
+        let coded = Secret::new(coded);
+        self.association.call_secret(self.line, coded.bytes()).await
     }
 
     /// The get-response in an answer.

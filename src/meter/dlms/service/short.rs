@@ -1,7 +1,7 @@
 //! The same services by short names (IEC 62056-5-3, clause 9).
 
 use super::write::Done;
-use super::{Answer, Content, Selection, Services};
+use super::{Answer, Content, Selection, Services, is_secret, takes_secret};
 use crate::meter::MeterError;
 use crate::meter::dlms::association::short;
 use crate::wire::dlms::{
@@ -55,7 +55,8 @@ impl Services<'_> {
         attribute: AttributeDescriptor,
         value: &Content,
     ) -> Result<Result<(), DataAccessResult>, MeterError> {
-        short::write_attribute(self.association, self.line, attribute, &buffered(value)?).await
+        let secret = is_secret(attribute);
+        short::write_attribute(self.association, self.line, attribute, &buffered(value)?, secret).await
     }
 
     /// A method that gives nothing back is written.
@@ -70,7 +71,7 @@ impl Services<'_> {
             return Ok(Err(ActionResult::ObjectUndefined));
         };
         let parameter = parameter.map_or(Ok(DataBuf::Integer(0)), buffered)?;
-        let done = short::write(self.association, self.line, name, &parameter).await?;
+        let done = short::write(self.association, self.line, name, &parameter, takes_secret(method)).await?;
         Ok(done.map(|()| None).map_err(|refusal| ActionResult::from_u8(refusal.as_u8())))
     }
 }

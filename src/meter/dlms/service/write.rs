@@ -1,7 +1,7 @@
 //! SET and ACTION, in blocks where the meter's APDUs are too short for them.
 
 use super::block::Assembly;
-use super::{Content, Services, damage};
+use super::{Content, Services, damage, is_secret, takes_secret};
 use crate::meter::MeterError;
 use crate::wire::dlms::{
     ActionRequest, ActionResponse, ActionResponseWithOptionalData, ActionResult, Apdu, AttributeDescriptor,
@@ -34,7 +34,7 @@ impl Services<'_> {
         let request = SetRequest::Normal { invoke_id, descriptor, access: None, value: value.data() };
         let request = Apdu::SetRequest(request);
         if encode(&request).map_err(order)?.len() <= self.longest_request() {
-            let answer = self.say(&request).await?;
+            let answer = self.say_with(&request, is_secret(descriptor)).await?;
             return match self.set_response(&answer, invoke_id)? {
                 SetResponse::Normal { result, .. } => Ok(result.ok()),
                 _ => Err(damage("one value was written and the answer is about blocks or lists")),
@@ -48,7 +48,7 @@ impl Services<'_> {
             } else {
                 SetRequest::WithDataBlock { invoke_id, block }
             };
-            let answer = self.say(&Apdu::SetRequest(request)).await?;
+            let answer = self.say_with(&Apdu::SetRequest(request), is_secret(descriptor)).await?;
             match self.set_response(&answer, invoke_id)? {
                 SetResponse::DataBlock { block_number: theirs, .. } if !last_block && theirs == block_number => {}
                 SetResponse::LastDataBlock { result, block_number: theirs, .. } if theirs == block_number => {
@@ -79,7 +79,7 @@ impl Services<'_> {
         let request = ActionRequest::Normal { invoke_id, descriptor, parameters: parameter.map(Content::data) };
         let request = Apdu::ActionRequest(request);
         if encode(&request).map_err(order)?.len() <= self.longest_request() {
-            let answer = self.say(&request).await?;
+            let answer = self.say_with(&request, takes_secret(descriptor)).await?;
             return self.outcome(&answer, invoke_id).await;
         }
         self.require(Conformance::BLOCK_TRANSFER_WITH_ACTION, "ACTION in blocks")?;
@@ -91,7 +91,7 @@ impl Services<'_> {
             } else {
                 ActionRequest::WithPblock { invoke_id, block }
             };
-            let answer = self.say(&Apdu::ActionRequest(request)).await?;
+            let answer = self.say_with(&Apdu::ActionRequest(request), takes_secret(descriptor)).await?;
             if last_block {
                 return self.outcome(&answer, invoke_id).await;
             }

@@ -118,6 +118,8 @@ pub(super) struct Station {
     /// No piece of an answer came over this connection yet: opening it anew loses nothing.
     fresh: bool,
     reopened: bool,
+    /// The request must not be repeated on silence alone.
+    once: bool,
     /// What is left of tries and patience until the dialogue moves on.
     left: u32,
     rested: Duration,
@@ -165,6 +167,7 @@ impl Station {
             relayed: false,
             fresh: true,
             reopened: false,
+            once: false,
             left: tries,
             rested: Duration::ZERO,
             rest: FIRST_REST,
@@ -191,9 +194,11 @@ impl Station {
         self.begin_opening();
     }
 
-    /// The request is not sent again over a new connection: a password that is wrong would count twice.
+    /// The request is not sent again over a new connection, and over this one only if the meter says that it has not
+    /// got it: a password that is wrong would count twice.
     pub(super) const fn only_once(&mut self) {
         self.fresh = false;
+        self.once = true;
     }
 
     /// Begins to send a request; [`Station::answer`] gives what comes of it.
@@ -203,6 +208,7 @@ impl Station {
             self.ready.clear();
         }
         self.came.clear();
+        self.once = false;
         if self.state != State::Open {
             return self.fail(Failure::Closed);
         }
@@ -367,7 +373,7 @@ impl Station {
             return self.fail(Failure::Silent);
         }
         // First it is asked what it has got, so that nothing is sent twice without need.
-        if self.then == Then::Repeat || (self.acked < self.out.len() && self.polled) {
+        if self.then == Then::Repeat || (self.acked < self.out.len() && self.polled && !self.once) {
             self.transmit_window();
         } else {
             self.poll();
