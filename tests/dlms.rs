@@ -16,6 +16,10 @@ mod answers;
 mod association;
 #[path = "dlms/captures.rs"]
 mod captures;
+#[path = "dlms/devices.rs"]
+mod devices;
+#[path = "dlms/image.rs"]
+mod image;
 #[path = "dlms/link.rs"]
 mod link;
 #[path = "dlms/objects.rs"]
@@ -32,9 +36,13 @@ mod profile;
 mod push;
 #[path = "dlms/scripted.rs"]
 mod scripted;
+#[path = "dlms/secondary.rs"]
+mod secondary;
 #[cfg(feature = "demo")]
 #[path = "dlms/simulator.rs"]
 mod simulator;
+#[path = "dlms/unfinished.rs"]
+mod unfinished;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

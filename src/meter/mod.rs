@@ -286,6 +286,9 @@ pub enum MeterError {
     /// It could not be asked: something is missing on our side, such as a key's file; nothing was sent.
     #[error("the meter was not asked: {0}")]
     Unasked(String),
+    /// The time for it was over; one sentence that says what to do.
+    #[error("{0}")]
+    Unfinished(String),
     /// What was ordered can't be carried out with this meter; nothing was sent.
     #[error("nothing was written: {0}")]
     Order(String),
@@ -296,7 +299,7 @@ impl MeterError {
     pub const fn quality(&self) -> Quality {
         match self {
             Self::Line(LineError::Collision) => Quality::Invalid,
-            Self::Line(_) | Self::Unanswered(_) => Quality::NoAnswer,
+            Self::Line(_) | Self::Unanswered(_) | Self::Unfinished(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
             Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => Quality::Refused,
         }
@@ -312,7 +315,7 @@ impl MeterError {
         match self {
             Self::Line(error) => error.must_reopen(),
             Self::OutOfStep(_) | Self::Unanswered(_) => true,
-            Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => false,
+            Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Unfinished(_) | Self::Order(_) => false,
         }
     }
 }

@@ -209,9 +209,9 @@ impl Association {
         let challenge = random_bytes(CHALLENGE);
         let value = if mechanism == AuthMechanism::Low { secret.bytes() } else { &challenge };
         let proposed = greeting::proposal(context, self.dlms.general_blocks);
-        let max_pdu = u16::try_from(self.dlms.max_pdu.value()).unwrap_or(u16::MAX);
-        let mut information = greeting::initiate(proposed, max_pdu, dedicated.as_ref())?;
         self.link.open(line, self.client).await?;
+        let max_pdu = self.link.fitting(u16::try_from(self.dlms.max_pdu.value()).unwrap_or(u16::MAX));
+        let mut information = greeting::initiate(proposed, max_pdu, dedicated.as_ref())?;
         if let Some(cover) = cover.as_ref().filter(|cover| cover.ciphered()) {
             information = cover.initiate(&information, &mut self.memory).await?;
         }
@@ -357,6 +357,11 @@ impl Association {
     /// Whether the last error came because the meter gave the link up: all may be well with a new one.
     pub(super) fn was_dropped(&self) -> bool {
         self.link.was_dropped()
+    }
+
+    /// Forgets an association whose connection is ended without a word.
+    pub(super) fn abandon(&mut self) {
+        self.agreed = None;
     }
 
     /// Releases association and link as far as the meter still listens.
