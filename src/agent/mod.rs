@@ -23,6 +23,7 @@ mod intake;
 pub mod local;
 mod statement;
 mod supervisor;
+mod transfer;
 mod wiring;
 
 pub use identity::identity;
