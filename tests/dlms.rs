@@ -24,6 +24,10 @@ mod ciphered;
 mod clock;
 #[path = "dlms/counters.rs"]
 mod counters;
+#[path = "dlms/devices.rs"]
+mod devices;
+#[path = "dlms/image.rs"]
+mod image;
 #[path = "dlms/link.rs"]
 mod link;
 #[path = "dlms/lockout.rs"]
@@ -42,6 +46,8 @@ mod profile;
 mod push;
 #[path = "dlms/scripted.rs"]
 mod scripted;
+#[path = "dlms/secondary.rs"]
+mod secondary;
 #[path = "dlms/secrets.rs"]
 mod secrets;
 #[cfg(feature = "demo")]
@@ -49,6 +55,8 @@ mod secrets;
 mod simulator;
 #[path = "dlms/tables.rs"]
 mod tables;
+#[path = "dlms/unfinished.rs"]
+mod unfinished;
 
 use peers::Peer;
 use weir::meter::{MeterSettings, protocol};

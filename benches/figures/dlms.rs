@@ -19,7 +19,7 @@ const BAUD: u32 = 9600;
 const CHANNELS: usize = 8;
 const PER_DAY: usize = 96;
 /// The sizes that are asked for: those of the settings' defaults, and large ones.
-const SIZES: [(u16, u16); 2] = [(512, 1024), (2030, 4096)];
+const SIZES: [(u16, u16); 2] = [(1030, 1024), (2030, 4096)];
 
 pub fn measure(scale: &Scale) -> Vec<Figure> {
     let days = if scale.repeats > 1 { 35 } else { 1 };

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, timeout};
 
+use super::transfer::Transfer;
 use super::{Evidence, statement};
 use crate::meter::bus::Handle;
 use crate::model::{Rssi, TelegramKind, Timestamp, Value};
@@ -65,6 +66,8 @@ pub enum Answer {
     Whole(Json),
     /// What happens on a line, one event after the other, until nobody wants it any more.
     Trace(Trace),
+    /// How far a transfer to a meter has come, again and again, and its answer at last.
+    Transfer(Transfer),
 }
 
 /// Where questions are answered; clones share what they know.
@@ -86,6 +89,11 @@ impl Desk {
             }
             Ask::Receivers => Ok(Answer::Whole(statement::receivers(&self.evidence.receivers))),
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
+            Ask::Dlms { meter, order } if order.get("image").is_some_and(|image| !image.is_null()) => {
+                let (port, bus) = self.bus_of(&meter)?;
+                let about = format!("meter \"{meter}\" on port \"{port}\"");
+                Ok(Answer::Transfer(Transfer::start(bus.clone(), meter, order, about)))
+            }
             Ask::Dlms { meter, order } => self.inspect(&meter, order).await.map(Answer::Whole),
             Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
         }
@@ -114,9 +122,6 @@ impl Desk {
 
     async fn inspect(&self, meter: &str, order: Json) -> Result<Json, String> {
         let (port, bus) = self.bus_of(meter)?;
-        if order.get("image").is_some_and(|image| !image.is_null()) {
-            return Err("an image takes the line for long: stop the agent first (systemctl stop weir)".to_owned());
-        }
         let answer = timeout(INSPECT_LIMIT, bus.inspect(meter, order)).await;
         answer
             .map_err(|_| format!("port \"{port}\" had no time for meter \"{meter}\" within 10 minutes"))?

@@ -24,6 +24,7 @@ pub mod local;
 mod post;
 mod statement;
 mod supervisor;
+mod transfer;
 mod wiring;
 
 pub use identity::identity;

@@ -67,7 +67,8 @@ pub(super) struct Dlms {
     reconnect: bool,
 
     /// Give the meter this firmware: OBJECT is its image transfer (0-0:44.0.0*255). The meter verifies it. A transfer
-    /// that broke off goes on where it ended. The agent must not run meanwhile.
+    /// that broke off goes on where it ended. A running agent does it, in slices of a minute between the readings; it must
+    /// be able to read FILE.
     #[arg(long, value_name = "FILE", requires = "yes")]
     image: Option<PathBuf>,
 
@@ -118,7 +119,7 @@ impl Dlms {
         let answer = match Client::connect(&settings.store.path) {
             Ok(mut agent) => {
                 let answer = agent.ask(&json!({ "ask": "dlms", "meter": self.meter, "order": order }));
-                answer.map_err(|e| Failure::other(e.to_string()))?
+                followed(&mut agent, answer).map_err(|e| Failure::other(e.to_string()))?
             }
             Err(ClientError::NotRunning(_)) => runtime()?.block_on(alone(&settings, &self.meter, &order))?,
             Err(error) => return Err(Failure::other(error.to_string())),
@@ -151,6 +152,8 @@ impl Dlms {
         let rekey = (!keys.is_empty() || self.security_policy.is_some())
             .then(|| json!({ "keys": keys, "master": master, "policy": self.security_policy }));
         let image = self.image.as_ref().map(|path| {
+            // The agent has another working directory.
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
             json!({ "path": path.display().to_string(), "identifier": self.identifier, "activate": self.activate })
         });
         Ok(json!({
@@ -160,9 +163,20 @@ impl Dlms {
     }
 }
 
-/// How often a transfer that broke off is taken up again, and after which pause.
+/// How often a port that can't be opened is tried again during a transfer, and after which pause.
 const ATTEMPTS: u32 = 10;
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// The answer of the agent; before that of a transfer it tells how far that has come.
+fn followed(agent: &mut Client, first: Result<Json, ClientError>) -> Result<Json, ClientError> {
+    let (mut answer, mut shown) = (first?, None);
+    let part = |answer: &Json, name: &str| answer.get(name).and_then(Json::as_u64).and_then(|n| u32::try_from(n).ok());
+    while let (Some(done), Some(all), None) = (part(&answer, "done"), part(&answer, "all"), answer.get("outcome")) {
+        bar(&mut shown, done, all);
+        answer = agent.answer()?.ok_or_else(|| ClientError::Broken(std::io::ErrorKind::UnexpectedEof.into()))?;
+    }
+    Ok(answer)
+}
 
 /// Shows on a terminal how far a transfer has come.
 fn bar(shown: &mut Option<u64>, done: u32, all: u32) {
@@ -187,21 +201,22 @@ async fn alone(settings: &Settings, name: &str, order: &Json) -> Result<Json, Fa
     let mut shown = None;
     let mut tell = |done: u32, all: u32| bar(&mut shown, done, all);
     let is_image = order.get("image").is_some_and(|image| !image.is_null());
-    let work = bus::inspect_once(&port, &mut session, &clock, order, &mut tell);
-    // An image has a bar.
-    let mut answer = if is_image {
-        work.await
-    } else {
-        patience::told(&format!("asking \"{name}\" on {}", port.endpoint), work).await
-    };
-    // A transfer of an image goes on where it broke off.
-    for _ in 0..if is_image { ATTEMPTS } else { 0 } {
+    let mut left = if is_image { ATTEMPTS } else { 0 };
+    let asking = format!("asking \"{name}\" on {}", port.endpoint);
+    let answer = loop {
+        let work = bus::inspect_once(&port, &mut session, &clock, order, &mut tell);
+        // An image has a bar.
+        let answer = if is_image { work.await } else { patience::told(&asking, work).await };
         match &answer {
-            Err(error) if error.is_silence() || error.must_reopen() => tokio::time::sleep(PAUSE).await,
-            _ => break,
+            // A transfer goes on in the next slice.
+            Ok(told) if member(told, "outcome") == "more" => continue,
+            Err(error) if left > 0 && (error.is_silence() || error.must_reopen()) => {
+                left -= 1;
+                tokio::time::sleep(PAUSE).await;
+            }
+            _ => break answer,
         }
-        answer = bus::inspect_once(&port, &mut session, &clock, order, &mut tell).await;
-    }
+    };
     answer.map_err(|e| Failure::other(format!("meter \"{name}\" on {}: {e}{}", port.endpoint, hint(&e, &port.name))))
 }
 

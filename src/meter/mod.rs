@@ -291,6 +291,9 @@ pub enum MeterError {
     /// It could not be asked: something is missing on our side, such as a key's file; nothing was sent.
     #[error("the meter was not asked: {0}")]
     Unasked(String),
+    /// The time for it was over; one sentence that says what to do.
+    #[error("{0}")]
+    Unfinished(String),
     /// What was ordered can't be carried out with this meter; nothing was sent.
     #[error("that can't be done: {0}")]
     Order(String),
@@ -301,7 +304,7 @@ impl MeterError {
     pub const fn quality(&self) -> Quality {
         match self {
             Self::Line(LineError::Collision) => Quality::Invalid,
-            Self::Line(_) | Self::Unanswered(_) => Quality::NoAnswer,
+            Self::Line(_) | Self::Unanswered(_) | Self::Unfinished(_) => Quality::NoAnswer,
             Self::Damaged(_) | Self::OutOfStep(_) => Quality::Invalid,
             Self::HungUp(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => Quality::Refused,
         }
@@ -322,7 +325,7 @@ impl MeterError {
         match self {
             Self::Line(error) => error.must_reopen(),
             Self::OutOfStep(_) | Self::Unanswered(_) | Self::HungUp(_) => true,
-            Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Order(_) => false,
+            Self::Damaged(_) | Self::Refused(_) | Self::Unasked(_) | Self::Unfinished(_) | Self::Order(_) => false,
         }
     }
 }

@@ -18,6 +18,7 @@ mod commands;
 mod configuration;
 mod delivery;
 mod door;
+mod firmware;
 mod kill;
 mod lines;
 mod manifest;

@@ -43,12 +43,25 @@ pub(crate) struct Nature {
     pub(crate) behind: Vec<u8>,
     /// How block number n is told.
     pub(crate) number: fn(u32) -> u32,
+    /// What is never answered.
+    pub(crate) mute: Vec<Key>,
+    /// How long it takes for each answer.
+    pub(crate) slow: Duration,
 }
 
 impl Nature {
     pub(crate) fn with(objects: BTreeMap<Key, DataBuf>) -> Self {
         let granted = Conformance::GET | Conformance::BLOCK_TRANSFER_WITH_GET_OR_READ;
-        Self { objects, granted, max_pdu: 512, block: 400, behind: Vec::new(), number: |n| n }
+        Self {
+            objects,
+            granted,
+            max_pdu: 512,
+            block: 400,
+            behind: Vec::new(),
+            number: |n| n,
+            mute: vec![],
+            slow: Duration::ZERO,
+        }
     }
 }
 
@@ -63,6 +76,7 @@ struct State {
     coming: Vec<u8>,
     /// Every request.
     heard: Vec<Vec<u8>>,
+    connections: usize,
 }
 
 /// A running meter.
@@ -77,14 +91,22 @@ impl Meter {
     pub(crate) async fn start(nature: Nature, at: usize, fault: Fault) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let state =
-            State { nature, fault: (at, fault), said: vec![], rest: (vec![], 0), coming: vec![], heard: vec![] };
+        let state = State {
+            nature,
+            fault: (at, fault),
+            said: vec![],
+            rest: (vec![], 0),
+            coming: vec![],
+            heard: vec![],
+            connections: 0,
+        };
         let state = Arc::new(Mutex::new(state));
         let meter = Self { state, port };
         let served = meter.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = served.state.clone();
+                state.lock().unwrap().connections += 1;
                 tokio::spawn(async move {
                     let (mut read, write) = stream.into_split();
                     let write = Arc::new(tokio::sync::Mutex::new(write));
@@ -112,9 +134,19 @@ impl Meter {
         meter
     }
 
+    /// What it would say to this, on another way than its own.
+    pub(crate) fn answer_to(&self, apdu: &[u8]) -> Vec<u8> {
+        self.state.lock().unwrap().plain(apdu)
+    }
+
     /// Every APDU that it was sent.
     pub(crate) fn heard(&self) -> Vec<Vec<u8>> {
         self.state.lock().unwrap().heard.clone()
+    }
+
+    /// How many connections there were.
+    pub(crate) fn connections(&self) -> usize {
+        self.state.lock().unwrap().connections
     }
 
     /// Changes what it is like.
@@ -131,6 +163,9 @@ impl Meter {
 impl State {
     fn answer(&mut self, unit: &Unit) -> (Duration, Vec<u8>) {
         self.heard.push(unit.apdu.clone());
+        if asks_for(&unit.apdu).iter().any(|key| self.nature.mute.contains(key)) {
+            return (Duration::ZERO, vec![]);
+        }
         let apdu = self.plain(&unit.apdu);
         let wrapped = |apdu: &[u8]| {
             Unit { source: unit.destination, destination: unit.source, apdu: apdu.to_vec() }.encode().unwrap()
@@ -139,7 +174,7 @@ impl State {
         let number = self.said.len();
         self.said.push(bytes.clone());
         if number != self.fault.0 {
-            return (Duration::ZERO, bytes);
+            return (self.nature.slow, bytes);
         }
         match self.fault.1.clone() {
             Fault::None => (Duration::ZERO, bytes),
@@ -244,6 +279,15 @@ impl State {
         let last = u8::from(rest.is_empty());
         let number = (self.nature.number)(*number).to_be_bytes();
         [&[0xC4, 2, id, last][..], &number, &[0, u8::try_from(size).unwrap()], &bytes].concat()
+    }
+}
+
+/// The attributes that a GET asks for.
+fn asks_for(request: &[u8]) -> Vec<Key> {
+    match request {
+        [0xC0, 1, _, rest @ ..] => vec![key(rest)],
+        [0xC0, 3, _, _, rest @ ..] => rest.chunks_exact(10).map(key).collect(),
+        _ => vec![],
     }
 }
 

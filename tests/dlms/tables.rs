@@ -9,7 +9,7 @@ use crate::plumbing::connect;
 /// What a meter with objects of every class answers to these orders.
 async fn told(orders: &[Json]) -> Vec<Result<Json, MeterError>> {
     let port = peers::free_port().to_string();
-    let _peer = Peer::python_with("dlms_meter.py", &["--wrapper", &port], &[("METER_MORE", "1")], "ready");
+    let _peer = Peer::python_with("dlms_meter.py", &["--wrapper", &port], &[("METER_FEW", "1")], "ready");
     let (mut session, mut line) = connect(&port, "timeout = \"5s\"\n[dlms]\nlink = \"wrapper\"\n").await;
     let mut answers = Vec::new();
     for order in orders {

@@ -197,19 +197,33 @@ def _dc(self, settings, e):                  # upstream has no methods of a disc
     self.outputState = e.index == 2; self.controlState = ControlState.CONNECTED if e.index == 2 else ControlState.DISCONNECTED
 GXDLMSDisconnectControl.invoke = _dc
 
+# METER_KEEP=1: what it holds outlives a connection. METER_KILL=N: after N blocks of an image the connection is gone, once.
+# METER_RESTART=shows|forgets: it restarts when it is to run an image, without an answer; then it shows the image, or nothing
+# but other firmware. METER_BLOCK=N: the size of the blocks. METER_MORE=1: a push setup, a limiter, an M-Bus client.
+class Gone(BaseException): pass
+KILL = [int(os.environ.get("METER_KILL", "0"))]
+RESTART = os.environ.get("METER_RESTART")
 import gurux_dlms.objects as _o
+from gurux_dlms.objects import GXDLMSImageActivateInfo
 from gurux_dlms.objects.enums import ImageTransferStatus as ITS
 def _img(self, settings, e):                 # upstream's methods are Java
     p = e.parameters
-    if e.index == 1: self.got = {}; self.imageSize = p[1]; self.imageFirstNotTransferredBlockNumber = 0; self.imageTransferStatus = ITS.IMAGE_TRANSFER_INITIATED
+    if e.index == 1: self.called = bytes(p[0]); self.got = {}; self.imageSize = p[1]; self.imageFirstNotTransferredBlockNumber = 0; self.imageTransferStatus = ITS.IMAGE_TRANSFER_INITIATED; log("INITIATE")
     elif e.index == 2:
-        self.got[p[0]] = bytes(p[1]); n = 0
+        self.got[p[0]] = bytes(p[1]); n = 0; log("BLOCK %d" % p[0])
         while n in self.got: n += 1
         self.imageFirstNotTransferredBlockNumber = n
+        if KILL[0]:
+            KILL[0] -= 1
+            if not KILL[0]: raise Gone()
     elif e.index == 3:
-        whole = b"".join(self.got[n] for n in sorted(self.got))
+        whole = b"".join(self.got[n] for n in sorted(self.got)); log("VERIFY")
         self.imageTransferStatus = ITS.IMAGE_VERIFICATION_SUCCESSFUL if len(whole) == self.imageSize else ITS.IMAGE_VERIFICATION_FAILED
-    elif e.index == 4: self.imageTransferStatus = ITS.IMAGE_ACTIVATION_SUCCESSFUL
+    elif e.index == 4:
+        log("ACTIVATE")
+        self.imageTransferStatus = ITS.IMAGE_ACTIVATION_SUCCESSFUL
+        if RESTART == "forgets": self.imageTransferStatus = ITS.IMAGE_TRANSFER_NOT_INITIATED; FIRMWARE.value = "2.0"
+        if RESTART: raise Gone()
     else: e.error = ErrorCode.READ_WRITE_DENIED
 _o.GXDLMSImageTransfer.invoke = _img
 # METER_KEK=HEX: a security setup that takes new keys, wrapped as RFC 3394 says; they hold for every connection after.
@@ -224,6 +238,60 @@ def _ss(self, settings, e):
     except Exception: e.error = ErrorCode.READ_WRITE_DENIED; return None
     for number, key in new: log("KEY %d" % number); KEYS[number] = key
 _SS.invoke = _ss; _SS.applyKeys = classmethod(lambda cls, settings, e: None)
+_img_get = _o.GXDLMSImageTransfer.getValue
+def _img_value(self, settings, e):           # what it would run: upstream's list is fed by nobody
+    if e.index != 7: return _img_get(self, settings, e)
+    out = GXByteBuffer(); out.setUInt8(DataType.ARRAY); whole = self.imageTransferStatus >= ITS.IMAGE_VERIFICATION_SUCCESSFUL
+    out.setUInt8(1 if whole else 0); e.byteArray = True
+    if whole:
+        out.setUInt8(DataType.STRUCTURE); out.setUInt8(3); _GXCommon.setData(settings, out, DataType.UINT32, self.imageSize)
+        _GXCommon.setData(settings, out, DataType.OCTET_STRING, self.called); _GXCommon.setData(settings, out, DataType.OCTET_STRING, b"")
+    return out.array()
+_o.GXDLMSImageTransfer.getValue = _img_value
+FIRMWARE = GXDLMSData("1.0.0.2.0.255"); FIRMWARE.value = "1.0"
+
+# SET in blocks (upstream drops the first one) and ACTION in blocks (upstream has none): put together here, done there.
+_set, _act = LNH.handleSetRequest.__func__, LNH.handleMethodRequest.__func__
+def _piece(server, data, first):
+    if first:
+        d = bytearray(9); data.get(d)
+        if first == 2: data.getUInt8()       # a SET tells that it has no selection
+        server.part = [bytes(d), 0, b""]
+    last, number, size = data.getUInt8(), data.getUInt32(), _GXCommon.getObjectCount(data)
+    raw = bytearray(size); data.get(raw); d, before, got = server.part
+    log("PIECE %d %d" % (number, size))
+    if number != before + 1: raise Gone()
+    server.part = [d, number, got + bytes(raw)]
+    return last, number.to_bytes(4, "big"), d, got + bytes(raw)
+def _set_blocks(cls, settings, server, data, reply, xml):
+    at = data.position; kind, invoke = data.getUInt8(), data.getUInt8()
+    if kind not in (2, 3): data.position = at; return _set(cls, settings, server, data, reply, xml)
+    last, number, d, got = _piece(server, data, 2 if kind == 2 else 0)
+    if not last: reply.set(bytes([0xC5, 2, invoke]) + number); return
+    done = GXByteBuffer(); _set(cls, settings, server, GXByteBuffer(bytearray(bytes([1, invoke]) + d + b"\0" + got)), done, xml)
+    reply.set(bytes([0xC5, 3, invoke, bytes(done.array())[-1]]) + number)
+def _act_blocks(cls, settings, server, data, info, reply, xml):
+    at = data.position; kind, invoke = data.getUInt8(), data.getUInt8()
+    if kind not in (4, 6): data.position = at; return _act(cls, settings, server, data, info, reply, xml)
+    last, number, d, got = _piece(server, data, 4 if kind == 4 else 0)
+    if not last: reply.set(bytes([0xC7, 4, invoke]) + number); return
+    _act(cls, settings, server, GXByteBuffer(bytearray(bytes([1, invoke]) + d + b"\1" + got)), info, reply, xml)
+LNH.handleSetRequest = classmethod(_set_blocks); LNH.handleMethodRequest = classmethod(_act_blocks)
+def more():
+    push = _o.GXDLMSPushSetup("0.0.25.9.0.255"); push.randomisationStartInterval = 30; push.numberOfRetries = 3; push.repetitionDelay = 60
+    push.destination = "10.0.0.1:4059"; push.pushObjectList.append((GXDLMSClock("0.0.1.0.0.255"), GXDLMSCaptureObject(2, 0)))
+    limit = _o.GXDLMSLimiter("0.0.17.0.0.255"); limit.thresholdActive = GXUInt32(5000); limit.thresholdNormal = GXUInt32(5000); limit.thresholdEmergency = GXUInt32(1000)
+    limit.minOverThresholdDuration = GXUInt32(60); limit.minUnderThresholdDuration = GXUInt32(30); limit.emergencyProfileActive = False
+    for n in (3, 4, 5, 6, 7): limit.setDataType(n, DataType.UINT32)
+    bus = _o.GXDLMSMBusClient("0.1.24.1.0.255"); bus.mBusPortReference = "0.0.24.6.0.255"; bus.capturePeriod = GXUInt32(3600)
+    bus.primaryAddress = 5; bus.identificationNumber = GXUInt32(12345678); bus.manufacturerID = GXUInt16(0x2C2D); bus.dataHeaderVersion = 1; bus.deviceType = 3
+    bus.accessNumber = 7; bus.status = 0; bus.alarm = 0
+    for n, t in ((5, DataType.UINT8), (8, DataType.UINT8), (9, DataType.UINT8), (10, DataType.UINT8), (11, DataType.UINT8), (12, DataType.UINT8), (13, DataType.UINT16)): bus.setDataType(n, t)
+    def capture(self, settings, e):
+        if e.index == 3: self.accessNumber += 1; log("CAPTURE %r" % (e.parameters,))
+        else: e.error = ErrorCode.READ_WRITE_DENIED
+    _o.GXDLMSMBusClient.invoke = capture
+    return [push, limit, bus]
 # ---- METER_SN=1: the same meter with short names; repairs of that never exercised half -------
 SN = bool(os.environ.get("METER_SN"))
 if SN:
@@ -272,6 +340,19 @@ if SN:
         reply.set(bytes([0x0C, 1, 2, int(last)]) + (number + 1).to_bytes(2, "big"))
         _GXCommon.setObjectCount(len(part), reply); reply.set(part)
     SNH.handleReadRequest = classmethod(_read)
+    from gurux_dlms.internal._GXDataInfo import _GXDataInfo
+    def _write_short(cls, settings, server, data, reply, xml):      # upstream writes methods as attributes
+        found, out = [], b""
+        for _ in range(_GXCommon.getObjectCount(data)):
+            data.getUInt8(); found.append(cls.findSNObject(server, settings, data.getUInt16()))
+        for i in found[:_GXCommon.getObjectCount(data)]:
+            value = _GXCommon.getData(settings, data, _GXDataInfo())
+            if i.item is None: out += bytes([1, int(ErrorCode.UNDEFINED_OBJECT)]); continue
+            e = VEA(server, i.item, i.index, 0, None); e.value = e.parameters = value
+            (i.item.invoke if i.action else i.item.setValue)(settings, e)
+            out += bytes([1, int(e.error)]) if e.error else b"\0"
+        reply.set(bytes([0x0D, len(found)]) + out)
+    SNH.handleWriteRequest = classmethod(_write_short)
 
 # METER_NATURE=FILE: JSON that is looked at with every attribute; the same meter becomes another one when it changes:
 #   "refuse": {"3/1.0.1.8.0.255/3": 2}     the access error of an attribute
@@ -413,8 +494,8 @@ class Meter(GXDLMSSecureServer):
     def onGetAttributeAccess(self, arg): return AccessMode.READ_WRITE
     def onGetMethodAccess(self, arg): return MethodAccessMode.ACCESS
 
-def more(imp, clock):
-    """Objects that few meters have."""
+def few(imp, clock):
+    """METER_FEW=1: objects that few meters have, in other shapes than METER_MORE's."""
     push = GXDLMSPushSetup("0.7.25.9.0.255"); push.version = 0
     push.pushObjectList.append((imp, GXDLMSCaptureObject(2, 0)))
     push.pushObjectList.append((clock, GXDLMSCaptureObject(2, 0)))
@@ -429,10 +510,10 @@ def more(imp, clock):
     bus.dataHeaderVersion, bus.deviceType, bus.accessNumber, bus.status, bus.alarm = 4, 7, 85, 0, 0
     return [push, limit, bus]
 
-def build():
+def build(name="GRX0000000000001"):
     clock = GXDLMSClock("0.0.1.0.0.255")
     clock.time = GXDateTime(datetime.datetime(2026, 1, 15, 12, 0, 0))
-    ldn = GXDLMSData("0.0.42.0.0.255"); ldn.value = "GRX0000000000001"
+    ldn = GXDLMSData("0.0.42.0.0.255"); ldn.value = name
     imp = GXDLMSRegister("1.0.1.8.0.255"); imp.value = GXUInt32(1234567); imp.scaler = 0.1; imp.unit = Unit.ACTIVE_ENERGY
     v = GXDLMSRegister("1.0.32.7.0.255"); v.value = GXUInt16(2304); v.scaler = 0.1; v.unit = Unit.VOLTAGE
     ic = GXDLMSData("0.0.43.1.0.255"); ic.value = GXUInt32(0)
@@ -451,12 +532,16 @@ def build():
     dr.setDataType(2, DataType.UINT32); dr.setDataType(3, DataType.UINT32)
     dr.scaler = 0.1; dr.unit = Unit.ACTIVE_POWER; dr.period = 900; dr.numberOfPeriods = 1
     dr.captureTime = dr.startTimeCurrent = GXDateTime(datetime.datetime(2026, 1, 14, 17, 45, 0))
-    img = GXDLMSImageTransfer("0.0.44.0.0.255"); img.imageBlockSize = 64
+    img = GXDLMSImageTransfer("0.0.44.0.0.255"); img.imageBlockSize = int(os.environ.get("METER_BLOCK", "64"))
     aln = GXDLMSAssociationLogicalName("0.0.40.0.0.255")
     if SN: aln = ASN("0.0.40.0.0.255"); aln.shortName = 0xFA00; aln.version = 2
     aln.secret = b"Gurux"
     if STRICT: ic.value = GXUInt32(LAST["ic"])
-    objs = [ldn, clock, imp, v, ic, pg, dc, mx, dr, img, aln]
+    objs = [ldn, clock, imp, v, ic, pg, dc, mx, dr, img]
+    if os.environ.get("METER_MORE"): objs += more()
+    if os.environ.get("METER_FEW"): objs += few(imp, clock)
+    if KEEP: objs.append(FIRMWARE)
+    objs.append(aln)
     if NATURE: objs[-1:-1] = [GXDLMSLimiter("0.0.17.0.0.255"), GXDLMSRegisterMonitor("0.0.16.1.0.255"), GXDLMSData("0.0.96.1.0.255")]
     if KEK: objs.append(_SS("0.0.43.0.0.255"))
     if SN:
@@ -464,16 +549,32 @@ def build():
     if NATURE:
         for o in objs: natural(o)
     if os.environ.get("METER_BLIND"): objs.remove(ic)
-    if os.environ.get("METER_MORE"): objs[-1:-1] = more(imp, clock)
     for o in objs:
         aln.objectList.append(o)             # upstream initialize() would append a list -> TypeError
     return objs
 
-def pump(m, rd, wr):
+# METER_DEVICES=N: so many logical devices behind the line, 1 to N, the others of which end their names in their number.
+KEEP = os.environ.get("METER_KEEP")
+DEVICES = int(os.environ.get("METER_DEVICES", "1"))
+STORES = {}
+def store(n):
+    if n not in STORES or not KEEP: STORES[n] = build("GRX%013d" % n)
+    return STORES[n]
+def logical(iface, data):
+    if iface == InterfaceType.WRAPPER: return int.from_bytes(data[4:6], "big")
+    width = next((n + 1 for n, b in enumerate(data[3:7]) if b & 1), 1)
+    return data[3] >> 1 if width < 4 else (data[3] >> 1) << 7 | data[4] >> 1
+
+def pump(iface, rd, wr):
+    all = {n: Meter(iface, store(n)) for n in range(1, DEVICES + 1)}
     while True:
         data = rd()
         if not data:
-            m.reset(); return
+            for m in all.values(): m.reset()
+            return
+        n = logical(iface, data) if DEVICES > 1 else 1
+        if n not in all: continue
+        m = all[n]
         if VERBOSE: print("RX", data.hex(" "), file=sys.stderr, flush=True)
         sr = SR(data)
         try:
@@ -485,8 +586,9 @@ def pump(m, rd, wr):
                 if not sr.isStreaming(): break
         except Stale:
             answer = stale(data)
-            m = Meter(m.settings.interfaceType, build())
+            all[n] = Meter(iface, store(n))
             if answer: wr(answer)
+        except Gone: return
         except Exception:
             traceback.print_exc()
 
@@ -495,8 +597,7 @@ def serve_tcp(port, iface):
     s.bind(("127.0.0.1", port)); s.listen(4); print("ready", flush=True)
     while True:
         c, _ = s.accept()
-        m = Meter(iface, build())
-        try: pump(m, lambda: c.recv(4096), c.sendall)
+        try: pump(iface, lambda: c.recv(4096), c.sendall)
         except Exception: traceback.print_exc()
         c.close()
 
@@ -510,8 +611,7 @@ if __name__ == "__main__":
     if a.tty:
         def ser():
             fd = os.open(a.tty, os.O_RDWR | os.O_NOCTTY); tty.setraw(fd); print("ready", flush=True)
-            m = Meter(InterfaceType.HDLC, build())
-            pump(m, lambda: os.read(fd, 4096), lambda b: os.write(fd, b))
+            pump(InterfaceType.HDLC, lambda: os.read(fd, 4096), lambda b: os.write(fd, b))
         ts.append(threading.Thread(target=ser))
     for t in ts: t.daemon = True; t.start()
     for t in ts: t.join()

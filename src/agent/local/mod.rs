@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::ask::{Answer, Ask, Desk, Trace};
+use super::transfer::Transfer;
 
 mod client;
 
@@ -33,6 +34,8 @@ const CLIENTS: usize = 8;
 /// Who says nothing for so long is hung up on; who takes no answer for [`PATIENCE`], too.
 const SILENCE: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The pause between two words about how far something has come.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// Why the door can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +121,7 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
         };
         match answer {
             Ok(Answer::Whole(whole)) => tell(&mut write, &json!({ "ok": whole })).await?,
+            Ok(Answer::Transfer(transfer)) => follow(transfer, &mut read, &mut write).await?,
             Ok(Answer::Trace(trace)) => return relay(trace, &mut read, &mut write).await,
             Err(error) => tell(&mut write, &json!({ "error": error })).await?,
         }
@@ -139,6 +143,26 @@ async fn relay(mut trace: Trace, read: &mut BufReader<OwnedReadHalf>, write: &mu
             },
             () = hung_up(read) => return Ok(()),
         }
+    }
+}
+
+/// Tells how far a transfer has come, at most ten times a second, and its answer, unless the client hangs up.
+async fn follow(
+    mut transfer: Transfer,
+    read: &mut BufReader<OwnedReadHalf>,
+    write: &mut OwnedWriteHalf,
+) -> io::Result<()> {
+    loop {
+        let next = tokio::select! {
+            next = transfer.next() => next,
+            () = hung_up(read) => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        match next {
+            Some(Ok(told)) => tell(write, &json!({ "ok": told })).await?,
+            Some(Err(error)) => tell(write, &json!({ "error": error })).await?,
+            None => return Ok(()),
+        }
+        tokio::time::sleep(BREATH).await;
     }
 }
 

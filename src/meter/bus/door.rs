@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 use crate::model::Value;
 use crate::os::line::{Line, Tap};
@@ -46,6 +46,8 @@ pub(in crate::meter) struct Inspection {
     pub(in crate::meter) meter: String,
     /// What is wanted.
     pub(in crate::meter) order: serde_json::Value,
+    /// Where it is told how far a long order has come: parts done, and all of them.
+    pub(in crate::meter) progress: watch::Sender<(u32, u32)>,
     /// Where the answer goes, or one sentence that says why there is none.
     pub(in crate::meter) reply: oneshot::Sender<Result<serde_json::Value, String>>,
 }
@@ -122,10 +124,24 @@ impl Handle {
     /// # Errors
     /// One sentence that says why there is no answer.
     pub async fn inspect(&self, meter: &str, order: serde_json::Value) -> Result<serde_json::Value, String> {
+        self.inspect_telling(meter, order, &watch::Sender::new((0, 0))).await
+    }
+
+    /// As [`Handle::inspect`]; tells meanwhile how far a long order has come: parts done, and all of them.
+    ///
+    /// # Errors
+    /// As [`Handle::inspect`].
+    pub async fn inspect_telling(
+        &self,
+        meter: &str,
+        order: serde_json::Value,
+        progress: &watch::Sender<(u32, u32)>,
+    ) -> Result<serde_json::Value, String> {
         let (reply, answer) = oneshot::channel();
         let closed = |_| LeaseError::Closed.to_string();
+        let progress = progress.clone();
         self.jobs
-            .send(Job::Inspect(Inspection { meter: meter.to_owned(), order, reply }))
+            .send(Job::Inspect(Inspection { meter: meter.to_owned(), order, progress, reply }))
             .await
             .map_err(|e| closed(e.to_string()))?;
         answer.await.map_err(|e| closed(e.to_string()))?

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info, warn};
 
-use super::MeterError;
 use super::health::{Health, Outcome};
+use super::{MeterError, Session};
 use crate::model::{Frame, Timestamp, Value};
 use crate::os::clock::Clock;
 use crate::os::line::{Line, LineError, Speed};
@@ -52,11 +52,14 @@ struct Last {
     guard: Duration,
 }
 
+/// Who is told how far a long order has come.
+type Tell<'a> = &'a mut (dyn FnMut(u32, u32) + Send);
+
 /// What a meter is given the line for.
 enum Turn<'a> {
     Reading,
     Piece(&'a mut dyn Background),
-    Order(&'a serde_json::Value, &'a mut Option<serde_json::Value>),
+    Order(&'a serde_json::Value, Tell<'a>, &'a mut Option<serde_json::Value>),
 }
 
 /// One port with its meters.
@@ -127,17 +130,26 @@ pub async fn inspect_once(
     meter: &mut Meter,
     clock: &Clock,
     order: &serde_json::Value,
-    progress: &mut (dyn FnMut(u32, u32) + Send),
+    progress: Tell<'_>,
 ) -> Result<serde_json::Value, MeterError> {
     let mut line = port.open().await?;
     line.set_echo(meter.echo(port.echo));
     line.set_speed(meter.speed(port.speed))?;
     meter.session.tell_time(clock);
-    let inspector = meter.session.inspector();
+    carry_out(meter.session.as_mut(), &mut line, order, progress).await
+}
+
+async fn carry_out(
+    session: &mut dyn Session,
+    line: &mut Line,
+    order: &serde_json::Value,
+    progress: Tell<'_>,
+) -> Result<serde_json::Value, MeterError> {
+    let inspector = session.inspector();
     let inspector =
         inspector.ok_or_else(|| MeterError::Order("the meter's protocol has no such command".to_owned()))?;
-    let Some(mut far) = inspector.progress() else { return inspector.inspect(&mut line, order).await };
-    let mut work = inspector.inspect(&mut line, order);
+    let Some(mut far) = inspector.progress() else { return inspector.inspect(line, order).await };
+    let mut work = inspector.inspect(line, order);
     loop {
         tokio::select! {
             result = &mut work => return result,
@@ -251,7 +263,7 @@ impl Bus {
         let _ = reply.send(result.map_err(|e| e.to_string()));
     }
 
-    async fn inspect(&mut self, Inspection { meter, order, reply }: Inspection) {
+    async fn inspect(&mut self, Inspection { meter, order, progress, reply }: Inspection) {
         if reply.is_closed() {
             return;
         }
@@ -260,7 +272,10 @@ impl Bus {
             return;
         };
         let mut answer = None;
-        let result = self.attempt(index, Turn::Order(&order, &mut answer)).await;
+        let mut tell = |done, all| {
+            progress.send_replace((done, all));
+        };
+        let result = self.attempt(index, Turn::Order(&order, &mut tell, &mut answer)).await;
         let result = result.unwrap_or(Err(MeterError::Line(LineError::Gone)));
         if matches!(&result, Err(error) if error.must_reopen()) {
             self.line.close();
@@ -354,13 +369,10 @@ impl Bus {
         let result = match turn {
             Turn::Reading => session.read(line).await,
             Turn::Piece(background) => background.work(session, line).await.map(|()| Vec::new()),
-            Turn::Order(order, answer) => match session.inspector() {
-                Some(inspector) => inspector.inspect(line, order).await.map(|told| {
-                    *answer = Some(told);
-                    Vec::new()
-                }),
-                None => Err(MeterError::Order("the meter's protocol has no such command".to_owned())),
-            },
+            Turn::Order(order, tell, answer) => carry_out(session, line, order, tell).await.map(|told| {
+                *answer = Some(told);
+                Vec::new()
+            }),
         };
         let mut notes = line.take_notes();
         if matches!(result, Err(MeterError::Damaged(_) | MeterError::OutOfStep(_))) {

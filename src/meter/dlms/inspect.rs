@@ -72,13 +72,15 @@ impl Client {
             return Ok(told(&target, &written));
         }
         self.open(line).await?;
-        let until = Instant::now() + self.settings.longest_session;
+        let until = self.until();
         let work = async {
             if order.set_clock { self.set_clock(line, until).await } else { self.explain(line, &target).await }
         };
         let result = timeout_at(until, work).await;
-        self.close(line).await;
-        result.unwrap_or_else(|_| Err(MeterError::Damaged("it was not done within longest_session".to_owned())))
+        let advice = "raise it, or ask for one attribute only";
+        let result = result.unwrap_or_else(|_| Err(self.overrun("it was not done", advice)));
+        self.leave(line, result.as_ref().err()).await;
+        result
     }
 
     async fn explain(&mut self, line: &mut Line, target: &Target) -> Result<Json, MeterError> {

@@ -48,6 +48,8 @@ pub(super) struct Known {
     marks: Vec<(AttributeDescriptor, Content)>,
     /// That was looked at in this association.
     met: bool,
+    /// When asking who it is spoilt an association.
+    shy: Option<Instant>,
     /// Classes that were found by trying; `None` for an object that is of no class that was tried.
     tried: BTreeMap<[u8; 6], Option<u16>>,
     scalers: BTreeMap<Key, Scaler>,
@@ -70,6 +72,7 @@ impl Known {
             doubted: None,
             marks: Vec::new(),
             met: false,
+            shy: None,
             tried: BTreeMap::new(),
             scalers: BTreeMap::new(),
             scaled: None,
@@ -110,7 +113,7 @@ impl Known {
     /// What to ask for along with values, for [`recognise`](Self::recognise); nothing when that was done already.
     pub(super) fn marks(&self) -> Vec<AttributeDescriptor> {
         match &self.marks[..] {
-            _ if self.met => Vec::new(),
+            _ if self.met || self.shy.is_some_and(|at| at.elapsed() < BELIEVED) => Vec::new(),
             [] => MARKS.to_vec(),
             known => known.iter().map(|(mark, _)| *mark).collect(),
         }
@@ -140,6 +143,11 @@ impl Known {
         }
         self.met = !other;
         other
+    }
+
+    /// Takes that the meter did not answer who it is: it is not asked again for a day.
+    pub(super) fn keep_quiet(&mut self) {
+        self.shy = Some(Instant::now());
     }
 
     fn forget(&mut self) {

@@ -18,6 +18,7 @@ mod link;
 mod object;
 mod profile;
 pub mod push;
+mod reading;
 mod rekey;
 mod service;
 mod session;

@@ -1,35 +1,41 @@
 //! The session with one meter: a reading of its values.
 //!
-//! Invariants: an association that was opened is released, whatever happened in it; it is never held longer than
-//! `longest_session`; a value that the meter refuses is null with its quality, and the others are read.
+//! Invariants: an association that was opened is released or its connection ended, whatever happened in it; a session
+//! is never longer than `longest_session`, openings, repetitions and farewell included; a value that the meter refuses
+//! or does not answer is null with its quality, and the others are read.
 
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
-use tracing::debug;
+use tokio::time::{Instant, timeout_at};
+use tracing::{debug, info, warn};
 
 use super::association::Association;
 use super::clock::{Place, Watch};
 use super::dlms;
+use super::image::Sending;
 use super::known::Known;
 use super::object::{Objects, Target, scaled, value_attributes};
 use super::profile::Plan;
-use super::service::{Answer, Services, Talk, damage, quality};
+use super::reading::Reading;
+use super::service::{Services, Talk};
 use super::settings::DlmsSettings;
 use crate::meter::{Inspector, Kept, MeterError, MeterSettings, Profile, Reply, Session, Writer};
 use crate::model::{Quality, Value};
 use crate::os::clock::Clock;
-use crate::os::line::Line;
+use crate::os::line::{Line, LineError};
 use crate::wire::dlms::{AttributeDescriptor, LogicalName};
 
 /// What every meter shows to everybody (IEC 62056-6-1, clause 6.2.31).
 const DEVICE_NAME: Target = Target { class: Some(1), name: LogicalName::new(0, 0, 42, 0, 0, 255), attribute: None };
 /// How long a release may take.
 const FAREWELL: Duration = Duration::from_secs(30);
-/// What is left of `longest_session` for setting a clock and reading it back.
+/// What is left of a session for setting a clock and reading it back.
 pub(super) const QUICK: Duration = Duration::from_secs(5);
 const PROFILE: u16 = 7;
+const SHORTEST_FAREWELL: Duration = Duration::from_secs(1);
+/// So many associations one reading may take.
+const ASSOCIATIONS: u32 = 4;
 /// The most values of a reading.
 const MOST: usize = 2000;
 
@@ -51,19 +57,21 @@ pub(super) struct Client {
     /// Minutes that the meter's clock is east of UTC when it does not say it.
     pub(super) east: i16,
     /// What to read, with the names of the settings; empty for everything.
-    wanted: Vec<(String, Target)>,
+    pub(super) wanted: Vec<(String, Target)>,
     /// The names of the last reading of everything.
-    seen: Vec<String>,
+    pub(super) seen: Vec<String>,
     pub(super) plan: Option<Plan>,
     pub(super) watch: Watch,
     /// How many blocks of an image were transferred, of how many.
     pub(super) progress: watch::Sender<(u32, u32)>,
-}
-
-/// A value to read.
-struct Item {
-    name: String,
-    attribute: Option<AttributeDescriptor>,
+    /// The image that is on its way.
+    pub(super) sending: Sending,
+    /// When the session must be over.
+    end: Instant,
+    /// Where the last reading stopped.
+    stopped: usize,
+    told_overrun: bool,
+    told_clock: bool,
 }
 
 impl Client {
@@ -86,6 +94,11 @@ impl Client {
             watch: Watch::new(&settings.name, &own.clock),
             settings: own,
             progress: watch::Sender::new((0, 0)),
+            sending: Sending::default(),
+            end: Instant::now(),
+            stopped: 0,
+            told_overrun: false,
+            told_clock: false,
         })
     }
 
@@ -94,47 +107,145 @@ impl Client {
         (Services::new(&mut self.association, line, &mut self.talk), &mut self.known)
     }
 
-    /// Opens the association.
+    /// Begins a session: opens the association; until [`Client::until`] it may be used.
     ///
     /// # Errors
     /// What the line or the meter said; nothing is open then.
     pub(super) async fn open(&mut self, line: &mut Line) -> Result<(), MeterError> {
-        match timeout(self.settings.longest_session, self.association.open(line)).await {
-            Ok(result) => result,
-            Err(_) => {
-                self.close(line).await;
-                Err(damage("the association was not opened within longest_session"))
-            }
-        }
+        self.begin();
+        self.associate(line).await
+    }
+
+    fn begin(&mut self) {
+        self.end = Instant::now() + self.settings.longest_session;
+    }
+
+    /// Opens the association, also once more in the same session.
+    ///
+    /// # Errors
+    /// As [`Client::open`].
+    pub(super) async fn associate(&mut self, line: &mut Line) -> Result<(), MeterError> {
+        let result = timeout_at(self.until(), self.association.open(line)).await;
+        let error = match result {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(error)) => error,
+            Err(_) => self.overrun("the association was not opened", "raise it, or look why the meter is so slow"),
+        };
+        self.leave(line, Some(&error)).await;
+        Err(error)
+    }
+
+    /// Until when the meter may be asked: what is left of the session then is for the farewell.
+    pub(super) fn until(&self) -> Instant {
+        let reserve = (self.settings.longest_session / 10).min(FAREWELL);
+        self.end.checked_sub(reserve).unwrap_or(self.end)
+    }
+
+    /// The session is too long: what was not done, and what to do.
+    pub(super) fn overrun(&self, what: &str, advice: &str) -> MeterError {
+        let longest = self.settings.longest_session.as_secs_f32();
+        MeterError::Unfinished(format!("{what} within longest_session ({longest} s): {advice}"))
     }
 
     /// Releases the association, as far as the meter still listens.
     pub(super) async fn close(&mut self, line: &mut Line) {
         // A meter that is busy for ever must not hold the line of others.
-        let _ = timeout(FAREWELL, self.association.close(line)).await;
+        let now = Instant::now();
+        let until = self.end.min(now + FAREWELL).max(now + SHORTEST_FAREWELL);
+        let _ = timeout_at(until, self.association.close(line)).await;
     }
 
+    /// Ends the association; where an answer may still be under way, the connection is made anew.
+    pub(super) async fn leave(&mut self, line: &mut Line, error: Option<&MeterError>) {
+        match error {
+            Some(error) if error.must_reopen() || (line.is_tcp() && matches!(error, MeterError::Unfinished(_))) => {
+                self.association.abandon();
+                if let Err(error) = line.reopen().await {
+                    debug!(meter = %self.meter, %error, "the connection can't be opened again");
+                }
+            }
+            _ => self.close(line).await,
+        }
+    }
+
+    /// Whether the connection was lost, by no fault of what was asked for.
+    pub(super) fn lost(&self, error: &MeterError) -> bool {
+        self.association.was_dropped() || matches!(error, MeterError::Line(LineError::Gone | LineError::Silent(_)))
+    }
+
+    /// Reads in as many associations as it takes, but not more than [`ASSOCIATIONS`].
     async fn read_all(&mut self, line: &mut Line) -> Result<Vec<Value>, MeterError> {
-        self.open(line).await?;
-        let until = Instant::now() + self.settings.longest_session;
-        let result = timeout_at(until, self.read_open(line)).await;
-        if let Ok(Ok((_, true))) = &result {
-            match timeout_at(until, self.watch_clock(line, until)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(meter = %self.meter, %error, "the meter's clock could not be looked at"),
-                Err(_) => debug!(meter = %self.meter, "the meter's clock was not looked at within longest_session"),
+        self.begin();
+        let mut reading = Reading::from(self.stopped);
+        let mut outcome = Ok(());
+        for attempt in 1..=ASSOCIATIONS {
+            let opened = self.associate(line).await;
+            let was_open = opened.is_ok();
+            outcome = match opened {
+                Ok(()) => timeout_at(self.until(), self.gather(line, &mut reading)).await.unwrap_or_else(|_| {
+                    let advice = "what was read is kept, and the next reading goes on where this one stopped; raise it, or read fewer values";
+                    Err(self.overrun("the reading did not come to its end", advice))
+                }),
+                Err(error) => Err(error),
+            };
+            let Err(error) = &outcome else { break };
+            if was_open {
+                self.leave(line, Some(error)).await;
+            }
+            let again = match error {
+                MeterError::Unfinished(_) | MeterError::Unasked(_) | MeterError::Order(_) => false,
+                _ if was_open => reading.goes_on(),
+                // Nothing is read of a meter that does not open; only a connection that it gave up is tried once more.
+                _ => attempt == 1 && self.association.was_dropped(),
+            };
+            if !again {
+                break;
+            }
+            debug!(meter = %self.meter, %error, "the reading goes on in another association");
+        }
+        self.stopped = reading.stopped_at().unwrap_or(0);
+        if outcome.is_ok() {
+            if std::mem::take(&mut self.told_overrun) {
+                info!(meter = %self.meter, "a reading came to its end again");
+            }
+            self.look_at_clock(line).await;
+        }
+        let any = reading.has_any();
+        let rest = outcome.as_ref().err().map_or(Quality::NoAnswer, MeterError::quality);
+        let values = self.values(reading, rest);
+        match outcome {
+            Ok(()) => Ok(values),
+            Err(error) if !any || values.iter().all(|v| v.quality == error.quality()) => Err(error),
+            Err(error) => {
+                if matches!(error, MeterError::Unfinished(_)) && !std::mem::replace(&mut self.told_overrun, true) {
+                    warn!(meter = %self.meter, %error, "a reading was cut short");
+                }
+                debug!(meter = %self.meter, %error, "the reading broke off");
+                Ok(values)
             }
         }
-        self.close(line).await;
-        let result = result.unwrap_or_else(|_| Err(damage("the reading was not done within longest_session")));
-        result.map(|(values, _)| values)
     }
 
-    async fn watch_clock(&mut self, line: &mut Line, until: Instant) -> Result<(), MeterError> {
+    /// Looks at the meter's clock at the end of a reading, and closes the association.
+    async fn look_at_clock(&mut self, line: &mut Line) {
+        let until = self.until();
         let profiles = self.profiles();
-        let place = Place { east: self.east, profiles: &profiles, until: until - QUICK };
+        let place = Place { east: self.east, profiles: &profiles, until: until.checked_sub(QUICK).unwrap_or(until) };
         let mut services = Services::new(&mut self.association, line, &mut self.talk);
-        self.watch.look(&mut services, &place).await
+        let looked = timeout_at(until, self.watch.look(&mut services, &place)).await;
+        let error = match looked {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error),
+            Err(_) => Some(self.overrun("the meter's clock was not looked at", "raise it, or read fewer values")),
+        };
+        match &error {
+            None => self.told_clock = false,
+            Some(error) if !std::mem::replace(&mut self.told_clock, true) => {
+                warn!(meter = %self.meter, %error, "the meter's clock could not be looked at; it is tried again when dlms.clock.check says so");
+            }
+            Some(error) => debug!(meter = %self.meter, %error, "the meter's clock could still not be looked at"),
+        }
+        self.leave(line, error.as_ref()).await;
     }
 
     /// The meter's profiles, as far as they are known.
@@ -145,91 +256,14 @@ impl Client {
         names
     }
 
-    /// The values, and whether all of them came.
-    async fn read_open(&mut self, line: &mut Line) -> Result<(Vec<Value>, bool), MeterError> {
-        self.known.begin();
-        for _ in 0..2 {
-            let items = self.items(line).await?;
-            let marks = self.known.marks();
-            let mut services = Services::new(&mut self.association, line, &mut self.talk);
-            let attributes: Vec<_> = items.iter().filter_map(|item| item.attribute).collect();
-            self.known.learn_scalers(&mut services, attributes.iter().copied()).await?;
-            let (mut answers, outcome) = services.get_all(&[&marks[..], &attributes].concat()).await;
-            let values = answers.split_off(marks.len().min(answers.len()));
-            if answers.len() == marks.len() && self.known.recognise(&answers) {
-                services.forget();
-                continue;
-            }
-            let values = self.values(items, values, &outcome);
-            return match outcome {
-                Ok(()) => Ok((values, true)),
-                // What came before the fault is good; but a connection that must be opened again is told.
-                Err(error) if error.must_reopen() || values.iter().all(|v| v.quality == error.quality()) => Err(error),
-                Err(error) => {
-                    debug!(meter = %self.meter, %error, "the reading broke off");
-                    Ok((values, false))
-                }
-            };
-        }
-        Err(damage("the meter's name or serial number is another one with every answer"))
-    }
-
-    /// What to read, with the class of each.
-    async fn items(&mut self, line: &mut Line) -> Result<Vec<Item>, MeterError> {
-        let mut services = Services::new(&mut self.association, line, &mut self.talk);
-        if self.wanted.is_empty() || self.wanted.iter().any(|(_, target)| target.class.is_none()) {
-            self.known.refresh(&mut services).await?;
-        }
-        if self.wanted.is_empty() {
-            let items = self.everything();
-            self.seen = items.iter().map(|item| item.name.clone()).collect();
-            return Ok(items);
-        }
-        let mut items = Vec::with_capacity(self.wanted.len());
-        for (name, target) in &self.wanted {
-            let class = self.known.class(&mut services, target).await?;
-            items.push(Item { name: name.clone(), attribute: class.map(|class| target.of_class(class)) });
-        }
-        Ok(items)
-    }
-
     /// The values of all objects that have some; the device's name when the meter shows no list.
-    fn everything(&self) -> Vec<Item> {
-        let item = |target: Target| Item {
-            name: target.to_string(),
-            attribute: target.class.map(|class| target.of_class(class)),
-        };
-        let Some(objects) = self.known.objects() else { return vec![item(DEVICE_NAME)] };
+    pub(super) fn everything(&self) -> Vec<Target> {
+        let Some(objects) = self.known.objects() else { return vec![DEVICE_NAME] };
         let each = objects.iter().flat_map(|object| {
             let readable = value_attributes(object.class).iter().filter(|number| object.may_read(**number));
             readable.map(|number| Target { class: Some(object.class), name: object.name, attribute: Some(*number) })
         });
-        each.take(MOST).map(item).collect()
-    }
-
-    /// Answers as values, scaled; what has no answer gets the quality of the error that ended it.
-    fn values(&mut self, items: Vec<Item>, answers: Vec<Answer>, outcome: &Result<(), MeterError>) -> Vec<Value> {
-        let rest = outcome.as_ref().err().map_or(Quality::NoAnswer, MeterError::quality);
-        let mut answers = answers.into_iter();
-        let mut values = Vec::with_capacity(items.len());
-        for item in items {
-            let Some(attribute) = item.attribute else {
-                values.push(Value { name: item.name, value: None, unit: String::new(), quality: Quality::Refused });
-                continue;
-            };
-            let answer = answers.next();
-            if let Some(Err(refusal)) = &answer {
-                self.known.doubt(*refusal);
-            }
-            values.push(match answer {
-                Some(Ok(content)) => self.value(item.name, &attribute, &content.data()),
-                Some(Err(refusal)) => {
-                    Value { name: item.name, value: None, unit: String::new(), quality: quality(refusal) }
-                }
-                None => Value { name: item.name, value: None, unit: String::new(), quality: rest },
-            });
-        }
-        values
+        each.take(MOST).collect()
     }
 
     /// A value with its unit; one whose scaler the meter does not tell can't be used.
@@ -252,15 +286,7 @@ impl Client {
 
 impl Session for Client {
     fn read<'a>(&'a mut self, line: &'a mut Line) -> Reply<'a> {
-        Box::pin(async move {
-            match self.read_all(line).await {
-                Err(error) if self.association.was_dropped() => {
-                    tracing::debug!(%error, "the connection is opened once more");
-                    self.read_all(line).await
-                }
-                other => other,
-            }
-        })
+        Box::pin(self.read_all(line))
     }
 
     fn absent(&self, quality: Quality) -> Vec<Value> {

@@ -16,8 +16,9 @@ settings! {
         pub server: Count<0, 65_535> = 1,
         /// HDLC: the bytes of the meter's address, 1, 2 or 4. Unset: as many as its numbers need.
         pub address_bytes: Option<At<Count<1, 4>>>,
-        /// HDLC: the most bytes of a frame that are asked for, both ways.
-        pub information_field: Count<32, 2030> = 512,
+        /// HDLC: the most bytes of a frame that are asked for, both ways; a meter that has shorter ones says so. With the
+        /// default an APDU of 1024 bytes takes one frame; on a line with noise less may be quicker.
+        pub information_field: Count<32, 2030> = 1030,
         /// HDLC: the most frames before an acknowledgement that are asked for.
         pub window: Count<1, 7> = 1,
         /// HDLC: the longest pause between two bytes of a frame; behind a slow network it may need to be longer.
@@ -43,9 +44,11 @@ settings! {
         pub counter: Option<At<String>>,
         /// Whether general block transfer is proposed: long APDUs whole, in numbered blocks.
         pub general_blocks: bool = false,
-        /// The longest APDU that the meter may send; it says how long ours may be.
+        /// The longest APDU that the meter may send; it says how long ours may be. Over HDLC as much less is asked for as
+        /// leaves no frame nearly empty.
         pub max_pdu: Count<64, 65_535> = 1024,
-        /// The longest time that one reading, or one piece of a profile, may hold the meter and its line.
+        /// The longest time that one reading, or one piece of a profile, may hold the meter and its line, from the opening to
+        /// the farewell. A reading that needs more keeps what it has, and the next one goes on where it stopped.
         pub longest_session: Duration = "5m",
         /// The meter's clock.
         pub clock: DlmsClockSettings = {},

@@ -33,10 +33,11 @@ impl Client {
     /// What the line or the meter said.
     pub(super) async fn change(&mut self, line: &mut Line, name: &str, text: &str) -> Result<Written, MeterError> {
         self.open(line).await?;
-        let longest = self.settings.longest_session;
-        let result = tokio::time::timeout(longest, self.change_open(line, name, text)).await;
-        self.close(line).await;
-        result.unwrap_or_else(|_| Err(MeterError::Damaged("the write was not done within longest_session".to_owned())))
+        let result = tokio::time::timeout_at(self.until(), self.change_open(line, name, text)).await;
+        let advice = "whether the meter did it is not known; read it before trying again, and raise longest_session";
+        let result = result.unwrap_or_else(|_| Err(self.overrun("the write was not done", advice)));
+        self.leave(line, result.as_ref().err()).await;
+        result
     }
 
     async fn change_open(&mut self, line: &mut Line, name: &str, text: &str) -> Result<Written, MeterError> {

@@ -77,6 +77,8 @@ impl LineError {
 /// An open line with its speed.
 pub struct Line {
     io: Io,
+    endpoint: Endpoint,
+    direction: Direction,
     speed: Speed,
     /// When the last byte was sent or received, for silence rules such as Modbus t3.5.
     last_byte: Instant,
@@ -102,6 +104,8 @@ impl Line {
         let io = open::open(endpoint, speed, direction).await?;
         Ok(Self {
             io,
+            endpoint: endpoint.clone(),
+            direction,
             speed,
             last_byte: Instant::now(),
             alarm: Alarm::new(),
@@ -113,6 +117,24 @@ impl Line {
             notes: Notes::default(),
             tap: Tap::new(),
         })
+    }
+
+    /// Ends a TCP connection and makes a new one to the same place, so that no answer that is still under way comes any
+    /// more. A serial device is left as it is: what is under way there can be waited for and read away.
+    ///
+    /// # Errors
+    /// [`LineError::Open`]; the line is gone then.
+    pub async fn reopen(&mut self) -> Result<(), LineError> {
+        let Io::Tcp(stream) = &mut self.io else { return Ok(()) };
+        // Many serial servers take one connection only.
+        let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
+        self.tap.tell(|| What::Closed);
+        self.forget();
+        self.veiled = false;
+        self.io = open::open(&self.endpoint, self.speed, self.direction).await?;
+        self.last_byte = Instant::now();
+        self.tap.tell(|| What::Opened(self.speed));
+        Ok(())
     }
 
     /// Lets the listeners of `tap` hear this line from now on, instead of any tap before.

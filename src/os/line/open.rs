@@ -36,7 +36,7 @@ impl Endpoint {
             Self::Tcp(address) => {
                 let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
                 let usable = port.is_some_and(|port| port.parse::<u16>().is_ok_and(|number| number > 0));
-                (!usable).then_some("must be tcp://host:port")
+                (!usable).then_some("must be tcp://host:port (DLMS over the wrapper has port 4059, Modbus TCP 502)")
             }
             Self::Device(path) => (!path.is_absolute()).then_some("must be an absolute path or tcp://host:port"),
         }

@@ -158,9 +158,9 @@ impl Association {
         let challenge = random_bytes(CHALLENGE);
         let value = if mechanism == AuthMechanism::Low { secret.bytes() } else { &challenge };
         let proposed = greeting::proposal(context, self.dlms.general_blocks);
-        let max_pdu = u16::try_from(self.dlms.max_pdu.value()).unwrap_or(u16::MAX);
-        let mut information = greeting::initiate(proposed, max_pdu, dedicated.as_ref())?;
         self.link.open(line, self.client).await?;
+        let max_pdu = self.link.fitting(u16::try_from(self.dlms.max_pdu.value()).unwrap_or(u16::MAX));
+        let mut information = greeting::initiate(proposed, max_pdu, dedicated.as_ref())?;
         let ciphered = cover.as_ref().filter(|cover| cover.ciphered());
         if let Some(cover) = ciphered {
             information = cover.initiate(&information, &mut self.memory).await?;
@@ -317,6 +317,11 @@ impl Association {
     /// Not so when a password or key would be shown once more for the same cause.
     pub(super) fn was_dropped(&self) -> bool {
         self.link.was_dropped() && !self.held
+    }
+
+    /// Forgets an association whose connection is ended without a word.
+    pub(super) fn abandon(&mut self) {
+        self.agreed = None;
     }
 
     /// Releases association and link as far as the meter still listens.

@@ -13,8 +13,10 @@ use crate::meter::dlms::{DlmsLink, dlms};
 use crate::meter::iec62056::{Opening, open_mode_e};
 use crate::meter::{MeterError, MeterSettings};
 use crate::os::line::{Framing, Line, LineError, Speed};
-use crate::wire::dlms::hdlc::{Decoder, Event, LONGEST, OVERHEAD, Parameters};
+use crate::wire::dlms::hdlc::{Decoder, Event, LLC_REQUEST, LONGEST, OVERHEAD, Parameters};
 
+/// The least that is asked for of an APDU.
+const SHORTEST_APDU: u16 = 64;
 /// So many bytes that are no frame are what is left of one.
 const REMAINS: usize = 7;
 /// So long no byte must have come before something is sent again.
@@ -87,6 +89,17 @@ impl Hdlc {
         (self.damaged, self.dropped, self.secret, self.once) = (false, false, false, false);
         self.station.open(client);
         self.drive(line, Station::result).await
+    }
+
+    /// The longest APDU, at most of `longest` bytes, that fills the meter's frames.
+    pub(super) fn fitting(&self, longest: u16) -> u16 {
+        let frame = self.station.receives().max(1);
+        let whole = (usize::from(longest) + LLC_REQUEST.len()) / frame * frame;
+        // Frames that are longer than any APDU hold it all the same.
+        match whole.checked_sub(LLC_REQUEST.len()) {
+            Some(fits) => u16::try_from(fits).map_or(longest, |fits| fits.max(SHORTEST_APDU).min(longest)),
+            None => longest,
+        }
     }
 
     /// Sends a request; what goes wrong then is told by [`Hdlc::receive`].

@@ -41,6 +41,15 @@ impl Link {
         }
     }
 
+    /// The longest APDU to ask for: at most `longest` bytes, and as many as fill whole frames, so that no frame is spent
+    /// on a few bytes that are left over.
+    pub(super) fn fitting(&self, longest: u16) -> u16 {
+        match self {
+            Self::Hdlc(hdlc) => hdlc.fitting(longest),
+            Self::Wrapper(_) => longest,
+        }
+    }
+
     /// Sends one APDU, repeated by the link as far as that can't do it twice.
     ///
     /// # Errors

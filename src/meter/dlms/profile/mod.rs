@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
 use super::known::Known;
@@ -343,13 +343,15 @@ impl Client {
     ) -> Result<Vec<Interval>, MeterError> {
         self.open(line).await?;
         let Some(mut plan) = self.plan.take() else { return Ok(Vec::new()) };
-        let (meter, east, longest) = (self.meter.clone(), self.east, self.settings.longest_session);
+        let (meter, east, until_when) = (self.meter.clone(), self.east, self.until());
         let (mut services, known) = self.open_services(line);
         let piece = plan.piece((&mut services, known), (&meter, east), (after, until));
-        let result = timeout(longest, piece).await;
+        let result = timeout_at(until_when, piece).await;
         self.plan = Some(plan);
-        self.close(line).await;
-        result.unwrap_or_else(|_| Err(damage("the piece was not read within longest_session")))
+        let advice = "raise it; a piece of a profile must fit into one session";
+        let result = result.unwrap_or_else(|_| Err(self.overrun("the piece of the profile was not read", advice)));
+        self.leave(line, result.as_ref().err()).await;
+        result
     }
 }
 

@@ -175,18 +175,18 @@ impl<'a> Services<'a> {
         (answers, outcome)
     }
 
-    async fn get_each(
+    /// As [`get_all`](Self::get_all), into `answers` as they come.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); the answers before it are there.
+    pub(super) async fn get_each(
         &mut self,
         attributes: &[AttributeDescriptor],
         answers: &mut Vec<Answer>,
     ) -> Result<(), MeterError> {
         let room = self.longest_request().saturating_sub(LIST_HEAD) / LIST_ITEM;
         for some in attributes.chunks(room.clamp(1, LONGEST_LIST)) {
-            if some.len() > 1
-                && !some.iter().any(|attribute| is_secret(*attribute))
-                && self.talk.lists()
-                && !self.association.has_short_names()
-                && self.grants(Conformance::MULTIPLE_REFERENCES)
+            if self.asks_together(some)
                 && let Some(together) = self.get_list(some).await?
             {
                 answers.extend(together);
@@ -197,6 +197,15 @@ impl<'a> Services<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether these attributes are asked for with one request.
+    pub(super) fn asks_together(&self, attributes: &[AttributeDescriptor]) -> bool {
+        attributes.len() > 1
+            && !attributes.iter().any(|attribute| is_secret(*attribute))
+            && self.talk.lists()
+            && !self.association.has_short_names()
+            && self.grants(Conformance::MULTIPLE_REFERENCES)
     }
 
     /// Reads several attributes with one request; `None` when the meter can't do that.

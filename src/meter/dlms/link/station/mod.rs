@@ -100,6 +100,8 @@ pub(super) struct Station {
     va: u8,
     vr: u8,
     size: usize,
+    /// The most bytes of the meter's frames.
+    receives: usize,
     window: u8,
     /// The request with its LLC bytes, and how much of it is acknowledged.
     out: Vec<u8>,
@@ -156,6 +158,7 @@ impl Station {
             va: 0,
             vr: 0,
             size: 128,
+            receives: 128,
             window: 1,
             out: Vec::new(),
             acked: 0,
@@ -312,6 +315,11 @@ impl Station {
         self.proposal
     }
 
+    /// The most bytes that a frame of the meter carries over this connection.
+    pub(super) const fn receives(&self) -> usize {
+        self.receives
+    }
+
     /// Takes a frame whose checks are right.
     pub(super) fn take(&mut self, frame: Frame) -> Heard {
         if frame.destination != self.own || !answers_for(self.peer, frame.source) {
@@ -367,6 +375,8 @@ impl Station {
         match self.then {
             Then::Poll => return self.poll(),
             Then::Begin => return self.begin_request(),
+            // It was asked what it has got, which was the try, and has not got it.
+            Then::Repeat if self.polled => return self.transmit_window(),
             Then::Repeat | Then::Recover => {}
         }
         if !self.use_try() {

@@ -65,6 +65,7 @@ impl Station {
     pub(super) fn opened(&mut self, frame: &Frame) {
         let theirs = Parameters::decode(&frame.information);
         self.size = usize::from(self.proposal.transmit.min(theirs.receive).max(1));
+        self.receives = usize::from(self.proposal.receive.min(theirs.transmit).max(1));
         self.window = self.proposal.window_transmit.min(theirs.window_receive).max(1);
         self.peer = frame.source;
         (self.vs, self.va, self.vr) = (0, 0, 0);

@@ -180,7 +180,7 @@ proptest! {
         let mut faults = vec![None; at];
         faults.push(Some(fault));
         let meter = Meter::new(limits(theirs.0, theirs.1), Manner::Plain);
-        let mut bench = Bench::new(station(ours.0, ours.1, 2), meter, faults);
+        let mut bench = Bench::new(station(ours.0, ours.1, 1), meter, faults);
         prop_assert_eq!(bench.open(), Ok(()));
         for request in requests().take(12) {
             prop_assert_eq!(bench.ask(&request), Ok(answer_to(&request)));
