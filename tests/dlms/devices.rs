@@ -103,7 +103,10 @@ async fn a_limiter_a_push_setup_and_an_m_bus_client_are_shown_and_changed() {
 
     let shown = bench.shown("0-0:25.9.0*255").await;
     has(&shown, "number_of_retries", "3");
-    assert!(shown.iter().any(|(name, value)| name == "push_object_list" && value.contains("0100")), "{shown:?}");
+    assert!(
+        shown.iter().any(|(name, value)| name == "push_object_list" && value.contains("0-0:1.0.0*255")),
+        "{shown:?}"
+    );
 
     let shown = bench.shown("0-1:24.1.0*255").await;
     has(&shown, "identification_number", "12345678");

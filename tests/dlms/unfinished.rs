@@ -84,12 +84,13 @@ async fn a_meter_that_dies_in_a_reading_leaves_what_was_read_and_is_not_asked_fo
 
 #[tokio::test]
 async fn a_session_that_is_too_long_keeps_what_it_read_and_the_next_one_goes_on_there() {
-    // An association, six scalers and six values: more than a second.
-    let nature = Nature { slow: Duration::from_millis(80), ..Nature::with(registers()) };
-    let (_meter, mut session, mut line) = started(nature, "timeout = \"5s\"\ndlms.longest_session = \"800ms\"").await;
+    // An association, its name, six scalers and six values: more than a second.
+    let mut nature = Nature { slow: Duration::from_millis(80), ..Nature::with(registers()) };
+    nature.objects.insert((1, [0, 0, 42, 0, 0, 255], 2), DataBuf::OctetString(b"METER".to_vec()));
+    let (_meter, mut session, mut line) = started(nature, "timeout = \"5s\"\ndlms.longest_session = \"1100ms\"").await;
     let begun = Instant::now();
     let first = read(&session.read(&mut line).await.unwrap());
-    assert!(begun.elapsed() < Duration::from_millis(1100), "the session took {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_millis(1400), "the session took {:?}", begun.elapsed());
     assert!(!first.is_empty() && first.len() < 6, "{first:?}");
     // The scalers are known now: what the first one missed comes first.
     let second = read(&session.read(&mut line).await.unwrap());

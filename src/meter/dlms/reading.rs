@@ -21,6 +21,8 @@ struct Item {
     target: Target,
     place: Place,
     got: Option<Result<Answer, Quality>>,
+    /// What was got, with the scaler that was known then.
+    shown: Option<Value>,
 }
 
 /// Where a value is in the meter.
@@ -66,12 +68,10 @@ impl Reading {
         *self = Self { careful: self.careful, other: true, ..Self::default() };
     }
 
-    /// Takes the answers that tell who the meter is: those that came, and whether all did.
-    fn take_marks(&mut self) -> (Vec<Answer>, bool) {
+    /// Takes the answers that tell who the meter is.
+    fn take_marks(&mut self) -> Vec<Answer> {
         let marks = std::mem::take(&mut self.marks);
-        let came: Vec<_> = self.coming.drain(..marks.min(self.coming.len())).collect();
-        let whole = came.len() == marks;
-        (came, whole)
+        self.coming.drain(..marks.min(self.coming.len())).collect()
     }
 
     /// Takes the answers that came to what was asked for; gives what stayed without one.
@@ -152,31 +152,50 @@ impl Client {
             }
             let marks = self.known.marks();
             let all = [&marks[..], &attributes].concat();
-            (reading.asked, reading.marks) = (asked, marks.len());
-            let together = services.asks_together(&all);
-            let outcome = services.get_each(&all, &mut reading.coming).await;
-            let (marked, whole) = reading.take_marks();
-            if whole && self.known.recognise(&marked) {
-                services.forget();
-                if std::mem::replace(&mut reading.other, true) {
-                    return Err(damage("the meter's name or serial number is another one with every answer"));
+            let together = !reading.careful && services.asks_together(&all);
+            if !together && !marks.is_empty() {
+                let mut marked = Vec::with_capacity(marks.len());
+                for mark in marks.iter().copied() {
+                    // A meter that is spoilt by the question is not asked again soon.
+                    marked.push(services.get(mark).await.inspect_err(|_| self.known.keep_quiet())?);
                 }
-                reading.restart();
+                if self.is_another(line, reading, &marked)? {
+                    self.find(line, reading).await?;
+                }
+                continue;
+            }
+            reading.asked = asked;
+            reading.marks = marks.len();
+            let outcome = services.get_each(&all, &mut reading.coming).await;
+            let marked = reading.take_marks();
+            if marked.len() == marks.len() && self.is_another(line, reading, &marked)? {
                 outcome?;
                 self.find(line, reading).await?;
                 continue;
             }
             let rest = reading.settle();
+            self.show(reading);
             if let Err(error) = outcome {
                 match rest.first() {
-                    _ if together => reading.careful = true,
-                    _ if !whole => self.known.keep_quiet(),
-                    Some(index) => reading.spoil(*index, &error, self.lost(&error)),
-                    None => reading.careful = true,
+                    Some(index) if !together => reading.spoil(*index, &error, self.lost(&error)),
+                    _ => reading.careful = true,
                 }
                 return Err(error);
             }
         }
+    }
+
+    /// Looks whether it is still the same meter; when it is not, the reading begins anew, and that is told.
+    fn is_another(&mut self, line: &mut Line, reading: &mut Reading, marked: &[Answer]) -> Result<bool, MeterError> {
+        if !self.known.recognise(marked) {
+            return Ok(false);
+        }
+        Services::new(&mut self.association, line, &mut self.talk).forget();
+        if reading.other {
+            return Err(damage("the meter's name or serial number is another one with every answer"));
+        }
+        reading.restart();
+        Ok(true)
     }
 
     /// Finds out what is to be read, and the class of each.
@@ -196,7 +215,7 @@ impl Client {
             if self.wanted.is_empty() {
                 self.seen = all.iter().map(|(name, _)| name.clone()).collect();
             }
-            let item = |(name, target)| Item { name, target, place: Place::Unknown, got: None };
+            let item = |(name, target)| Item { name, target, place: Place::Unknown, got: None, shown: None };
             reading.items = all.into_iter().map(item).collect();
         }
         for index in 0..reading.items.len() {
@@ -218,11 +237,24 @@ impl Client {
         Ok(())
     }
 
+    /// Scales what came: in another association the scalers may not be known any more.
+    fn show(&self, reading: &mut Reading) {
+        for item in reading.items.iter_mut().filter(|item| item.shown.is_none()) {
+            if let (Some(Ok(Ok(content))), Place::At(attribute)) = (&item.got, item.place) {
+                item.shown = Some(self.value(item.name.clone(), &attribute, &content.data()));
+            }
+        }
+    }
+
     /// What was read as values, scaled; what has no answer gets this quality.
     pub(super) fn values(&mut self, reading: Reading, rest: Quality) -> Vec<Value> {
         let null = |name, quality| Value { name, value: None, unit: String::new(), quality };
         let mut values = Vec::with_capacity(reading.items.len());
         for item in reading.items {
+            if let Some(value) = item.shown {
+                values.push(value);
+                continue;
+            }
             values.push(match (item.got, item.place) {
                 (Some(Ok(Ok(content))), Place::At(attribute)) => self.value(item.name, &attribute, &content.data()),
                 (Some(Ok(Err(refusal))), _) => {

@@ -131,7 +131,12 @@ impl Client {
             Ok(Err(error)) => error,
             Err(_) => self.overrun("the association was not opened", "raise it, or look why the meter is so slow"),
         };
-        self.leave(line, Some(&error)).await;
+        if error.must_reopen() {
+            // Whoever goes on opens the line anew: not before it is known that somebody does.
+            self.association.abandon();
+        } else {
+            self.leave(line, Some(&error)).await;
+        }
         Err(error)
     }
 
@@ -160,11 +165,16 @@ impl Client {
         match error {
             Some(error) if error.must_reopen() || (line.is_tcp() && matches!(error, MeterError::Unfinished(_))) => {
                 self.association.abandon();
-                if let Err(error) = line.reopen().await {
-                    debug!(meter = %self.meter, %error, "the connection can't be opened again");
-                }
+                self.mend(line).await;
             }
             _ => self.close(line).await,
+        }
+    }
+
+    /// Makes a connection anew; whether that was possible shows when it is used.
+    async fn mend(&self, line: &mut Line) {
+        if let Err(error) = line.reopen().await {
+            debug!(meter = %self.meter, %error, "the connection can't be opened again");
         }
     }
 
@@ -178,7 +188,11 @@ impl Client {
         self.begin();
         let mut reading = Reading::from(self.stopped);
         let mut outcome = Ok(());
+        let mut broken = false;
         for attempt in 1..=ASSOCIATIONS {
+            if std::mem::take(&mut broken) {
+                self.mend(line).await;
+            }
             let opened = self.associate(line).await;
             let was_open = opened.is_ok();
             outcome = match opened {
@@ -191,6 +205,8 @@ impl Client {
             let Err(error) = &outcome else { break };
             if was_open {
                 self.leave(line, Some(error)).await;
+            } else {
+                broken = error.must_reopen();
             }
             let again = match error {
                 MeterError::Unfinished(_) | MeterError::Unasked(_) | MeterError::Order(_) => false,
@@ -221,6 +237,9 @@ impl Client {
                     warn!(meter = %self.meter, %error, "a reading was cut short");
                 }
                 debug!(meter = %self.meter, %error, "the reading broke off");
+                if broken {
+                    self.mend(line).await;
+                }
                 Ok(values)
             }
         }
