@@ -14,3 +14,5 @@ pub mod line;
 pub mod notify;
 pub mod random;
 mod rs485;
+pub mod stdin;
+pub mod usb;

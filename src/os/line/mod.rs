@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_serial::{ClearBuffer, SerialPort};
 
@@ -99,8 +100,19 @@ impl Line {
     /// # Errors
     /// [`LineError::Open`] with the reason.
     pub async fn open(endpoint: &Endpoint, speed: Speed, direction: Direction) -> Result<Self, LineError> {
-        let io = open::open(endpoint, speed, direction).await?;
-        Ok(Self {
+        open::open(endpoint, speed, direction).await.map(|io| Self::over(io, speed))
+    }
+
+    /// Takes a connection that somebody else opened.
+    ///
+    /// # Errors
+    /// [`LineError::System`] when it has gone already.
+    pub fn accepted(stream: TcpStream, speed: Speed) -> Result<Self, LineError> {
+        open::connected(stream).map(|io| Self::over(io, speed)).map_err(LineError::System)
+    }
+
+    fn over(io: Io, speed: Speed) -> Self {
+        Self {
             io,
             speed,
             last_byte: Instant::now(),
@@ -112,7 +124,7 @@ impl Line {
             ready: Vec::new(),
             notes: Notes::default(),
             tap: Tap::new(),
-        })
+        }
     }
 
     /// Lets the listeners of `tap` hear this line from now on, instead of any tap before.
