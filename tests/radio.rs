@@ -22,7 +22,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
 use weir::os::clock::{self, Clock, ClockSettings, Trust};
-use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status, Survey, TelegramsSettings};
+use weir::radio::{
+    self, Forward, Health, OnSilence, RadioError, RadioSettings, SourceState, Status, Survey, TelegramsSettings,
+};
 use weir::setting::{At, Count};
 use weir::sim::pty::Pty;
 use weir::sim::radio_replay::{Lines, RadioReplay};
@@ -39,6 +41,7 @@ fn settings(receiver: &str, device: Option<String>, command: Option<&[&str]>) ->
         mode: None,
         forward: At::nowhere(Forward::Raw),
         keys_file: None,
+        silence: At::nowhere(OnSilence::Reset),
     }
 }
 

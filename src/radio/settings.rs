@@ -1,7 +1,7 @@
 //! `[[radio]]` of weir.toml.
 
+use super::source::Place;
 use super::{RECEIVERS, keys, receiver};
-use crate::os::line::Endpoint;
 use crate::setting::{At, Count, Problems, SecretFile};
 use crate::{choices, settings};
 
@@ -10,11 +10,11 @@ settings! {
     pub struct RadioSettings {
         /// The name that logs and status give it.
         pub name: At<String>,
-        /// What it is: rtl-wmbus (lines of that program or of what imitates it), hex-lines
-        /// (wireless M-Bus in bare hex) or openlinkiq (MBAL frames in bare hex).
+        /// What it is: rtl-wmbus or rtl-433 (lines of those programs or of what imitates them), hex-lines
+        /// (wireless M-Bus in bare hex) or openlinkiq (a front end's messages, or MBAL frames in bare hex).
         pub receiver: At<String>,
-        /// Where its lines come from: a device such as `/dev/ttyUSB0`, or `tcp://host:port`.
-        /// Either this or `command`.
+        /// Where its bytes come from: a device such as `/dev/ttyUSB0`, `tcp://host:port`, `tcp-listen://0.0.0.0:port` and
+        /// `udp://0.0.0.0:port` for what connects or sends to weir, or `-`, standard input. Either this or `command`.
         pub device: Option<At<String>>,
         /// A program that prints the lines, with its arguments. It is started again whenever it
         /// ends. A pipeline needs a shell: `["sh", "-c", "rtl_sdr ... | rtl_wmbus"]`.
@@ -30,6 +30,20 @@ settings! {
         /// Keys for local decoding: a line `NUMBER = KEY`, `NUMBER.MAN = KEY` or
         /// `NUMBER.MAN.VERSION.TYPE = KEY` a meter; `#` starts a comment.
         pub keys_file: Option<At<SecretFile>>,
+        /// How far weir goes when it falls silent against its own usual rate.
+        pub silence: At<OnSilence> = "reset",
+    }
+}
+
+choices! {
+    /// How far weir goes when a receiver falls silent.
+    pub enum OnSilence {
+        /// It only says so.
+        Report = "report",
+        /// It also closes and opens it again; a program is started again.
+        Reopen = "reopen",
+        /// It also takes its USB device off the bus and puts it back, as unplugging does.
+        Reset = "reset",
     }
 }
 
@@ -46,7 +60,7 @@ choices! {
 }
 
 /// Receivers that the contract names and this version does not drive.
-const LATER: &[&str] = &["im871a", "iu891a", "amb8465", "cul", "rc1180", "rtl-433"];
+const LATER: &[&str] = &["im871a", "iu891a", "amb8465", "cul", "rc1180"];
 
 /// Says everything that is wrong with a receiver's settings.
 pub fn check(settings: &RadioSettings, problems: &mut Problems) {
@@ -97,7 +111,7 @@ fn check_receiver(named: &At<String>, problems: &mut Problems) {
 }
 
 fn check_device(device: &At<String>, problems: &mut Problems) {
-    if let Some(fault) = Endpoint::parse(device).fault() {
+    if let Err(fault) = Place::parse(device) {
         problems.error(device.span(), format!("device \"{}\" {fault}", **device));
     }
 }
@@ -122,10 +136,16 @@ mod tests {
 
     #[test]
     fn good_settings_have_no_problems() {
-        for receiver in ["rtl-wmbus", "hex-lines", "openlinkiq"] {
-            for source in
-                ["device = '/dev/ttyUSB0'", "device = 'tcp://10.0.0.2:5000'", "command = ['sh', '-c', 'x | y']"]
-            {
+        for receiver in ["rtl-wmbus", "rtl-433", "hex-lines", "openlinkiq"] {
+            for source in [
+                "device = '/dev/ttyUSB0'",
+                "device = 'tcp://10.0.0.2:5000'",
+                "command = ['sh', '-c', 'x | y']",
+                "device = '-'",
+                "device = 'udp://[::]:5000'",
+                "device = 'tcp-listen://127.0.0.1:5000'",
+                "device = 'udp://:5000'",
+            ] {
                 let found = problems(&format!("receiver = '{receiver}'\n{source}\nmode = 'C+T'\nforward = 'raw'"));
                 assert!(found.is_empty(), "{found:?}");
             }
@@ -144,6 +164,11 @@ mod tests {
         assert!(source("device = '/dev/a'\ncommand = ['a']").contains("both"));
         assert!(source("command = []").contains("names no program"));
         assert!(source("device = 'tcp://host'").contains("tcp://host:port"));
+        for device in ["udp://", "udp://host:5000", "udp://0.0.0.0:0", "udp://:x"] {
+            assert!(source(&format!("device = '{device}'")).contains("udp://0.0.0.0:port"), "{device}");
+        }
+        assert!(source("device = 'tcp-listen://5000'").contains("tcp-listen://0.0.0.0:port"));
+        assert!(source("device = '/dev/a'\nsilence = 'panic'").contains("report"));
         assert!(problems("receiver = 'toaster'\ndevice = '/dev/a'").join("\n").contains("no receiver \"toaster\""));
         assert!(source("device = '/dev/a'\nkeys_file = '/k'").contains("warning"));
     }
