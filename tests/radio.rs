@@ -23,11 +23,20 @@ use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
 use weir::os::clock::{self, Clock, ClockSettings, Trust};
 use weir::radio::{
-    self, Forward, Health, OnSilence, RadioError, RadioSettings, SourceState, Status, Survey, TelegramsSettings,
+    self, Forward, Health, OnSilence, RadioError, RadioSettings, Rules, SourceState, Status, Survey, TelegramsSettings,
 };
 use weir::setting::{At, Count};
 use weir::sim::pty::Pty;
 use weir::sim::radio_replay::{Lines, RadioReplay};
+
+#[path = "radio/openlinkiq.rs"]
+mod openlinkiq;
+#[path = "radio/rtl_433.rs"]
+mod rtl_433;
+#[path = "radio/silence.rs"]
+mod silence;
+#[path = "radio/sources.rs"]
+mod sources;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -59,6 +68,10 @@ struct Running {
 }
 
 fn start(settings: RadioSettings, room: usize) -> Running {
+    start_by(settings, room, Rules::default(), Path::new("/sys"))
+}
+
+fn start_by(settings: RadioSettings, room: usize, rules: Rules, sys: &Path) -> Running {
     let (sender, frames) = mpsc::channel(room);
     let health = Health::new();
     let (out, heard) = mpsc::channel(1);
@@ -69,7 +82,8 @@ fn start(settings: RadioSettings, room: usize) -> Running {
         ..TelegramsSettings::default()
     };
     tokio::spawn(radio::gather(heard, sender, desk, Survey::new()));
-    let task = tokio::spawn(radio::run(settings, out, trusted(), health.clone()));
+    let (sys, of) = (sys.to_owned(), health.clone());
+    let task = tokio::spawn(async move { radio::run_by(settings, out, trusted(), of, rules, &sys).await });
     Running { frames, health, task }
 }
 

@@ -12,6 +12,7 @@ mod driver;
 mod health;
 mod intake;
 mod keys;
+mod openlinkiq;
 mod settings;
 mod source;
 mod telegrams;
@@ -66,12 +67,7 @@ pub const RECEIVERS: &[Receiver] = &[
         modes: &[],
         make: |_| Ok(Box::new(Lines::new(hex_line::decode_wmbus))),
     },
-    Receiver {
-        name: "openlinkiq",
-        baud: 115_200,
-        modes: &[],
-        make: |_| Ok(Box::new(Lines::new(hex_line::decode_mbal))),
-    },
+    Receiver { name: "openlinkiq", baud: 115_200, modes: openlinkiq::MODES, make: openlinkiq::make },
 ];
 
 /// Finds a kind of receiver by its name.

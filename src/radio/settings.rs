@@ -23,7 +23,7 @@ settings! {
         /// receiver has from its maker, 115200 for those that print lines.
         pub baud: Option<Count<50, 4_000_000>>,
         /// What to listen to, e.g. "C+T", for receivers that can be told; those that print lines
-        /// are set by their own options.
+        /// are set by their own options. Of openlinkiq "lines" or "frames", what comes; "auto" finds out.
         pub mode: Option<String>,
         /// What becomes a frame.
         pub forward: At<Forward> = "raw",
@@ -69,6 +69,7 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
         problems.error(name.span(), "the name of a radio must not be empty");
     }
     check_receiver(&settings.receiver, problems);
+    check_mode(settings, problems);
     match (&settings.device, &settings.command) {
         (Some(device), None) => check_device(device, problems),
         (None, Some(command)) => {
@@ -110,6 +111,15 @@ fn check_receiver(named: &At<String>, problems: &mut Problems) {
     problems.error(named.span(), message);
 }
 
+fn check_mode(settings: &RadioSettings, problems: &mut Problems) {
+    let Some((mode, row)) = settings.mode.as_ref().zip(receiver(&settings.receiver)) else { return };
+    if !row.modes.is_empty() && !row.modes.contains(&mode.as_str()) {
+        let known = row.modes.iter().map(|mode| format!("\"{mode}\"")).collect::<Vec<_>>().join(", ");
+        let message = format!("the receiver \"{}\" has no mode \"{mode}\"; available are {known}", row.name);
+        problems.error(settings.receiver.span(), message);
+    }
+}
+
 fn check_device(device: &At<String>, problems: &mut Problems) {
     if let Err(fault) = Place::parse(device) {
         problems.error(device.span(), format!("device \"{}\" {fault}", **device));
@@ -146,7 +156,7 @@ mod tests {
                 "device = 'tcp-listen://127.0.0.1:5000'",
                 "device = 'udp://:5000'",
             ] {
-                let found = problems(&format!("receiver = '{receiver}'\n{source}\nmode = 'C+T'\nforward = 'raw'"));
+                let found = problems(&format!("receiver = '{receiver}'\n{source}\nforward = 'raw'"));
                 assert!(found.is_empty(), "{found:?}");
             }
         }
@@ -162,6 +172,8 @@ mod tests {
         let source = |text: &str| problems(&format!("receiver = 'hex-lines'\n{text}")).join("\n");
         assert!(source("").contains("no source"));
         assert!(source("device = '/dev/a'\ncommand = ['a']").contains("both"));
+        let mode = problems("receiver = 'openlinkiq'\ndevice = '/dev/a'\nmode = 'T1'").join("\n");
+        assert!(mode.contains("no mode \"T1\"") && mode.contains("\"frames\""), "{mode}");
         assert!(source("command = []").contains("names no program"));
         assert!(source("device = 'tcp://host'").contains("tcp://host:port"));
         for device in ["udp://", "udp://host:5000", "udp://0.0.0.0:0", "udp://:x"] {

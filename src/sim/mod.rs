@@ -11,6 +11,8 @@ pub mod mbus_meter;
 mod modbus_content;
 pub mod modbus_meter;
 pub mod modbus_paced;
+pub mod openlinkiq;
 pub mod pty;
 pub mod push_meter;
 pub mod radio_replay;
+pub mod rtl_433;
