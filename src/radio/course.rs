@@ -110,9 +110,7 @@ impl Course {
     fn opened(&self, by_itself: bool) {
         tracing::debug!(receiver = &*self.ear.name, "receiver opened");
         let silent = self.watch.with(|watch| {
-            if by_itself {
-                watch.opened(Instant::now());
-            }
+            watch.opened(Instant::now(), by_itself);
             watch.is_silent()
         });
         self.ear.health.change(|status| {
@@ -185,6 +183,8 @@ impl Course {
                         senders.spawn(async move { course.sender(stream).await });
                     }
                     Ok(_) => self.refuse(),
+                    // Who hung up before being let in is no fault of the door's.
+                    Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
                     Err(error) => break format!("nobody can be let in: {error}"),
                 },
                 Some(_) = senders.join_next() => {}

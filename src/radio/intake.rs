@@ -22,6 +22,8 @@ pub(super) struct Intake {
     ear: Arc<Ear>,
     health: Health,
     watch: Shared,
+    /// Who the receiver said it was.
+    who: String,
     /// Items in a row that brought no telegram.
     useless: u32,
 }
@@ -34,7 +36,7 @@ const TOO_MANY_USELESS: u32 = 100;
 impl Intake {
     pub(super) fn new(driver: Box<dyn Driver>, out: mpsc::Sender<Heard>, ear: Arc<Ear>, watch: Shared) -> Self {
         let (name, health) = (ear.name.to_string(), ear.health.clone());
-        Self { name, driver, out, ear, health, watch, useless: 0 }
+        Self { name, driver, out, ear, health, watch, who: String::new(), useless: 0 }
     }
 
     /// Brings a receiver whose source was just opened to listen.
@@ -42,9 +44,18 @@ impl Intake {
         let who = self.driver.start(open).await;
         self.drain(Instant::now(), clock.stamp()).await;
         if let Some(who) = who? {
-            tracing::info!(receiver = self.name, who, "receiver found");
+            self.found(who);
         }
         Ok(())
+    }
+
+    /// Tells who the receiver is, once; it says so at every start and perhaps every minute.
+    fn found(&mut self, who: String) {
+        if who == self.who {
+            return tracing::debug!(receiver = self.name, who, "receiver found again");
+        }
+        tracing::info!(receiver = self.name, who, "receiver found");
+        self.who = who;
     }
 
     /// How long the rest of a telegram may take to come; `None` when none has begun.
@@ -76,7 +87,7 @@ impl Intake {
             self.item(item, arrival, stamp).await;
         }
         if let Some(who) = self.driver.introduced() {
-            tracing::info!(receiver = self.name, who, "receiver found");
+            self.found(who);
         }
     }
 

@@ -43,8 +43,6 @@ struct FrontEnd {
     hard: Option<Capture>,
     age: Duration,
     name: Option<String>,
-    /// The name that was told last: it comes once a minute.
-    known: String,
 }
 
 /// Makes the driver.
@@ -72,7 +70,6 @@ impl FrontEnd {
             hard: None,
             age: Duration::ZERO,
             name: None,
-            known: String::new(),
         }
     }
 
@@ -107,11 +104,9 @@ impl FrontEnd {
                 Event::Message(message) => {
                     self.form = Form::Frames;
                     match message {
-                        Message::Name(name) if name.is_empty() || name == self.known => {}
-                        Message::Name(name) => {
-                            self.known.clone_from(&name);
-                            self.name = Some(name.replace(char::is_control, "."));
-                        }
+                        // An empty one is the question, perhaps an echo of ours.
+                        Message::Name(name) if name.is_empty() => {}
+                        Message::Name(name) => self.name = Some(name.replace(char::is_control, ".")),
                         Message::Heard(capture) if capture.is_costly() => self.hard = Some(capture),
                         Message::Heard(capture) => {
                             self.age = age(&capture);

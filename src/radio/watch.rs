@@ -119,11 +119,15 @@ impl Watch {
         }
     }
 
-    /// The source is open after it had been away by itself: that time was no silence.
-    pub(super) const fn opened(&mut self, now: Instant) {
-        if self.episode.is_none() {
-            self.since = now;
+    /// The source is open; when it had been away by itself, that time was no silence.
+    pub(super) fn opened(&mut self, now: Instant, by_itself: bool) {
+        if by_itself {
             self.last = None;
+        }
+        match &mut self.episode {
+            // What was just plugged in is not reset at once.
+            Some(episode) => episode.next = episode.next.max(now + self.rules.pause),
+            None => self.since = now,
         }
     }
 

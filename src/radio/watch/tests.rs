@@ -160,7 +160,7 @@ fn waiting_for_room_and_being_unplugged_are_no_silence() {
     street.wait(9 * MINUTE);
     assert!(street.steps.is_empty());
     street.now += 5 * HOUR;
-    street.watch.opened(street.now);
+    street.watch.opened(street.now, true);
     street.wait(9 * MINUTE);
     assert!(street.steps.is_empty());
     street.watch.heard(street.now);
@@ -175,6 +175,20 @@ impl Street {
         assert_eq!(self.watch.look(self.now), None);
         assert!(self.watch.due(self.now) > self.now);
     }
+}
+
+#[test]
+fn what_was_just_plugged_in_again_is_not_reset_at_once() {
+    let mut street = Street::new(OnSilence::Reset);
+    street.hear(Duration::from_secs(2), HOUR);
+    street.wait(11 * MINUTE);
+    street.now += 5 * HOUR;
+    street.watch.opened(street.now, true);
+    let before = street.steps.len();
+    street.wait(MINUTE);
+    assert_eq!(street.steps.len(), before);
+    street.wait(2 * MINUTE);
+    assert_eq!(street.steps.len(), before + 1);
 }
 
 #[test]
