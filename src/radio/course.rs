@@ -121,7 +121,7 @@ impl Course {
 
     async fn read_all(&self, opened: Opened, intake: &mut Intake, trouble: &mut Trouble) -> String {
         match opened {
-            Opened::Source(open) => self.read(open, intake, trouble).await,
+            Opened::Source(open) => self.read(*open, intake, trouble).await,
             Opened::Door(door) => self.receive(door, trouble).await,
         }
     }

@@ -79,7 +79,7 @@ pub(super) enum Source {
 /// What opening gives.
 pub(super) enum Opened {
     /// A source that can be read.
-    Source(Open),
+    Source(Box<Open>),
     /// A door; each connection is a source.
     Door(TcpListener),
 }
@@ -128,7 +128,7 @@ impl Source {
             }
             Self::Command(command) => Child::spawn(command).map(Open::Child).map_err(|e| e.to_string()),
         }
-        .map(Opened::Source)
+        .map(|open| Opened::Source(Box::new(open)))
     }
 
     /// The speed of a serial line.

@@ -216,11 +216,14 @@ impl Watch {
 
     fn ends(&mut self, began: Instant, now: Instant) {
         self.busy = self.busy.saturating_sub(1);
-        let took = now.saturating_duration_since(began);
-        let later = |at: Instant| if at <= began { at + took } else { now };
-        self.since = later(self.since);
-        self.last = self.last.map(later);
+        self.since = later(self.since, began, now);
+        self.last = self.last.map(|last| later(last, began, now));
     }
+}
+
+/// A moment moved by a time that does not count; one within that time to its end.
+fn later(at: Instant, began: Instant, ended: Instant) -> Instant {
+    if at <= began { at + ended.saturating_duration_since(began) } else { ended }
 }
 
 fn seconds(seconds: f64) -> Duration {

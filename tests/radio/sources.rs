@@ -30,7 +30,7 @@ async fn a_datagram_ends_a_line_and_several_may_send() {
         let hex = data_encoding::HEXLOWER.encode(&step.telegram);
         let from = if number % 2 == 0 { &first } else { &second };
         // A beginning in one datagram and the rest in the next are two lines, neither of them a telegram.
-        from.send_to(hex[..30].as_bytes(), address).await.unwrap();
+        from.send_to(&hex.as_bytes()[..30], address).await.unwrap();
         from.send_to(b"", address).await.unwrap();
         from.send_to(format!("log text\n{hex};-71").as_bytes(), address).await.unwrap();
         assert_eq!(running.telegram().await.1.bytes, step.telegram);
