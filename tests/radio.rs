@@ -34,10 +34,21 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
 use weir::os::clock::{self, Clock, ClockSettings, Trust};
-use weir::radio::{self, Forward, Health, RadioError, RadioSettings, SourceState, Status, Survey, TelegramsSettings};
+use weir::radio::{
+    self, Forward, Health, OnSilence, RadioError, RadioSettings, Rules, SourceState, Status, Survey, TelegramsSettings,
+};
 use weir::setting::{At, Count};
 use weir::sim::pty::Pty;
 use weir::sim::radio_replay::{Lines, RadioReplay};
+
+#[path = "radio/openlinkiq.rs"]
+mod openlinkiq;
+#[path = "radio/rtl_433.rs"]
+mod rtl_433;
+#[path = "radio/silence.rs"]
+mod silence;
+#[path = "radio/sources.rs"]
+mod sources;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -51,6 +62,7 @@ fn settings(receiver: &str, device: Option<String>, command: Option<&[&str]>) ->
         mode: None,
         forward: At::nowhere(Forward::Raw),
         keys_file: None,
+        silence: At::nowhere(OnSilence::Reset),
     }
 }
 
@@ -68,6 +80,10 @@ struct Running {
 }
 
 fn start(settings: RadioSettings, room: usize) -> Running {
+    start_by(settings, room, Rules::default(), Path::new("/sys"))
+}
+
+fn start_by(settings: RadioSettings, room: usize, rules: Rules, sys: &Path) -> Running {
     let (sender, frames) = mpsc::channel(room);
     let health = Health::new();
     let (out, heard) = mpsc::channel(1);
@@ -78,7 +94,8 @@ fn start(settings: RadioSettings, room: usize) -> Running {
         ..TelegramsSettings::default()
     };
     tokio::spawn(radio::gather(heard, sender, desk, Survey::new()));
-    let task = tokio::spawn(radio::run(settings, out, trusted(), health.clone()));
+    let (sys, of) = (sys.to_owned(), health.clone());
+    let task = tokio::spawn(async move { radio::run_by(settings, out, trusted(), of, rules, &sys).await });
     Running { frames, health, task }
 }
 

@@ -207,6 +207,10 @@ pub fn receivers(receivers: &[(String, radio::Health)]) -> Value {
             "noise": status.noise,
             "source": status.source.word(),
             "failures": status.failures,
+            "silences": status.silences,
+            "reopened": status.reopened,
+            "resets": status.resets,
+            "no_reset": status.no_reset,
             "last_heard": time(status.last_heard),
         });
         (name.clone(), told)

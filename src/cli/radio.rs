@@ -123,12 +123,24 @@ fn shown(told: &Json) -> String {
         let number = |member: &str| status.get(member).and_then(Json::as_u64).unwrap_or(0);
         let state = status.get("source").and_then(Json::as_str).unwrap_or("-");
         out += &format!(
-            "receiver {}: {state}, {} telegrams heard, {} damaged, {} lines of noise\n",
+            "receiver {}: {state}, {} telegrams heard, {} damaged, {} lines of noise",
             table::printable(name),
             number("heard"),
             number("damaged"),
             number("noise")
         );
+        if number("silences") > 0 {
+            out += &format!(
+                "; {} times silent, therefore {} times opened again, its USB device {} times reset",
+                number("silences"),
+                number("reopened"),
+                number("resets")
+            );
+        }
+        if let Some(reason) = status.get("no_reset").and_then(Json::as_str) {
+            out += &format!("; {}", table::printable(reason));
+        }
+        out += "\n";
     }
     let meters = told.get("meters").and_then(Json::as_array);
     let rows: Vec<_> = meters.into_iter().flatten().map(row).collect();
@@ -183,7 +195,10 @@ mod tests {
     #[test]
     fn a_row_tells_an_installer_signal_interval_and_encryption() {
         let told = json!({
-            "receivers": { "roof": { "source": "open", "heard": 12, "damaged": 1, "noise": 0 } },
+            "receivers": {
+                "roof": { "source": "open", "heard": 12, "damaged": 1, "noise": 0, "silences": 0 },
+                "yard": { "source": "silent", "silences": 1, "reopened": 3, "resets": 2, "no_reset": "not permitted" },
+            },
             "meters": [{ "meter": "KAM.12345678.1b.16", "device": "cold water", "telegrams": 12, "interval_s": 16, "rssi_best": -60,
                 "rssi_last": -72, "security": "mode 5", "urgent": 10, "copies": 3, "forwarded": true, "last_heard": "2026-11-22T10:00:00Z",
                 "receiver": "roof\u{1b}" }],
@@ -191,10 +206,15 @@ mod tests {
         let text = shown(&told);
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "receiver roof: open, 12 telegrams heard, 1 damaged, 0 lines of noise");
+        assert_eq!(
+            lines[1],
+            "receiver yard: silent, 0 telegrams heard, 0 damaged, 0 lines of noise; 1 times silent, therefore 3 times opened \
+             again, its USB device 2 times reset; not permitted"
+        );
         for part in
             ["KAM.12345678.1b.16  cold water  12", "16 s", "-60 dBm", "-72 dBm", "mode 5", " 10 ", "yes", "roof."]
         {
-            assert!(lines[3].contains(part), "{part}: {text}");
+            assert!(lines[4].contains(part), "{part}: {text}");
         }
         assert_eq!([seconds(119), seconds(130), seconds(7200)], ["119 s", "2 min", "2 h"]);
     }

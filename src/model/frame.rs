@@ -81,7 +81,7 @@ pub enum TelegramKind {
 pub enum Rssi {
     /// Decibels over one milliwatt.
     Dbm(i16),
-    /// A positive figure on the receiver's own scale (rtl_wmbus), not comparable between receivers.
+    /// A figure on the receiver's own scale (rtl_wmbus, rtl_433), the greater the stronger, not comparable between receivers.
     Relative(i16),
 }
 

@@ -15,3 +15,5 @@ pub mod notify;
 pub mod pty;
 pub mod random;
 mod rs485;
+pub mod stdin;
+pub mod usb;

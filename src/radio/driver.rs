@@ -10,6 +10,9 @@ use crate::wire::radio_line::{Item, LineDecoder, Piece};
 /// What starting a receiver gives: who it is, when it says so.
 pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<Option<String>, String>> + Send + 'a>>;
 
+/// Something that takes long and gives an item.
+pub type Work = Box<dyn FnOnce() -> Item + Send>;
+
 /// A dialogue with one receiver, and the reading of what it says. Knows nothing of what is done with telegrams.
 pub trait Driver: Send {
     /// Brings a receiver whose source was just opened to listen: finds out what it is and changes only what is not
@@ -37,6 +40,22 @@ pub trait Driver: Send {
     /// is done again then, with the source as it is.
     fn restarted(&self) -> bool {
         false
+    }
+
+    /// What is too much work for the runtime's thread, when that comes next; asked when [`Driver::next`] has nothing. It is
+    /// done on another thread, and nothing is read meanwhile.
+    fn work(&mut self) -> Option<Work> {
+        None
+    }
+
+    /// How long before its bytes came was heard what [`Driver::next`] or [`Driver::work`] gave last.
+    fn age(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Who the receiver is, once after it said so by itself.
+    fn introduced(&mut self) -> Option<String> {
+        None
     }
 }
 

@@ -34,6 +34,18 @@ pub struct Status {
     pub failures: u64,
     /// What it does now.
     pub source: SourceState,
+    /// How many senders are connected, when they connect to weir.
+    pub senders: usize,
+    /// How many connections were refused because too many were there.
+    pub refused: u64,
+    /// How often it was silent against its own usual rate.
+    pub silences: u64,
+    /// How often it was opened again because of that.
+    pub reopened: u64,
+    /// How often its USB device was reset because of that.
+    pub resets: u64,
+    /// Why its USB device could not be reset, the last time that was tried.
+    pub no_reset: Option<String>,
 }
 
 /// Whether a receiver's source is there.
@@ -44,8 +56,12 @@ pub enum SourceState {
     Starting,
     /// Open.
     Open,
+    /// Open, and silent against its own usual rate.
+    Silent,
     /// Gone; it will be opened again.
     Waiting,
+    /// Standard input has ended; it can't be opened again.
+    Ended,
 }
 
 impl SourceState {
@@ -54,7 +70,9 @@ impl SourceState {
         match self {
             Self::Starting => "starting",
             Self::Open => "open",
+            Self::Silent => "silent",
             Self::Waiting => "gone",
+            Self::Ended => "ended",
         }
     }
 }

@@ -8,8 +8,9 @@ use tokio::time::Instant;
 
 use super::desk::{Ear, Heard};
 use super::source::Open;
-use super::{Driver, Health};
-use crate::model::Stamp;
+use super::watch::Shared;
+use super::{Driver, Health, SourceState};
+use crate::model::{Stamp, Timestamp};
 use crate::os::clock::Clock;
 use crate::wire::radio_line::{Item, Reception};
 
@@ -20,17 +21,22 @@ pub(super) struct Intake {
     out: mpsc::Sender<Heard>,
     ear: Arc<Ear>,
     health: Health,
+    watch: Shared,
+    /// Who the receiver said it was.
+    who: String,
     /// Items in a row that brought no telegram.
     useless: u32,
 }
 
+/// What was heard longer ago than this before it was told has a wrong clock.
+const OLDEST: Duration = Duration::from_mins(10);
 /// So many useless items in a row are told to the log.
 const TOO_MANY_USELESS: u32 = 100;
 
 impl Intake {
-    pub(super) fn new(name: String, driver: Box<dyn Driver>, out: mpsc::Sender<Heard>, health: Health) -> Self {
-        let ear = Arc::new(Ear { name: Arc::from(name.as_str()), health: health.clone() });
-        Self { name, driver, out, ear, health, useless: 0 }
+    pub(super) fn new(driver: Box<dyn Driver>, out: mpsc::Sender<Heard>, ear: Arc<Ear>, watch: Shared) -> Self {
+        let (name, health) = (ear.name.to_string(), ear.health.clone());
+        Self { name, driver, out, ear, health, watch, who: String::new(), useless: 0 }
     }
 
     /// Brings a receiver whose source was just opened to listen.
@@ -38,7 +44,7 @@ impl Intake {
         let who = self.driver.start(open).await;
         self.drain(Instant::now(), clock.stamp()).await;
         if let Some(who) = who? {
-            tracing::info!(receiver = self.name, who, "receiver found");
+            self.found(who);
         }
         Ok(())
     }
@@ -46,6 +52,15 @@ impl Intake {
     /// Whether the receiver has restarted and must be brought to listen again.
     pub(super) fn restarted(&self) -> bool {
         self.driver.restarted()
+    }
+
+    /// Tells who the receiver is, once; it says so at every start and perhaps every minute.
+    fn found(&mut self, who: String) {
+        if who == self.who {
+            return tracing::debug!(receiver = self.name, who, "receiver found again");
+        }
+        tracing::info!(receiver = self.name, who, "receiver found");
+        self.who = who;
     }
 
     /// How long the rest of a telegram may take to come; `None` when none has begun.
@@ -66,15 +81,29 @@ impl Intake {
     }
 
     async fn drain(&mut self, arrival: Instant, stamp: Stamp) {
-        while let Some(item) = self.driver.next() {
-            match item {
-                Item::Heard(reception) => self.heard(reception, arrival, stamp).await,
-                Item::Noise => self.was_useless(|status| status.noise += 1),
-                Item::Skipped { bytes } => self.was_useless(|status| status.skipped_bytes += bytes as u64),
-                Item::Damaged(fault) => {
-                    tracing::trace!(receiver = self.name, %fault, "damaged telegram");
-                    self.was_useless(|status| status.damaged += 1);
-                }
+        let _busy = self.watch.busy();
+        loop {
+            while let Some(item) = self.driver.next() {
+                self.item(item, arrival, stamp).await;
+            }
+            let Some(work) = self.driver.work() else { break };
+            // It only fails when it panics; codecs do not.
+            let Ok(item) = tokio::task::spawn_blocking(work).await else { continue };
+            self.item(item, arrival, stamp).await;
+        }
+        if let Some(who) = self.driver.introduced() {
+            self.found(who);
+        }
+    }
+
+    async fn item(&mut self, item: Item, arrival: Instant, stamp: Stamp) {
+        match item {
+            Item::Heard(reception) => self.heard(reception, arrival, stamp).await,
+            Item::Noise => self.was_useless(|status| status.noise += 1),
+            Item::Skipped { bytes } => self.was_useless(|status| status.skipped_bytes += bytes as u64),
+            Item::Damaged(fault) => {
+                tracing::trace!(receiver = self.name, %fault, "damaged telegram");
+                self.was_useless(|status| status.damaged += 1);
             }
         }
     }
@@ -84,9 +113,17 @@ impl Intake {
             tracing::info!(receiver = self.name, useless = self.useless, "receiver brings telegrams again");
         }
         self.useless = 0;
+        let silence = self.watch.with(|watch| watch.heard(arrival));
+        if let Some(silent) = silence {
+            tracing::info!(receiver = self.name, silent_s = silent.as_secs(), "receiver is no longer silent");
+        }
+        let stamp = earlier(stamp, self.driver.age());
         self.health.change(|status| {
             status.heard += 1;
             status.last_heard = Some(stamp.wall);
+            if silence.is_some() {
+                status.source = SourceState::Open;
+            }
         });
         // A closed channel ends the whole receiver, in `run`.
         let _ = self.out.send(Heard { reception, arrival, stamp, ear: self.ear.clone() }).await;
@@ -103,4 +140,11 @@ impl Intake {
             );
         }
     }
+}
+
+/// The moment so long before another.
+fn earlier(stamp: Stamp, age: Duration) -> Stamp {
+    let Some(millis) = u64::try_from(age.as_millis()).ok().filter(|_| age <= OLDEST) else { return stamp };
+    let wall = stamp.wall.as_millis().saturating_sub_unsigned(millis);
+    Stamp { wall: Timestamp::from_millis(wall), uptime: stamp.uptime.saturating_sub(millis), ..stamp }
 }

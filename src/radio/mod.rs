@@ -2,10 +2,12 @@
 //!
 //! Invariants: only telegrams with a sound link layer become frames, byte for byte; the cost of a
 //! telegram does not depend on how many meters there are; garbage is counted, never logged one by
-//! one. A source that is gone is opened again for ever. When the frames channel is full the
+//! one. A source that is gone is opened again for ever; one that is silent against its own usual rate is told, opened
+//! again and reset, ever more rarely. When the frames channel is full the
 //! receiver waits: first the kernel's buffers fill, then the source's own. Start with [`run`].
 
 mod amb8465;
+mod course;
 mod cul;
 mod desk;
 mod dialogue;
@@ -15,31 +17,34 @@ mod im871a;
 mod intake;
 mod iu891a;
 mod keys;
+mod openlinkiq;
 mod rc1180;
 mod settings;
 mod source;
 mod stranger;
 mod telegrams;
+mod watch;
 
 use std::fmt;
-use std::time::Duration;
+use std::path::Path;
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
 
 pub use desk::{Ear, Heard, Security, Sight, Survey};
-pub use driver::{Driver, Starting};
+pub use driver::{Driver, Starting, Work};
 pub use health::{Health, SourceState, Status};
-pub use settings::{Forward, RadioSettings, check};
-pub use source::Open;
+pub use settings::{Forward, OnSilence, RadioSettings, check};
+pub use source::{Open, Place};
 pub use telegrams::{SampleSettings, TelegramsSettings, Urgency, check as check_telegrams};
+pub use watch::Rules;
 
+use self::course::Course;
 use self::driver::Lines;
-use self::intake::Intake;
 use self::source::Source;
 use crate::model::Frame;
 use crate::os::clock::Clock;
-use crate::wire::{hex_line, rtl_wmbus};
+use crate::wire::{hex_line, rtl_433, rtl_wmbus};
 
 /// One row of the table of receivers.
 pub struct Receiver {
@@ -62,18 +67,14 @@ impl fmt::Debug for Receiver {
 /// Every kind of receiver this build can hear.
 pub const RECEIVERS: &[Receiver] = &[
     Receiver { name: "rtl-wmbus", baud: 115_200, modes: &[], make: |_| Ok(Box::new(Lines::new(rtl_wmbus::decode))) },
+    Receiver { name: "rtl-433", baud: 115_200, modes: &[], make: |_| Ok(Box::new(Lines::new(rtl_433::decode))) },
     Receiver {
         name: "hex-lines",
         baud: 115_200,
         modes: &[],
         make: |_| Ok(Box::new(Lines::new(hex_line::decode_wmbus))),
     },
-    Receiver {
-        name: "openlinkiq",
-        baud: 115_200,
-        modes: &[],
-        make: |_| Ok(Box::new(Lines::new(hex_line::decode_mbal))),
-    },
+    Receiver { name: "openlinkiq", baud: 115_200, modes: openlinkiq::MODES, make: openlinkiq::make },
     Receiver {
         name: "amb8465",
         baud: 9600,
@@ -110,12 +111,6 @@ pub enum RadioError {
     Settings(String, String),
 }
 
-/// The first pause before a source is opened again; it doubles.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
-/// A source that stayed open this long works.
-const STEADY: Duration = Duration::from_mins(1);
-
 /// Makes frames of what all receivers hear, until no receiver is left or nobody takes frames any more; who is heard
 /// stands in `survey`.
 pub async fn gather(
@@ -141,127 +136,29 @@ pub async fn run(
     clock: Clock,
     health: Health,
 ) -> Result<(), RadioError> {
-    let name = settings.name.to_string();
-    let source = Source::of(&settings)?;
-    let receiver = receiver(&settings.receiver).ok_or_else(|| RadioError::Receiver(settings.receiver.to_string()))?;
-    let driver = (receiver.make)(&settings).map_err(|reason| RadioError::Settings(name.clone(), reason))?;
+    run_by(settings, out, clock, health, Rules::default(), Path::new("/sys")).await
+}
+
+/// As [`run`], watched by other rules, with sysfs in another place.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_by(
+    settings: RadioSettings,
+    out: mpsc::Sender<Heard>,
+    clock: Clock,
+    health: Health,
+    rules: Rules,
+    sys: &Path,
+) -> Result<(), RadioError> {
+    let source = Arc::new(Source::of(&settings)?);
+    let ear = Arc::new(Ear { name: Arc::from(settings.name.as_str()), health });
+    let watch = course::watch(&settings, rules);
     let closed = out.clone();
-    let intake = Intake::new(name.clone(), driver, out, health.clone());
+    let course = Course { settings, source, out, clock, ear, watch, sys: sys.to_owned() };
+    let intake = course.intake()?;
     tokio::select! {
         () = closed.closed() => Ok(()),
-        never = hear(&name, &source, intake, &clock, &health) => match never {},
-    }
-}
-
-async fn hear(
-    name: &str,
-    source: &Source,
-    mut intake: Intake,
-    clock: &Clock,
-    health: &Health,
-) -> std::convert::Infallible {
-    let mut pause = FIRST_PAUSE;
-    let mut trouble = Trouble { failures: 0 };
-    loop {
-        let reason = match source.open().await {
-            Err(reason) => reason,
-            Ok(mut open) => {
-                tracing::debug!(receiver = name, "receiver opened");
-                health.change(|status| {
-                    status.source = SourceState::Open;
-                    status.opened += 1;
-                });
-                let heard = health.status().heard;
-                let steady_at = Instant::now() + STEADY;
-                let error = match intake.start(&mut open, clock).await {
-                    Ok(()) => listen(name, &mut open, &mut intake, clock, &mut trouble, steady_at).await.err(),
-                    Err(reason) => Some(std::io::Error::other(reason)),
-                };
-                // What is incomplete will never be whole; the next source begins anew.
-                intake.take(&[], Instant::now(), clock.stamp()).await;
-                if health.status().heard > heard || Instant::now() >= steady_at {
-                    pause = FIRST_PAUSE;
-                }
-                open.ending(error).await
-            }
-        };
-        trouble.came(name, &reason);
-        health.change(|status| {
-            status.source = SourceState::Waiting;
-            status.failures += 1;
-        });
-        sleep(pause).await;
-        pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Reads an open source to its end.
-async fn listen(
-    name: &str,
-    open: &mut Open,
-    intake: &mut Intake,
-    clock: &Clock,
-    trouble: &mut Trouble,
-    steady_at: Instant,
-) -> std::io::Result<()> {
-    let mut restarts = 0u64;
-    let mut buffer = vec![0; 4096];
-    let mut steady = false;
-    loop {
-        if !steady && Instant::now() >= steady_at {
-            steady = true;
-            trouble.is_over(name);
-        }
-        let silent_at = intake.patience().map(|patience| Instant::now() + patience);
-        let until = [silent_at, (!steady).then_some(steady_at)].into_iter().flatten().min();
-        let read = open.read(&mut buffer);
-        let count = match until {
-            None => read.await?,
-            Some(until) => match timeout_at(until, read).await {
-                Ok(count) => count?,
-                Err(_elapsed) => {
-                    if silent_at.is_some_and(|at| at <= Instant::now()) {
-                        intake.take(&[], Instant::now(), clock.stamp()).await;
-                    }
-                    continue;
-                }
-            },
-        };
-        intake.take(buffer.get(..count).unwrap_or_default(), Instant::now(), clock.stamp()).await;
-        if count == 0 {
-            return Ok(());
-        }
-        if intake.restarted() {
-            restarts += 1;
-            if restarts == 1 {
-                tracing::warn!(receiver = name, "receiver has restarted by itself; it is told its settings again");
-            } else {
-                tracing::debug!(receiver = name, restarts, "receiver has restarted again");
-            }
-            intake.start(open, clock).await.map_err(std::io::Error::other)?;
-        }
-    }
-}
-
-/// A failing source: told once, then counted, and its end is told.
-struct Trouble {
-    failures: u64,
-}
-
-impl Trouble {
-    fn came(&mut self, receiver: &str, reason: &str) {
-        self.failures += 1;
-        if self.failures == 1 {
-            tracing::warn!(receiver, reason, "receiver is gone; it is opened again until it stays");
-        } else {
-            tracing::debug!(receiver, reason, failures = self.failures, "receiver is still gone");
-        }
-    }
-
-    fn is_over(&mut self, receiver: &str) {
-        if self.failures > 0 {
-            tracing::info!(receiver, failures = self.failures, "receiver works again");
-        }
-        self.failures = 0;
+        never = course.follow(intake) => match never {},
     }
 }

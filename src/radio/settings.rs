@@ -1,7 +1,7 @@
 //! `[[radio]]` of weir.toml.
 
+use super::source::Place;
 use super::{RECEIVERS, keys, receiver};
-use crate::os::line::Endpoint;
 use crate::setting::{At, Count, Problems, SecretFile};
 use crate::{choices, settings};
 
@@ -10,12 +10,13 @@ settings! {
     pub struct RadioSettings {
         /// The name that logs and status give it.
         pub name: At<String>,
-        /// What it is: rtl-wmbus (lines of that program or of what imitates it), hex-lines
-        /// (wireless M-Bus in bare hex), openlinkiq (MBAL frames in bare hex), im871a (IMST's iM871A-USB or iM170A), iu891a
-        /// (its iU891A-XL), amb8465 (AMBER's sticks and Wuerth's Metis), cul (culfw and a-culfw) or rc1180 (Radiocrafts).
+        /// What it is: rtl-wmbus or rtl-433 (lines of those programs or of what imitates them), hex-lines
+        /// (wireless M-Bus in bare hex), openlinkiq (a front end's messages, or MBAL frames in bare hex), im871a (IMST's
+        /// iM871A-USB or iM170A), iu891a (its iU891A-XL), amb8465 (AMBER's sticks and Wuerth's Metis), cul (culfw and a-culfw)
+        /// or rc1180 (Radiocrafts).
         pub receiver: At<String>,
-        /// Where its lines come from: a device such as `/dev/ttyUSB0`, or `tcp://host:port`.
-        /// Either this or `command`.
+        /// Where its bytes come from: a device such as `/dev/ttyUSB0`, `tcp://host:port`, `tcp-listen://0.0.0.0:port` and
+        /// `udp://0.0.0.0:port` for what connects or sends to weir, or `-`, standard input. Either this or `command`.
         pub device: Option<At<String>>,
         /// A program that prints the lines, with its arguments. It is started again whenever it
         /// ends. A pipeline needs a shell: `["sh", "-c", "rtl_sdr ... | rtl_wmbus"]`.
@@ -24,13 +25,28 @@ settings! {
         /// receiver has from its maker, 115200 for those that print lines.
         pub baud: Option<Count<50, 4_000_000>>,
         /// What to listen to, e.g. "C+T", for receivers that can be told (docs/radio.md has the words
-        /// of each); those that print lines are set by their own options.
+        /// of each); those that print lines are set by their own options. Of openlinkiq "lines" or "frames", what comes;
+        /// "auto" finds out.
         pub mode: Option<String>,
         /// What becomes a frame.
         pub forward: At<Forward> = "raw",
         /// Keys for local decoding: a line `NUMBER = KEY`, `NUMBER.MAN = KEY` or
         /// `NUMBER.MAN.VERSION.TYPE = KEY` a meter; `#` starts a comment.
         pub keys_file: Option<At<SecretFile>>,
+        /// How far weir goes when it falls silent against its own usual rate.
+        pub silence: At<OnSilence> = "reset",
+    }
+}
+
+choices! {
+    /// How far weir goes when a receiver falls silent.
+    pub enum OnSilence {
+        /// It only says so.
+        Report = "report",
+        /// It also closes and opens it again; a program is started again.
+        Reopen = "reopen",
+        /// It also takes its USB device off the bus and puts it back, as unplugging does.
+        Reset = "reset",
     }
 }
 
@@ -45,9 +61,6 @@ choices! {
         Both = "both",
     }
 }
-
-/// Receivers that the contract names and this version does not drive.
-const LATER: &[&str] = &["rtl-433"];
 
 /// Says everything that is wrong with a receiver's settings.
 pub fn check(settings: &RadioSettings, problems: &mut Problems) {
@@ -71,7 +84,8 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
             problems.missing(name.span(), format!("the radio \"{}\" has no source; set device or command", **name))
         }
     }
-    if let Some(row) = receiver(&settings.receiver)
+    if is_known_mode(settings, problems)
+        && let Some(row) = receiver(&settings.receiver)
         && let Err(reason) = (row.make)(settings)
     {
         problems.error(settings.receiver.span(), reason);
@@ -110,16 +124,22 @@ fn check_receiver(named: &At<String>, problems: &mut Problems) {
         return;
     }
     let known = RECEIVERS.iter().map(|r| format!("\"{}\"", r.name)).collect::<Vec<_>>().join(", ");
-    let message = if LATER.contains(&named.as_str()) {
-        format!("this version of weir does not drive the receiver \"{}\" yet; available are {known}", **named)
-    } else {
-        format!("there is no receiver \"{}\"; available are {known}", **named)
-    };
-    problems.error(named.span(), message);
+    problems.error(named.span(), format!("there is no receiver \"{}\"; available are {known}", **named));
+}
+
+fn is_known_mode(settings: &RadioSettings, problems: &mut Problems) -> bool {
+    let Some((mode, row)) = settings.mode.as_ref().zip(receiver(&settings.receiver)) else { return true };
+    let known = row.modes.is_empty() || row.modes.iter().any(|word| word.eq_ignore_ascii_case(mode.trim()));
+    if !known {
+        let known = row.modes.iter().map(|mode| format!("\"{mode}\"")).collect::<Vec<_>>().join(", ");
+        let message = format!("the receiver \"{}\" has no mode \"{mode}\"; available are {known}", row.name);
+        problems.error(settings.receiver.span(), message);
+    }
+    known
 }
 
 fn check_device(device: &At<String>, problems: &mut Problems) {
-    if let Some(fault) = Endpoint::parse(device).fault() {
+    if let Err(fault) = Place::parse(device) {
         problems.error(device.span(), format!("device \"{}\" {fault}", **device));
     }
 }
@@ -144,11 +164,17 @@ mod tests {
 
     #[test]
     fn good_settings_have_no_problems() {
-        for receiver in ["rtl-wmbus", "hex-lines", "openlinkiq"] {
-            for source in
-                ["device = '/dev/ttyUSB0'", "device = 'tcp://10.0.0.2:5000'", "command = ['sh', '-c', 'x | y']"]
-            {
-                let found = problems(&format!("receiver = '{receiver}'\n{source}\nmode = 'C+T'\nforward = 'raw'"));
+        for receiver in ["rtl-wmbus", "rtl-433", "hex-lines", "openlinkiq"] {
+            for source in [
+                "device = '/dev/ttyUSB0'",
+                "device = 'tcp://10.0.0.2:5000'",
+                "command = ['sh', '-c', 'x | y']",
+                "device = '-'",
+                "device = 'udp://[::]:5000'",
+                "device = 'tcp-listen://127.0.0.1:5000'",
+                "device = 'udp://:5000'",
+            ] {
+                let found = problems(&format!("receiver = '{receiver}'\n{source}\nforward = 'raw'"));
                 assert!(found.is_empty(), "{found:?}");
             }
         }
@@ -156,16 +182,23 @@ mod tests {
 
     #[test]
     fn every_mistake_is_named_with_its_place() {
-        let found = problems("receiver = 'rtl-433'\ndevice = 'ttyUSB0'\nforward = 'both'");
+        let found = problems("receiver = 'rtl434'\ndevice = 'ttyUSB0'\nforward = 'both'");
         assert_eq!(found.len(), 3, "{found:?}");
-        assert!(found[0].starts_with("2:") && found[0].contains("does not drive") && found[0].contains("hex-lines"));
+        assert!(found[0].starts_with("2:") && found[0].contains("no receiver") && found[0].contains("hex-lines"));
         assert!(found[1].starts_with("3:") && found[1].contains("absolute path"));
         assert!(found[2].starts_with("4:") && found[2].contains("not in this version"));
         let source = |text: &str| problems(&format!("receiver = 'hex-lines'\n{text}")).join("\n");
         assert!(source("").contains("no source"));
         assert!(source("device = '/dev/a'\ncommand = ['a']").contains("both"));
+        let mode = problems("receiver = 'openlinkiq'\ndevice = '/dev/a'\nmode = 'T1'").join("\n");
+        assert!(mode.contains("no mode \"T1\"") && mode.contains("\"frames\""), "{mode}");
         assert!(source("command = []").contains("names no program"));
         assert!(source("device = 'tcp://host'").contains("tcp://host:port"));
+        for device in ["udp://", "udp://host:5000", "udp://0.0.0.0:0", "udp://:x"] {
+            assert!(source(&format!("device = '{device}'")).contains("udp://0.0.0.0:port"), "{device}");
+        }
+        assert!(source("device = 'tcp-listen://5000'").contains("tcp-listen://0.0.0.0:port"));
+        assert!(source("device = '/dev/a'\nsilence = 'panic'").contains("report"));
         assert!(problems("receiver = 'toaster'\ndevice = '/dev/a'").join("\n").contains("no receiver \"toaster\""));
         assert!(source("device = '/dev/a'\nkeys_file = '/k'").contains("warning"));
     }
@@ -183,10 +216,5 @@ mod tests {
             let program = problems(&format!("receiver = '{}'\ncommand = ['a']", row.name)).join("\n");
             assert!(program.contains("set device"), "{program}");
         }
-    }
-
-    #[test]
-    fn a_receiver_is_either_built_or_later() {
-        assert!(LATER.iter().all(|name| receiver(name).is_none()));
     }
 }

@@ -80,6 +80,14 @@ impl Capture {
         }
     }
 
+    /// Whether decoding it takes the turbo decoder, or looks at a ratio a bit: milliseconds instead of microseconds.
+    pub fn is_costly(&self) -> bool {
+        match &self.payload {
+            Payload::Bits(bytes) => openlinkiq::is_costly(bytes),
+            Payload::Ratios(_) => true,
+        }
+    }
+
     /// Decodes the frame into what every receiver gives. Only a time by a clock is in it; [`Time::Ago`] is
     /// for who knows what the time is.
     pub fn item(&self) -> Item {

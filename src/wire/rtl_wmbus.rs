@@ -66,7 +66,7 @@ fn telegram(field: &str) -> Result<Vec<u8>, DecodeError> {
 }
 
 /// `YYYY-MM-DD HH:MM:SS`, perhaps with a fraction, taken as UTC.
-fn timestamp(text: &str) -> Option<Timestamp> {
+pub(super) fn timestamp(text: &str) -> Option<Timestamp> {
     let whole = format_description!("[year]-[month]-[day] [hour]:[minute]:[second]");
     let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
     let time = PrimitiveDateTime::parse(seconds, &whole).ok()?.assume_utc();

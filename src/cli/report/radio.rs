@@ -10,8 +10,7 @@ use tokio::time::timeout;
 use super::sheet::Check;
 use crate::cli::table::count;
 use crate::os::clock::Clock;
-use crate::os::line::Endpoint;
-use crate::radio::{self, Health, Heard, RadioSettings, SourceState};
+use crate::radio::{self, Health, Heard, Place, RadioSettings, SourceState};
 
 /// What to do about a receiver that hears nothing.
 pub(super) const DEAF: &str = "check the antenna and its cable, the receiver's mode and frequency, and whether meters send nearby; listen longer with --listen";
@@ -31,9 +30,8 @@ pub(super) async fn check(settings: &RadioSettings, clock: &Clock, window: Durat
         (Some(device), _) => device.to_string(),
         (None, command) => command.as_ref().and_then(|words| words.first().cloned()).unwrap_or_default(),
     };
-    if let Some(Endpoint::Device(path)) = settings.device.as_ref().map(|device| Endpoint::parse(device))
-        && !path.exists()
-    {
+    let place = settings.device.as_ref().and_then(|device| Place::parse(device).ok());
+    if let Some(path) = place.as_ref().and_then(Place::file).filter(|path| !path.exists()) {
         let detail = json!({ "receiver": settings.receiver.as_str(), "source": source });
         return Check::fail(subject, format!("{} is not there", path.display()), NO_SOURCE, detail);
     }

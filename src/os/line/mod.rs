@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_serial::{ClearBuffer, SerialPort};
 
@@ -77,8 +78,8 @@ impl LineError {
 /// An open line with its speed.
 pub struct Line {
     io: Io,
-    endpoint: Endpoint,
-    direction: Direction,
+    /// Where it leads and who turns the transceiver; `None` when somebody else opened it.
+    place: Option<(Endpoint, Direction)>,
     speed: Speed,
     /// When the last byte was sent or received, for silence rules such as Modbus t3.5.
     last_byte: Instant,
@@ -101,11 +102,23 @@ impl Line {
     /// # Errors
     /// [`LineError::Open`] with the reason.
     pub async fn open(endpoint: &Endpoint, speed: Speed, direction: Direction) -> Result<Self, LineError> {
-        let io = open::open(endpoint, speed, direction).await?;
-        Ok(Self {
+        open::open(endpoint, speed, direction)
+            .await
+            .map(|io| Self::over(io, Some((endpoint.clone(), direction)), speed))
+    }
+
+    /// Takes a connection that somebody else opened.
+    ///
+    /// # Errors
+    /// [`LineError::System`] when it has gone already.
+    pub fn accepted(stream: TcpStream, speed: Speed) -> Result<Self, LineError> {
+        open::connected(stream).map(|io| Self::over(io, None, speed)).map_err(LineError::System)
+    }
+
+    fn over(io: Io, place: Option<(Endpoint, Direction)>, speed: Speed) -> Self {
+        Self {
             io,
-            endpoint: endpoint.clone(),
-            direction,
+            place,
             speed,
             last_byte: Instant::now(),
             alarm: Alarm::new(),
@@ -116,22 +129,23 @@ impl Line {
             ready: Vec::new(),
             notes: Notes::default(),
             tap: Tap::new(),
-        })
+        }
     }
 
     /// Ends a TCP connection and makes a new one to the same place, so that no answer that is still under way comes any
     /// more. A serial device is left as it is: what is under way there can be waited for and read away.
     ///
     /// # Errors
-    /// [`LineError::Open`]; the line is gone then.
+    /// [`LineError::Open`], or [`LineError::Gone`] when the other side had made the connection; the line is gone then.
     pub async fn reopen(&mut self) -> Result<(), LineError> {
         let Io::Tcp(stream) = &mut self.io else { return Ok(()) };
+        let (endpoint, direction) = self.place.clone().ok_or(LineError::Gone)?;
         // Many serial servers take one connection only.
         let _ = timeout(Duration::from_secs(1), stream.shutdown()).await;
         self.tap.tell(|| What::Closed);
         self.forget();
         self.veiled = false;
-        self.io = open::open(&self.endpoint, self.speed, self.direction).await?;
+        self.io = open::open(&endpoint, self.speed, direction).await?;
         self.last_byte = Instant::now();
         self.tap.tell(|| What::Opened(self.speed));
         Ok(())

@@ -112,11 +112,16 @@ pub(super) async fn open(endpoint: &Endpoint, speed: Speed, direction: Direction
             let stream = stream
                 .map_err(|_| failed("no connection within 5 s; check the address and the cable".to_owned()))?
                 .map_err(|e| failed(format!("{e}; check the address and that the serial server is on")))?;
-            stream.set_nodelay(true).map_err(|e| failed(e.to_string()))?;
-            watch_peer(&stream).map_err(|e| failed(e.to_string()))?;
-            Ok(Io::Tcp(stream))
+            connected(stream).map_err(|e| failed(e.to_string()))
         }
     }
+}
+
+/// A connection with a peer whose death is noticed.
+pub(super) fn connected(stream: TcpStream) -> io::Result<Io> {
+    stream.set_nodelay(true)?;
+    watch_peer(&stream)?;
+    Ok(Io::Tcp(stream))
 }
 
 fn device(name: &str, speed: Speed, direction: Direction) -> Result<SerialStream, String> {

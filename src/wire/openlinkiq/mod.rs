@@ -123,7 +123,15 @@ fn byte(ratios: &[i8; 8]) -> u8 {
     ratios.iter().fold(0, |byte, ratio| byte << 1 | u8::from(*ratio < 0))
 }
 
-fn decode_with(hard: &[u8], soft: Option<&[i8]>) -> Result<Frame, DecodeError> {
+/// Whether reading a frame takes the turbo decoder, and with it a thousand times as long: its header is one, and its
+/// block did not come whole.
+pub fn is_costly(bytes: &[u8]) -> bool {
+    let bytes = bytes.get(..LONGEST).unwrap_or(bytes);
+    begin(bytes, None).is_ok_and(|(header, _, received)| !sum_fits(header, received))
+}
+
+/// The nearest header, the wrong bits in it, and the block as received.
+fn begin<'a>(hard: &'a [u8], soft: Option<&[i8]>) -> Result<(Header, u16, &'a [u8]), DecodeError> {
     let length = || DecodeError::new(0, "a header and a block: 28 bytes at least", format!("{} bytes", hard.len()));
     let (head, rest) = hard.split_first_chunk::<{ header::LENGTH }>().ok_or_else(length)?;
     let longest = rest.len().checked_sub(CRC_LENGTH).filter(|n| *n >= SHORTEST_MBAL).ok_or_else(length)?;
@@ -132,9 +140,14 @@ fn decode_with(hard: &[u8], soft: Option<&[i8]>) -> Result<Frame, DecodeError> {
         let at = header::WORD_AT + place as usize;
         soft.and_then(|all| all.get(at)).map_or(1, |ratio| u32::from(ratio.unsigned_abs()))
     };
-    let (header, header_corrected) = header::nearest(word, longest, doubt)
+    let (header, corrected) = header::nearest(word, longest, doubt)
         .ok_or_else(|| DecodeError::new(0, "a header of OpenlinkIQ", format!("bits {word:021x} that are near none")))?;
     let received = rest.get(..usize::from(header.length) + CRC_LENGTH).ok_or_else(length)?;
+    Ok((header, corrected, received))
+}
+
+fn decode_with(hard: &[u8], soft: Option<&[i8]>) -> Result<Frame, DecodeError> {
+    let (header, header_corrected, received) = begin(hard, soft)?;
     if sum_fits(header, received) {
         let (sent, _) = received.split_at(usize::from(header.length));
         // The CRC-32 holds: this is what was sent, and what was sent is no MBAL frame.

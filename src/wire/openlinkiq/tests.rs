@@ -239,3 +239,23 @@ proptest! {
         prop_assert!(decode_soft(&ratios).is_err());
     }
 }
+
+#[test]
+fn only_a_frame_whose_block_is_broken_is_costly() {
+    let mut mbal = Vec::new();
+    let meter = crate::wire::wmbus::Meter::from_wire([0x2D, 0x2C, 1, 2, 3, 4, 5, 6]);
+    crate::wire::mbal::encode(
+        &crate::wire::mbal::Mbal { control: 0, meter, command: 0x40, mbus: b"\x78abc" },
+        &mut mbal,
+    )
+    .unwrap();
+    let mut frame = Vec::new();
+    super::encode(&mbal, super::Rate::Third, &mut frame).unwrap();
+    let with = |bit: usize| {
+        let mut frame = frame.clone();
+        frame[bit / 8] ^= 0x80 >> (bit % 8);
+        super::is_costly(&frame)
+    };
+    assert!(!super::is_costly(&frame) && !with(5) && with(8 * 12) && !with(8 * frame.len() - 1));
+    assert!(!super::is_costly(&[0; 777]) && !super::is_costly(&frame[..20]));
+}
