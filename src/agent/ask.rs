@@ -1,5 +1,6 @@
 //! What a running agent can be asked, and its answers; whoever asks, by whatever way.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -8,9 +9,10 @@ use tokio::time::{Instant, timeout};
 
 use super::{Evidence, statement};
 use crate::meter::bus::Handle;
-use crate::model::{Rssi, TelegramKind, Timestamp, Value};
+use crate::model::{Rssi, Stamp, TelegramKind, Timestamp, Value};
 use crate::os::line::{Listener, Speed, Traced, What};
 use crate::radio::{Security, Sight, Survey};
+use crate::wire::wmbus::Meter;
 
 /// A reading waits for the bus at most so long.
 const READ_LIMIT: Duration = Duration::from_mins(5);
@@ -63,6 +65,8 @@ impl Ask {
 pub enum Answer {
     /// All of it.
     Whole(Json),
+    /// Who is heard by radio, page by page up to the first that is empty.
+    Pages(Pages),
     /// What happens on a line, one event after the other, until nobody wants it any more.
     Trace(Trace),
 }
@@ -82,7 +86,8 @@ impl Desk {
             Ask::Meters => Ok(Answer::Whole(self.meters())),
             Ask::Radio => {
                 let receivers = statement::receivers(&self.evidence.receivers);
-                Ok(Answer::Whole(survey(receivers, &self.evidence.survey, self.evidence.clock.now())))
+                let pages = Pages::new(receivers, self.evidence.survey.clone(), self.evidence.clock.stamp());
+                Ok(Answer::Pages(pages))
             }
             Ask::Receivers => Ok(Answer::Whole(statement::receivers(&self.evidence.receivers))),
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
@@ -149,48 +154,93 @@ impl Desk {
     }
 }
 
-/// Receivers and the radio meters they hear as JSON, as `weir radio --json` prints it.
-pub fn survey(receivers: Json, survey: &Survey, now: Timestamp) -> Json {
-    let strength = |rssi: Option<Rssi>| match rssi {
-        Some(Rssi::Dbm(dbm)) => (json!(dbm), Json::Null),
-        Some(Rssi::Relative(level)) => (Json::Null, json!(level)),
-        None => (Json::Null, Json::Null),
-    };
-    let meter = |sight: Sight| {
-        let ((best, best_relative), (last, last_relative)) = (strength(sight.best), strength(sight.now));
-        let security = match sight.security {
+/// Who is heard by radio, a page after the other; what it holds does not grow with what is known of each meter.
+#[derive(Debug)]
+pub struct Pages {
+    head: Option<Json>,
+    survey: Survey,
+    now: Stamp,
+    /// `None` after the last page.
+    left: Option<VecDeque<Meter>>,
+}
+
+/// Meters on a page.
+const PAGE: usize = 64;
+
+impl Pages {
+    /// Begins now.
+    pub fn new(receivers: Json, survey: Survey, now: Stamp) -> Self {
+        let left = Some(VecDeque::from(survey.order()));
+        let head = json!({ "timestamp": now.wall.to_string(), "receivers": receivers });
+        Self { head: Some(head), survey, now, left }
+    }
+}
+
+impl Iterator for Pages {
+    type Item = Json;
+
+    /// First `{"timestamp", "receivers"}`, then pages `{"meters": [...]}`; the last one has no meters.
+    fn next(&mut self) -> Option<Json> {
+        if let Some(head) = self.head.take() {
+            return Some(head);
+        }
+        let left = self.left.as_mut()?;
+        let meters: Vec<_> = left.drain(..PAGE.min(left.len())).collect();
+        if meters.is_empty() {
+            self.left = None;
+        }
+        let sights = self.survey.sights(&meters);
+        Some(json!({ "meters": sights.iter().map(|sight| sighted(sight, self.now)).collect::<Vec<_>>() }))
+    }
+}
+
+/// A radio meter as `weir radio --json` prints it.
+fn sighted(sight: &Sight, now: Stamp) -> Json {
+    let meant = sight.meter.as_meant();
+    let mut told = json!({
+        "meter": sight.name(),
+        "manufacturer": meant.letters(),
+        "id": meant.number(),
+        "version": meant.version,
+        "type": meant.device,
+        "device": meant.device_name(),
+        "frametype": match sight.kind {
+            TelegramKind::OpenlinkIq => "OpenlinkIQ",
+            TelegramKind::WirelessMbus => "wM-Bus",
+        },
+        "first_heard": sight.first.wall.to_string(),
+        "last_heard": sight.last.wall.to_string(),
+        "telegrams": sight.telegrams,
+        "copies": sight.copies,
+        "urgent": sight.urgent,
+        "interval_s": sight.interval.map(|millis| (millis + 500) / 1000),
+        "expected": sight.expected(now),
+        "heard_percent": sight.share(now),
+        "security": match sight.security {
             Security::None => json!("none"),
             Security::Link => json!("ell"),
             Security::Mode(mode) => json!(format!("mode {mode}")),
+        },
+        "forwarded": sight.wanted,
+        "receiver": &*sight.receiver,
+        "receivers": sight.receivers.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "edge": sight.edge(now),
+    });
+    let signal = &sight.signal;
+    let levels =
+        [("best", signal.best()), ("worst", signal.worst()), ("median", signal.median()), ("last", signal.last())];
+    for (which, rssi) in levels {
+        let (dbm, relative) = match rssi {
+            Some(Rssi::Dbm(dbm)) => (json!(dbm), Json::Null),
+            Some(Rssi::Relative(level)) => (Json::Null, json!(level)),
+            None => (Json::Null, Json::Null),
         };
-        json!({
-            "meter": sight.name(),
-            "manufacturer": sight.meter.letters(),
-            "id": sight.meter.number(),
-            "version": sight.meter.version,
-            "type": sight.meter.device,
-            "device": sight.meter.device_name(),
-            "frametype": match sight.kind {
-                TelegramKind::OpenlinkIq => "OpenlinkIQ",
-                TelegramKind::WirelessMbus => "wM-Bus",
-            },
-            "first_heard": sight.first.wall.to_string(),
-            "last_heard": sight.last.wall.to_string(),
-            "telegrams": sight.telegrams,
-            "copies": sight.copies,
-            "urgent": sight.urgent,
-            "interval_s": sight.interval,
-            "rssi_best": best,
-            "rssi_last": last,
-            "rssirelative_best": best_relative,
-            "rssirelative_last": last_relative,
-            "security": security,
-            "forwarded": sight.wanted,
-            "receiver": &*sight.receiver,
-        })
-    };
-    let meters: Vec<_> = survey.sights().into_iter().map(meter).collect();
-    json!({ "timestamp": now.to_string(), "receivers": receivers, "meters": meters })
+        if let Some(members) = told.as_object_mut() {
+            members.insert(format!("rssi_{which}"), dbm);
+            members.insert(format!("rssirelative_{which}"), relative);
+        }
+    }
+    told
 }
 
 /// A reading as JSON, as `weir read --json` prints it.

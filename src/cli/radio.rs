@@ -13,10 +13,14 @@ use tracing::level_filters::LevelFilter;
 use super::failure::Failure;
 use super::{log, runtime, table};
 use crate::agent::local::{Client, ClientError};
-use crate::agent::{self, ask};
+use crate::agent::{self, ask::Pages};
 use crate::config::{self, Settings};
 use crate::os::clock::Clock;
-use crate::radio::{self, Health, Survey};
+use crate::os::file;
+use crate::radio::{self, Forward, Health, Survey};
+use crate::setting::At;
+
+mod survey;
 
 /// Show every radio meter that is heard: signal, interval, encryption, and whether it is forwarded.
 ///
@@ -32,36 +36,138 @@ pub(super) struct Radio {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+
+    /// Write a survey of the site instead: who is at the edge, which receiver hears whom, what is encrypted. As text, or as
+    /// JSON with --json; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     crate::setting::duration(text).filter(|d| !d.is_zero()).ok_or_else(|| "write it like 90s or 10m".to_owned())
 }
 
+/// Where the pages come from: the head first, then meters until a page has none.
+enum Source {
+    Agent(Client),
+    Own(Pages),
+}
+
+impl Source {
+    fn next(&mut self) -> Result<Json, Failure> {
+        let page = match self {
+            Self::Agent(client) => client.answer().map_err(|error| Failure::other(error.to_string()))?,
+            Self::Own(pages) => pages.next(),
+        };
+        page.ok_or_else(|| Failure::other("the running agent hung up before the end of its answer".to_owned()))
+    }
+
+    /// The meters of the next page; `None` after the last one.
+    fn meters(&mut self) -> Result<Option<Vec<Json>>, Failure> {
+        match self.next()?.get_mut("meters").map(Json::take) {
+            Some(Json::Array(meters)) if !meters.is_empty() => Ok(Some(meters)),
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Radio {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         let settings = config::load(&config)?.settings;
-        let asked = Client::connect(&settings.store.path).and_then(|mut agent| agent.ask(&json!({ "ask": "radio" })));
-        let told = match asked {
-            Ok(told) => told,
+        let asked = Client::connect(&settings.store.path).and_then(|mut agent| {
+            let head = agent.ask(&json!({ "ask": "radio" }))?;
+            Ok((head, Source::Agent(agent)))
+        });
+        let (head, mut source) = match asked {
+            Ok(asked) => asked,
             Err(ClientError::NotRunning(_)) => {
                 log::start(level.unwrap_or(LevelFilter::WARN));
                 if settings.radio.is_empty() {
                     return Err(Failure::config(format!("{} has no [[radio]]", config.display())));
                 }
-                runtime()?.block_on(listen(&settings, self.patience))
+                let mut own = Source::Own(runtime()?.block_on(listen(&settings, self.patience)));
+                (own.next()?, own)
             }
             Err(error) => return Err(Failure::other(error.to_string())),
         };
-        let text = if self.json { format!("{told}\n") } else { shown(&told) };
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        let heard = told.get("meters").and_then(Json::as_array).is_some_and(|meters| !meters.is_empty());
-        if heard { Ok(()) } else { Err(Failure::other("nobody was heard; check aerial, receiver and mode".to_owned())) }
+        let heard = match &self.report {
+            Some(path) => report(&head, &mut source, path, self.json)?,
+            None if self.json => objects(&head, &mut source)?,
+            None => tables(&head, &mut source)?,
+        };
+        if heard > 0 {
+            Ok(())
+        } else {
+            Err(Failure::other("nobody was heard; check aerial, receiver and mode".to_owned()))
+        }
     }
 }
 
+/// Whoever closed the output wants to hear no more.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints one object as the pages come; returns the number of meters.
+fn objects(head: &Json, source: &mut Source) -> Result<usize, Failure> {
+    let opened = head.to_string();
+    print(opened.strip_suffix('}').unwrap_or_default());
+    print(",\"meters\":[");
+    let mut heard = 0;
+    while let Some(meters) = source.meters()? {
+        for meter in meters {
+            let comma = if heard > 0 { "," } else { "" };
+            print(&format!("{comma}{meter}"));
+            heard += 1;
+        }
+    }
+    print("]}\n");
+    Ok(heard)
+}
+
+/// Rows that are lined up together; the head comes again for the next ones.
+const BLOCK: usize = 512;
+
+/// Prints tables as the pages come; returns the number of meters.
+fn tables(head: &Json, source: &mut Source) -> Result<usize, Failure> {
+    print(&receivers(head));
+    let (mut heard, mut rows, mut last) = (0, Vec::new(), false);
+    while !last {
+        match source.meters()? {
+            Some(meters) => rows.extend(meters.iter().map(row)),
+            None => last = true,
+        }
+        if rows.len() >= BLOCK || (last && !rows.is_empty()) {
+            heard += rows.len();
+            print(&format!("\n{}", table::render(HEAD, &rows)));
+            rows.clear();
+        }
+    }
+    if heard > 0 {
+        print(&format!("\n{}\n", table::count(heard, "meter")));
+    }
+    Ok(heard)
+}
+
+/// Writes the survey; returns the number of meters.
+fn report(head: &Json, source: &mut Source, path: &std::path::Path, as_json: bool) -> Result<usize, Failure> {
+    let mut survey = survey::Report::new(head);
+    while let Some(meters) = source.meters()? {
+        meters.into_iter().for_each(|meter| survey.add(meter));
+    }
+    let text = if as_json { format!("{}\n", survey.to_json()) } else { survey.to_text() };
+    if path.as_os_str() == "-" {
+        print(&text);
+    } else {
+        file::write_atomic(path, text.as_bytes(), 0o644)
+            .map_err(|error| Failure::other(format!("{} can't be written: {error}", path.display())))?;
+        print(&format!("{} in {}\n", survey.in_short(), path.display()));
+    }
+    Ok(survey.heard())
+}
+
 /// Opens the receivers and listens; what they hear is only looked at.
-async fn listen(settings: &Settings, patience: Duration) -> Json {
+async fn listen(settings: &Settings, patience: Duration) -> Pages {
     let clock = Clock::open(&settings.clock, &settings.store.path);
     let survey = Survey::new();
     let (out, heard) = mpsc::channel(radio::HEARD_WAITING);
@@ -71,7 +177,10 @@ async fn listen(settings: &Settings, patience: Duration) -> Json {
     for one in &settings.radio {
         let health = Health::new();
         receivers.push((one.name.to_string(), health.clone()));
-        let (one, out, clock) = (one.clone(), out.clone(), clock.clone());
+        // Nobody wants values here.
+        let mut one = one.clone();
+        one.forward = At::nowhere(Forward::Raw);
+        let (out, clock) = (out.clone(), clock.clone());
         tasks.spawn(async move {
             if let Err(error) = radio::run(one, out, clock, health).await {
                 tracing::warn!(%error, "a receiver can't be heard");
@@ -98,7 +207,7 @@ async fn listen(settings: &Settings, patience: Duration) -> Json {
     if terminal {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
-    ask::survey(agent::receivers(&receivers), &survey, clock.now())
+    Pages::new(agent::receivers(&receivers), survey, clock.stamp())
 }
 
 const HEAD: &[&str] = &[
@@ -116,10 +225,10 @@ const HEAD: &[&str] = &[
     "receiver",
 ];
 
-fn shown(told: &Json) -> String {
-    let receivers = told.get("receivers").and_then(Json::as_object);
+/// A line a receiver.
+fn receivers(head: &Json) -> String {
     let mut out = String::new();
-    for (name, status) in receivers.into_iter().flatten() {
+    for (name, status) in head.get("receivers").and_then(Json::as_object).into_iter().flatten() {
         let number = |member: &str| status.get(member).and_then(Json::as_u64).unwrap_or(0);
         let state = status.get("source").and_then(Json::as_str).unwrap_or("-");
         out += &format!(
@@ -130,34 +239,39 @@ fn shown(told: &Json) -> String {
             number("noise")
         );
     }
-    let meters = told.get("meters").and_then(Json::as_array);
-    let rows: Vec<_> = meters.into_iter().flatten().map(row).collect();
-    if !rows.is_empty() {
-        out += "\n";
-        out += &table::render(HEAD, &rows);
-        out += &format!("\n{} meters\n", rows.len());
-    }
     out
 }
 
-fn row(meter: &Json) -> Vec<String> {
-    let text = |member: &str| match meter.get(member) {
+/// A member as a cell.
+fn text(meter: &Json, member: &str) -> String {
+    match meter.get(member) {
         None | Some(Json::Null) => "-".to_owned(),
         Some(Json::String(text)) => table::printable(text),
         Some(other) => other.to_string(),
-    };
-    let strength = |which: &str| match (text(&format!("rssi_{which}")), text(&format!("rssirelative_{which}"))) {
+    }
+}
+
+/// The best, worst, median or last strength.
+fn strength(meter: &Json, which: &str) -> String {
+    match (text(meter, &format!("rssi_{which}")), text(meter, &format!("rssirelative_{which}"))) {
         (dbm, _) if dbm != "-" => format!("{dbm} dBm"),
         (_, relative) => relative,
-    };
-    let every = meter.get("interval_s").and_then(Json::as_u64).map_or_else(|| "-".to_owned(), seconds);
+    }
+}
+
+fn every(meter: &Json) -> String {
+    meter.get("interval_s").and_then(Json::as_u64).map_or_else(|| "-".to_owned(), seconds)
+}
+
+fn row(meter: &Json) -> Vec<String> {
+    let text = |member| text(meter, member);
     vec![
         text("meter"),
         text("device"),
         text("telegrams"),
-        every,
-        strength("best"),
-        strength("last"),
+        every(meter),
+        strength(meter, "best"),
+        strength(meter, "last"),
         text("security").replace("none", "no"),
         text("urgent"),
         text("copies"),
@@ -188,7 +302,8 @@ mod tests {
                 "rssi_last": -72, "security": "mode 5", "urgent": 10, "copies": 3, "forwarded": true, "last_heard": "2026-11-22T10:00:00Z",
                 "receiver": "roof\u{1b}" }],
         });
-        let text = shown(&told);
+        let rows: Vec<_> = told["meters"].as_array().unwrap().iter().map(row).collect();
+        let text = format!("{}\n{}", receivers(&told), table::render(HEAD, &rows));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "receiver roof: open, 12 telegrams heard, 1 damaged, 0 lines of noise");
         for part in

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::desk::{Ear, Heard};
 use super::source::Open;
-use super::{Driver, Health};
+use super::{Decoding, Driver, Health};
 use crate::model::Stamp;
 use crate::os::clock::Clock;
 use crate::wire::radio_line::{Item, Reception};
@@ -28,8 +28,13 @@ pub(super) struct Intake {
 const TOO_MANY_USELESS: u32 = 100;
 
 impl Intake {
-    pub(super) fn new(name: String, driver: Box<dyn Driver>, out: mpsc::Sender<Heard>, health: Health) -> Self {
-        let ear = Arc::new(Ear { name: Arc::from(name.as_str()), health: health.clone() });
+    pub(super) fn new(
+        (name, decoding): (String, Decoding),
+        driver: Box<dyn Driver>,
+        out: mpsc::Sender<Heard>,
+        health: Health,
+    ) -> Self {
+        let ear = Arc::new(Ear { name: Arc::from(name.as_str()), health: health.clone(), decoding });
         Self { name, driver, out, ear, health, useless: 0 }
     }
 

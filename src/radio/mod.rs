@@ -20,9 +20,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
-pub use desk::{Ear, Heard, Security, Sight, Survey};
+pub use desk::{Ear, Heard, Security, Sight, Signal, Survey};
 pub use driver::{Driver, Starting};
 pub use health::{Health, SourceState, Status};
+use keys::Decoding;
 pub use settings::{Forward, RadioSettings, check};
 pub use source::Open;
 pub use telegrams::{SampleSettings, TelegramsSettings, Urgency, check as check_telegrams};
@@ -124,7 +125,7 @@ pub async fn run(
     let receiver = receiver(&settings.receiver).ok_or_else(|| RadioError::Receiver(settings.receiver.to_string()))?;
     let driver = (receiver.make)(&settings).map_err(|reason| RadioError::Settings(name.clone(), reason))?;
     let closed = out.clone();
-    let intake = Intake::new(name.clone(), driver, out, health.clone());
+    let intake = Intake::new((name.clone(), Decoding::of(&settings)), driver, out, health.clone());
     tokio::select! {
         () = closed.closed() => Ok(()),
         never = hear(&name, &source, intake, &clock, &health) => match never {},
