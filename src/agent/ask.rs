@@ -1,6 +1,5 @@
 //! What a running agent can be asked, and its answers; whoever asks, by whatever way.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -25,8 +24,12 @@ const INSPECT_LIMIT: Duration = Duration::from_mins(10);
 pub enum Ask {
     /// How every meter has been doing.
     Meters,
-    /// Every receiver, and every radio meter that they hear.
-    Radio,
+    /// Every receiver, and the radio meters that they hear, page by page.
+    Radio {
+        /// Where the page before ended: its `next`.
+        #[serde(default)]
+        after: Option<String>,
+    },
     /// What every receiver has heard.
     Receivers,
     /// The values of one meter, now.
@@ -65,8 +68,6 @@ impl Ask {
 pub enum Answer {
     /// All of it.
     Whole(Json),
-    /// Who is heard by radio, page by page up to the first that is empty.
-    Pages(Pages),
     /// What happens on a line, one event after the other, until nobody wants it any more.
     Trace(Trace),
 }
@@ -84,10 +85,10 @@ impl Desk {
     pub(super) async fn answer(&self, ask: Ask) -> Result<Answer, String> {
         match ask {
             Ask::Meters => Ok(Answer::Whole(self.meters())),
-            Ask::Radio => {
+            Ask::Radio { after } => {
                 let receivers = statement::receivers(&self.evidence.receivers);
-                let pages = Pages::new(receivers, self.evidence.survey.clone(), self.evidence.clock.stamp());
-                Ok(Answer::Pages(pages))
+                let (survey_of, now) = (&self.evidence.survey, self.evidence.clock.stamp());
+                survey(receivers, survey_of, now, after.as_deref()).map(Answer::Whole)
             }
             Ask::Receivers => Ok(Answer::Whole(statement::receivers(&self.evidence.receivers))),
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
@@ -154,44 +155,24 @@ impl Desk {
     }
 }
 
-/// Who is heard by radio, a page after the other; what it holds does not grow with what is known of each meter.
-#[derive(Debug)]
-pub struct Pages {
-    head: Option<Json>,
-    survey: Survey,
-    now: Stamp,
-    /// `None` after the last page.
-    left: Option<VecDeque<Meter>>,
-}
-
 /// Meters on a page.
-const PAGE: usize = 64;
+const PAGE: usize = 256;
 
-impl Pages {
-    /// Begins now.
-    pub fn new(receivers: Json, survey: Survey, now: Stamp) -> Self {
-        let left = Some(VecDeque::from(survey.order()));
-        let head = json!({ "timestamp": now.wall.to_string(), "receivers": receivers });
-        Self { head: Some(head), survey, now, left }
-    }
-}
-
-impl Iterator for Pages {
-    type Item = Json;
-
-    /// First `{"timestamp", "receivers"}`, then pages `{"meters": [...]}`; the last one has no meters.
-    fn next(&mut self) -> Option<Json> {
-        if let Some(head) = self.head.take() {
-            return Some(head);
-        }
-        let left = self.left.as_mut()?;
-        let meters: Vec<_> = left.drain(..PAGE.min(left.len())).collect();
-        if meters.is_empty() {
-            self.left = None;
-        }
-        let sights = self.survey.sights(&meters);
-        Some(json!({ "meters": sights.iter().map(|sight| sighted(sight, self.now)).collect::<Vec<_>>() }))
-    }
+/// A page of who is heard by radio, by manufacturer and number: the meters behind `after`, and in `next` what to ask
+/// for then; null at the end.
+///
+/// # Errors
+/// When `after` was in no page's `next`.
+pub fn survey(receivers: Json, survey: &Survey, now: Stamp, after: Option<&str>) -> Result<Json, String> {
+    let place = |text: &str| {
+        let digits = data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?;
+        Some(Meter::from_wire(digits.try_into().ok()?))
+    };
+    let after = after.map(|text| place(text).ok_or_else(|| "after is not what next was".to_owned())).transpose()?;
+    let (sights, more) = survey.page(after, PAGE);
+    let last = sights.last().filter(|_| more).map(|sight| data_encoding::HEXLOWER.encode(&sight.meter.to_wire()));
+    let meters: Vec<_> = sights.iter().map(|sight| sighted(sight, now)).collect();
+    Ok(json!({ "timestamp": now.wall.to_string(), "receivers": receivers, "meters": meters, "next": last }))
 }
 
 /// A radio meter as `weir radio --json` prints it.
@@ -286,7 +267,7 @@ mod tests {
     #[test]
     fn questions_are_read_strictly_and_a_mistake_says_what_can_be_asked() {
         assert_eq!(Ask::parse("{\"ask\":\"meters\"}"), Ok(Ask::Meters));
-        assert_eq!(Ask::parse("{\"ask\":\"radio\"}"), Ok(Ask::Radio));
+        assert_eq!(Ask::parse("{\"ask\":\"radio\"}"), Ok(Ask::Radio { after: None }));
         assert_eq!(Ask::parse("{\"ask\":\"receivers\"}"), Ok(Ask::Receivers));
         assert_eq!(Ask::parse("{\"ask\":\"read\",\"meter\":\"m\"}"), Ok(Ask::Read { meter: "m".into() }));
         assert_eq!(Ask::parse("{\"ask\":\"trace\",\"port\":\"p\"}"), Ok(Ask::Trace { port: "p".into() }));

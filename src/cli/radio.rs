@@ -13,8 +13,9 @@ use tracing::level_filters::LevelFilter;
 use super::failure::Failure;
 use super::{log, runtime, table};
 use crate::agent::local::{Client, ClientError};
-use crate::agent::{self, ask::Pages};
+use crate::agent::{self, ask};
 use crate::config::{self, Settings};
+use crate::model::Stamp;
 use crate::os::clock::Clock;
 use crate::os::file;
 use crate::radio::{self, Forward, Health, Survey};
@@ -47,25 +48,49 @@ fn duration(text: &str) -> Result<Duration, String> {
     crate::setting::duration(text).filter(|d| !d.is_zero()).ok_or_else(|| "write it like 90s or 10m".to_owned())
 }
 
-/// Where the pages come from: the head first, then meters until a page has none.
+/// Who knows everybody.
 enum Source {
     Agent(Client),
-    Own(Pages),
+    Own { receivers: Vec<(String, Health)>, survey: Survey, now: Stamp },
 }
 
-impl Source {
-    fn next(&mut self) -> Result<Json, Failure> {
-        let page = match self {
-            Self::Agent(client) => client.answer().map_err(|error| Failure::other(error.to_string()))?,
-            Self::Own(pages) => pages.next(),
-        };
-        page.ok_or_else(|| Failure::other("the running agent hung up before the end of its answer".to_owned()))
+/// The pages of a survey: each holds the head and some meters.
+struct Pages {
+    source: Source,
+    store: PathBuf,
+    page: Option<Json>,
+}
+
+impl Pages {
+    fn ask(&mut self, after: Option<&str>) -> Result<Json, Failure> {
+        let failed = |error: ClientError| Failure::other(error.to_string());
+        match &mut self.source {
+            Source::Own { receivers, survey, now } => {
+                ask::survey(agent::receivers(receivers), survey, *now, after).map_err(Failure::other)
+            }
+            Source::Agent(agent) => {
+                let question = json!({ "ask": "radio", "after": after });
+                match agent.ask(&question) {
+                    // Whoever reads a page for more than a minute was hung up on.
+                    Err(ClientError::Broken(_)) => {
+                        *agent = Client::connect(&self.store).map_err(failed)?;
+                        agent.ask(&question).map_err(failed)
+                    }
+                    answer => answer.map_err(failed),
+                }
+            }
+        }
     }
 
     /// The meters of the next page; `None` after the last one.
     fn meters(&mut self) -> Result<Option<Vec<Json>>, Failure> {
-        match self.next()?.get_mut("meters").map(Json::take) {
-            Some(Json::Array(meters)) if !meters.is_empty() => Ok(Some(meters)),
+        let Some(mut page) = self.page.take() else { return Ok(None) };
+        let meters = page.get_mut("meters").map(Json::take);
+        if let Some(next) = page.get("next").and_then(Json::as_str) {
+            self.page = Some(self.ask(Some(next))?);
+        }
+        match meters {
+            Some(Json::Array(meters)) => Ok(Some(meters)),
             _ => Ok(None),
         }
     }
@@ -74,26 +99,25 @@ impl Source {
 impl Radio {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         let settings = config::load(&config)?.settings;
-        let asked = Client::connect(&settings.store.path).and_then(|mut agent| {
-            let head = agent.ask(&json!({ "ask": "radio" }))?;
-            Ok((head, Source::Agent(agent)))
-        });
-        let (head, mut source) = match asked {
-            Ok(asked) => asked,
+        let source = match Client::connect(&settings.store.path) {
+            Ok(agent) => Source::Agent(agent),
             Err(ClientError::NotRunning(_)) => {
                 log::start(level.unwrap_or(LevelFilter::WARN));
                 if settings.radio.is_empty() {
                     return Err(Failure::config(format!("{} has no [[radio]]", config.display())));
                 }
-                let mut own = Source::Own(runtime()?.block_on(listen(&settings, self.patience)));
-                (own.next()?, own)
+                runtime()?.block_on(listen(&settings, self.patience))
             }
             Err(error) => return Err(Failure::other(error.to_string())),
         };
+        let mut pages = Pages { source, store: settings.store.path.to_path_buf(), page: None };
+        let first = pages.ask(None)?;
+        let head = json!({ "timestamp": first.get("timestamp"), "receivers": first.get("receivers") });
+        pages.page = Some(first);
         let heard = match &self.report {
-            Some(path) => report(&head, &mut source, path, self.json)?,
-            None if self.json => objects(&head, &mut source)?,
-            None => tables(&head, &mut source)?,
+            Some(path) => report(&head, &mut pages, path, self.json)?,
+            None if self.json => objects(&head, &mut pages)?,
+            None => tables(&head, &mut pages)?,
         };
         if heard > 0 {
             Ok(())
@@ -109,12 +133,12 @@ fn print(text: &str) {
 }
 
 /// Prints one object as the pages come; returns the number of meters.
-fn objects(head: &Json, source: &mut Source) -> Result<usize, Failure> {
+fn objects(head: &Json, pages: &mut Pages) -> Result<usize, Failure> {
     let opened = head.to_string();
     print(opened.strip_suffix('}').unwrap_or_default());
     print(",\"meters\":[");
     let mut heard = 0;
-    while let Some(meters) = source.meters()? {
+    while let Some(meters) = pages.meters()? {
         for meter in meters {
             let comma = if heard > 0 { "," } else { "" };
             print(&format!("{comma}{meter}"));
@@ -129,11 +153,11 @@ fn objects(head: &Json, source: &mut Source) -> Result<usize, Failure> {
 const BLOCK: usize = 512;
 
 /// Prints tables as the pages come; returns the number of meters.
-fn tables(head: &Json, source: &mut Source) -> Result<usize, Failure> {
+fn tables(head: &Json, pages: &mut Pages) -> Result<usize, Failure> {
     print(&receivers(head));
     let (mut heard, mut rows, mut last) = (0, Vec::new(), false);
     while !last {
-        match source.meters()? {
+        match pages.meters()? {
             Some(meters) => rows.extend(meters.iter().map(row)),
             None => last = true,
         }
@@ -150,9 +174,9 @@ fn tables(head: &Json, source: &mut Source) -> Result<usize, Failure> {
 }
 
 /// Writes the survey; returns the number of meters.
-fn report(head: &Json, source: &mut Source, path: &std::path::Path, as_json: bool) -> Result<usize, Failure> {
+fn report(head: &Json, pages: &mut Pages, path: &std::path::Path, as_json: bool) -> Result<usize, Failure> {
     let mut survey = survey::Report::new(head);
-    while let Some(meters) = source.meters()? {
+    while let Some(meters) = pages.meters()? {
         meters.into_iter().for_each(|meter| survey.add(meter));
     }
     let text = if as_json { format!("{}\n", survey.to_json()) } else { survey.to_text() };
@@ -167,7 +191,7 @@ fn report(head: &Json, source: &mut Source, path: &std::path::Path, as_json: boo
 }
 
 /// Opens the receivers and listens; what they hear is only looked at.
-async fn listen(settings: &Settings, patience: Duration) -> Pages {
+async fn listen(settings: &Settings, patience: Duration) -> Source {
     let clock = Clock::open(&settings.clock, &settings.store.path);
     let survey = Survey::new();
     let (out, heard) = mpsc::channel(radio::HEARD_WAITING);
@@ -207,7 +231,7 @@ async fn listen(settings: &Settings, patience: Duration) -> Pages {
     if terminal {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
-    Pages::new(agent::receivers(&receivers), survey, clock.stamp())
+    Source::Own { receivers, survey, now: clock.stamp() }
 }
 
 const HEAD: &[&str] = &[

@@ -118,11 +118,6 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
         };
         match answer {
             Ok(Answer::Whole(whole)) => tell(&mut write, &json!({ "ok": whole })).await?,
-            Ok(Answer::Pages(pages)) => {
-                for page in pages {
-                    tell(&mut write, &json!({ "ok": page })).await?;
-                }
-            }
             Ok(Answer::Trace(trace)) => return relay(trace, &mut read, &mut write).await,
             Err(error) => tell(&mut write, &json!({ "error": error })).await?,
         }

@@ -1,6 +1,5 @@
 //! Who is heard: every meter's signal, interval and encryption, and what must be remembered of it.
 
-use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -94,20 +93,19 @@ impl Survey {
         Self::default()
     }
 
-    /// Everybody who is known, those heard last first; what it needs does not grow with what is known of them.
-    pub fn order(&self) -> Vec<Meter> {
+    /// At most `most` meters behind `after`, by manufacturer and number, and whether there are more.
+    pub fn page(&self, after: Option<Meter>, most: usize) -> (Vec<Sight>, bool) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut order: Vec<_> = table.known.iter().map(|(meter, known)| (Reverse(known.last.uptime), *meter)).collect();
-        drop(table);
-        order.sort_unstable();
-        order.into_iter().map(|(_, meter)| meter).collect()
-    }
-
-    /// What is known of these meters; who was forgotten meanwhile is left out.
-    pub fn sights(&self, meters: &[Meter]) -> Vec<Sight> {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let behind = table.known.keys().filter(|meter| after.is_none_or(|after| **meter > after));
+        let mut meters: Vec<_> = behind.copied().collect();
+        let more = meters.len() > most;
+        if more {
+            meters.select_nth_unstable(most);
+            meters.truncate(most);
+        }
+        meters.sort_unstable();
         let known = |meter: &Meter| table.known.get(meter).map(|known| known.sight(*meter, &table.receivers));
-        meters.iter().filter_map(known).collect()
+        (meters.iter().filter_map(known).collect(), more)
     }
 
     /// How many are known.
@@ -270,21 +268,38 @@ mod tests {
     }
 
     #[test]
-    fn a_survey_tells_interval_and_strength_and_who_was_heard_last() {
+    fn a_survey_tells_interval_strength_and_share() {
         let (survey, selection) = (Survey::new(), Selection::new(&TelegramsSettings::default()));
         for seconds in [0, 16, 32, 48] {
             hear(&survey, &selection, 0x1111_1111, seconds);
         }
         hear(&survey, &selection, 0x2222_2222, 50);
-        let sights = survey.sights(&survey.order());
-        assert_eq!((sights[0].name().as_str(), sights[0].interval), ("KAM.22222222.1b.16", None));
-        let one = &sights[1];
+        let sights = survey.page(None, usize::MAX).0;
+        assert_eq!((sights[1].name().as_str(), sights[1].interval), ("KAM.22222222.1b.16", None));
+        let one = &sights[0];
         assert_eq!((one.telegrams, one.interval, one.signal.best()), (4, Some(16_000), Some(Rssi::Dbm(-70))));
         assert_eq!(one.receivers, [Arc::from("roof")]);
         let after = |seconds: u64| Stamp { uptime: seconds * 1000, ..one.last };
         assert_eq!([48, 63, 64, 144].map(|at| one.expected(after(at))), [Some(4), Some(4), Some(5), Some(10)]);
         assert_eq!([48, 64, 144].map(|at| one.share(after(at))), [None, Some(80), Some(40)]);
         assert_eq!((one.edge(after(64)), one.edge(after(144))), (vec![], vec!["losses"]));
+    }
+
+    #[test]
+    fn pages_together_show_everybody_once_in_order() {
+        let (survey, selection) = (Survey::new(), Selection::new(&TelegramsSettings::default()));
+        (0..1000).rev().for_each(|id| _ = hear(&survey, &selection, id, 0));
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let (sights, more) = survey.page(after, 64);
+            seen.extend(sights.iter().map(|sight| sight.meter.id));
+            after = sights.last().map(|sight| sight.meter);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(seen, (0..1000).collect::<Vec<_>>());
+        assert_eq!(survey.page(after, 64), (vec![], false));
     }
 
     #[test]
@@ -296,7 +311,7 @@ mod tests {
             hear(&survey, &selection, id, u64::from(id));
             hear(&survey, &selection, u32::MAX, u64::from(id));
         }
-        let sights = survey.sights(&survey.order());
+        let sights = survey.page(None, usize::MAX).0;
         assert_eq!(sights.len(), MOST);
         let stays = sights.iter().find(|sight| sight.meter.id == u32::MAX).unwrap();
         assert_eq!(stays.telegrams, u64::from(3 * most) + 1);
@@ -313,6 +328,6 @@ mod tests {
         let (survey, selection) = (Survey::new(), Selection::new(&settings));
         let wanted = [0x1000_0000, 0x1234_5678, 0x2000_0000].map(|id| hear(&survey, &selection, id, 0));
         assert_eq!(wanted, [true, false, false]);
-        assert_eq!(survey.sights(&survey.order()).len(), 3);
+        assert_eq!(survey.len(), 3);
     }
 }

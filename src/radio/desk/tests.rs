@@ -90,7 +90,7 @@ async fn a_telegram_heard_by_two_receivers_and_a_repeater_is_one_frame_by_the_be
     let (roof, stairs) = (bench.roof.health.status(), bench.stairs.health.status());
     assert_eq!((roof.forwarded, roof.duplicates), (1, 1), "it heard two");
     assert_eq!((stairs.forwarded, stairs.duplicates), (0, 2), "and it two");
-    assert_eq!(bench.desk.survey.sights(&bench.desk.survey.order())[0].signal.best(), Some(Rssi::Dbm(-30)));
+    assert_eq!(bench.desk.survey.page(None, 1).0[0].signal.best(), Some(Rssi::Dbm(-30)));
 }
 
 #[tokio::test]
