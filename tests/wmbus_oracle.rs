@@ -10,12 +10,11 @@
     reason = "a test may fail loudly, and says when its data is missing"
 )]
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
-use m_bus_application_layer::data_information::{DataType, SingleEveryOrInvalid as Part};
+use m_bus_application_layer::data_information::{DataType, SingleEveryOrInvalid as Part, TextUnit};
 use m_bus_application_layer::data_record::DataRecord;
 use m_bus_application_layer::value_information::{UnitName, ValueInformation};
 use m_bus_application_layer::{DataRecords, parse_application_layer};
@@ -81,7 +80,7 @@ fn date<D: ToString, M: Clone, Y: ToString>(
 /// What theirs says, in weir's words; `None` when it says that there is no value.
 fn value(record: &DataRecord<'_>) -> Option<String> {
     let meaning = record.value_information();
-    let month = |month| month as u8;
+    let month = |month| month as u8 + 1;
     Some(match record.value()? {
         DataType::Number(value) | DataType::LossyNumber(value) => {
             meaning.map_or(*value, |meaning| number(*value, meaning)).to_string()
@@ -132,63 +131,75 @@ fn unit(meaning: &ValueInformation<'_>) -> String {
     above + &below
 }
 
-/// What both say of a record when they disagree.
-fn disagreement(ours: &Record, theirs: &DataRecord<'_>) -> Option<String> {
+/// A text, or bytes that are none.
+fn is_text(ours: &str, theirs: &TextUnit<'_>) -> bool {
+    let bytes = HEXLOWER_PERMISSIVE.decode(ours.as_bytes()).unwrap_or_default();
+    *theirs == *ours || *theirs == TextUnit::new(&bytes)
+}
+
+/// What both say of a record when they disagree: weir, m-bus-parser, and the record.
+fn disagreement(ours: &Record, theirs: &DataRecord<'_>) -> Option<[String; 3]> {
     let said = value(theirs);
-    let same = match (&ours.value, &said) {
-        (None, None) => true,
-        (Some(ours), Some(theirs)) => match (ours.parse::<f64>(), theirs.parse::<f64>()) {
+    let same = match (&ours.value, theirs.value(), &said) {
+        (Some(ours), Some(DataType::Text(theirs)), _) => is_text(ours, theirs),
+        (Some(ours), _, Some(theirs)) => match (ours.parse::<f64>(), theirs.parse::<f64>()) {
             (Ok(a), Ok(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()),
-            _ => ours.eq_ignore_ascii_case(theirs),
+            // A day of every year.
+            _ => ours.eq_ignore_ascii_case(&theirs.replacen("every-", "--", 1)),
         },
-        _ => false,
+        (ours, _, theirs) => ours.is_none() && theirs.is_none(),
     };
     let units = theirs.value_information().map_or_else(String::new, unit);
     let counted = ours.value.as_deref().is_some_and(|value| value.parse::<f64>().is_ok());
-    let same_unit = !counted || ours.unit == units;
-    (!same || !same_unit).then(|| {
-        let bytes = HEXLOWER.encode(theirs.raw_bytes());
-        format!("{bytes} {}: weir {:?} {}, m-bus-parser {said:?} {units}", ours.name, ours.value, ours.unit)
-    })
+    if same && (!counted || ours.unit == units) {
+        return None;
+    }
+    let said = said.unwrap_or_else(|| "no value".to_owned());
+    let value = ours.value.clone().unwrap_or_else(|| "no value".to_owned());
+    let record = format!("{} {}", HEXLOWER.encode(theirs.raw_bytes()), ours.name);
+    Some([format!("{value} {}", ours.unit), format!("{said} {units}"), record])
+}
+
+/// Where they differ and weir is right, and why.
+fn is_known([ours, theirs, record]: &[String; 3]) -> bool {
+    // The 31st is a day like others; every day is day 0.
+    let the_31st = ours.replace("-31T", "-everyT") == *theirs;
+    // Month 0 or 15 is no month: there is no date.
+    let no_date = ours.starts_with("no value") && theirs.contains("-invalid-");
+    // A duration has the unit of time that its VIFE says, not one of the quantity's too.
+    let duration = record.contains(":duration_of_") && ["s", "min", "h", "d"].iter().any(|unit| ours.ends_with(unit));
+    the_31st || no_date || duration
 }
 
 #[test]
 fn the_records_of_every_real_telegram_are_those_that_m_bus_parser_reads() {
-    let (mut telegrams, mut compared, mut found, mut alone) = (0, 0, BTreeMap::new(), [0, 0]);
+    let (mut telegrams, mut compared, mut known, mut wrong) = (0, 0, 0, Vec::new());
     for (bytes, keys) in corpus() {
         let Ok(opened) = decode(&bytes).unwrap().open(&keys) else { continue };
         if !matches!(opened.ci, 0x72 | 0x78 | 0x7A) {
             continue;
         }
         let content = records(&opened, &mut Formats::default()).unwrap();
-        let (ours, theirs) = (content.fault.is_none().then_some(content.values), theirs(&opened.body));
-        let (Some(ours), Some(theirs)) = (&ours, &theirs) else {
-            alone[0] += u32::from(ours.is_some());
-            alone[1] += u32::from(theirs.is_some());
-            if let (None, Some(_)) | (Some(_), None) = (ours.as_ref(), theirs.as_ref()) {
-                eprintln!("alone {} {:?}", HEXLOWER.encode(&bytes), content.fault);
-            }
+        let Some(theirs) = theirs(&opened.body) else {
+            // One record that is no value (BCD digits above 9) ends their reading of it, not weir's.
+            eprintln!("m-bus-parser does not read {}, weir: {:?}", HEXLOWER.encode(&bytes), content.fault);
             continue;
         };
+        assert!(content.fault.is_none(), "only m-bus-parser reads {}", HEXLOWER.encode(&bytes));
+        assert_eq!(content.values.len(), theirs.len(), "{}", HEXLOWER.encode(&bytes));
         telegrams += 1;
-        if ours.len() != theirs.len() {
-            found.insert(format!("{} has {} records, theirs {}", HEXLOWER.encode(&bytes), ours.len(), theirs.len()), 1);
-        }
-        for (ours, theirs) in ours.iter().zip(theirs) {
+        for (ours, theirs) in content.values.iter().zip(&theirs) {
             compared += 1;
-            if let Some(told) = disagreement(&ours.record, theirs) {
-                *found.entry(told).or_insert(0) += 1;
+            match disagreement(&ours.record, theirs) {
+                Some(told) if is_known(&told) => known += 1,
+                Some(told) => wrong.push(told),
+                None => {}
             }
         }
     }
-    eprintln!(
-        "{telegrams} telegrams, {compared} records; read by weir alone {}, by m-bus-parser alone {}",
-        alone[0], alone[1]
-    );
-    for (told, times) in &found {
-        eprintln!("{times} x {told}");
-    }
-    assert!(found.is_empty());
+    eprintln!("{telegrams} telegrams, {compared} records, {known} known disagreements");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert!(telegrams == 0 || (telegrams > 50 && compared > 400));
 }
 
 /// Where m-bus-parser finds the way to the records by itself, it finds the same body.

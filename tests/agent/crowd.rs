@@ -1,7 +1,8 @@
 //! A street of twelve thousand meters: the running agent tells of all of them in pages.
 
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
@@ -35,13 +36,20 @@ async fn twelve_thousand_meters_are_told_of_in_pages_and_none_is_missing() {
         lines += &format!("0e442d2c{digits}1b167a01000005;-{}\n", 60 + meter % 40);
     }
     source.write_all(lines.as_bytes()).await.unwrap();
-    let told = || -> Value { serde_json::from_slice(&home.weir(&["radio", "--json"]).stdout).unwrap_or_default() };
-    until("everybody was heard", || told()["meters"].as_array().is_some_and(|all| all.len() == METERS as usize)).await;
+    until("everybody was heard", || {
+        let mut agent = UnixStream::connect(home.path("store/weir.sock")).unwrap();
+        agent.write_all(b"{\"ask\":\"receivers\"}\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(agent).read_line(&mut answer).unwrap();
+        answer.contains(&format!("\"heard\":{METERS}"))
+    })
+    .await;
 
+    // Memory before the first question: what is asked for later may fit into what an earlier answer left.
     let pid = agent.pid();
     fs::File::create(format!("/proc/{pid}/clear_refs")).unwrap().write_all(b"5").unwrap();
     let before = memory(pid, "VmHWM:");
-    let told = told();
+    let told: Value = serde_json::from_slice(&home.weir(&["radio", "--json"]).stdout).unwrap();
     let mut names: Vec<_> = told["meters"].as_array().unwrap().iter().map(|m| m["meter"].as_str().unwrap()).collect();
     names.sort_unstable();
     names.dedup();

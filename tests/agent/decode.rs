@@ -47,7 +47,7 @@ fn frames<'a>(consumer: &'a Consumer, kind: &str, meter: u8) -> Vec<&'a Arrived>
 #[tokio::test]
 async fn values_reach_the_broker_beside_the_telegrams_and_a_wrong_key_costs_the_values_alone() {
     let home = Home::new();
-    let broker = Mosquitto::start(home.directory.path(), "").await;
+    let broker = Mosquitto::start(home.directory.path(), "allow_anonymous true\n").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let keys = home.path("meter-keys");
