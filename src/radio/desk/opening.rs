@@ -144,11 +144,12 @@ mod tests {
         [&[length, 0x44, 0x2D, 0x2C, 0x78, 0x56, 0x34, 0x12, 0x1B, 0x16], rest].concat()
     }
 
-    fn said(opening: &mut Opening, rest: &[u8]) -> Option<Vec<(String, Option<String>, Option<String>)>> {
+    fn said(opening: &mut Opening, rest: &[u8]) -> Option<Vec<String>> {
         let bytes = telegram(rest);
         let said = opening.said((TelegramKind::WirelessMbus, &bytes), &keys(), Instant::now())?;
         assert_eq!(name(said.meter), "KAM.12345678.1b.16");
-        Some(said.values.into_iter().map(|v| (v.value.name, v.value.value, v.obis)).collect())
+        let told = |v: &CodedValue| format!("{}={:?} {:?}", v.value.name, v.value.value, v.obis);
+        Some(said.values.iter().map(told).collect())
     }
 
     const VOLUME: [u8; 6] = [0x0C, 0x13, 0x27, 0x04, 0x85, 0x02];
@@ -157,7 +158,7 @@ mod tests {
     async fn clear_values_are_exact_with_their_code_and_what_is_not_sure_is_not_said() {
         let mut opening = Opening::default();
         let with = |head: &[u8], body: &[u8]| [head, body].concat();
-        let expected = ("volume".to_owned(), Some("2850.427".to_owned()), Some("8-0:1.0.0*255".to_owned()));
+        let expected = "volume=Some(\"2850.427\") Some(\"8-0:1.0.0*255\")".to_owned();
         assert_eq!(said(&mut opening, &with(&[0x78], &VOLUME)), Some(vec![expected.clone()]));
         assert_eq!(said(&mut opening, &with(&[0x7A, 1, 0, 0, 0], &VOLUME)), Some(vec![expected]));
         let against_its_header = with(&[0x7A, 1, 0, 0, 5, 0x2F, 0x2F], &VOLUME);

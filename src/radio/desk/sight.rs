@@ -116,6 +116,14 @@ impl Series {
         self.next = (self.next + 1) % length;
     }
 
+    /// Puts another in the place of the newest.
+    fn replace(&mut self, number: i32) {
+        let length = SERIES as u8;
+        if let Some(place) = self.newest.get_mut(usize::from((self.next + length - 1) % length)) {
+            *place = number;
+        }
+    }
+
     /// The middle one; of an even number the lower of both.
     pub(super) fn median(&self) -> Option<i32> {
         let mut known = self.newest;
@@ -125,24 +133,28 @@ impl Series {
     }
 }
 
-/// How strong a meter is received: in dBm as soon as one reception was, else on the receiver's own scale.
+/// How strong a meter is received, each telegram by its best reception: in dBm as soon as one was, else on the
+/// receiver's own scale.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Signal {
     best: Option<Rssi>,
-    worst: Option<Rssi>,
+    /// The weakest one before the newest, which may still become better.
+    worst: Option<i16>,
     last: Option<Rssi>,
+    /// The newest one, when it is on the same scale.
+    newest: Option<i16>,
     series: Series,
 }
 
 impl Signal {
-    /// The strongest reception.
+    /// The strongest telegram.
     pub const fn best(&self) -> Option<Rssi> {
         self.best
     }
 
-    /// The weakest one; copies that were the weaker ones do not count.
-    pub const fn worst(&self) -> Option<Rssi> {
-        self.worst
+    /// The weakest one.
+    pub fn worst(&self) -> Option<Rssi> {
+        self.scaled(self.worst.into_iter().chain(self.newest).min())
     }
 
     /// The newest one.
@@ -152,42 +164,52 @@ impl Signal {
 
     /// The median of the last 15 telegrams.
     pub fn median(&self) -> Option<Rssi> {
-        let median = i16::try_from(self.series.median()?).ok()?;
+        self.scaled(self.series.median().and_then(|median| i16::try_from(median).ok()))
+    }
+
+    fn scaled(&self, level: Option<i16>) -> Option<Rssi> {
         Some(match self.best? {
-            Rssi::Dbm(_) => Rssi::Dbm(median),
-            Rssi::Relative(_) => Rssi::Relative(median),
+            Rssi::Dbm(_) => Rssi::Dbm(level?),
+            Rssi::Relative(_) => Rssi::Relative(level?),
         })
     }
 
     /// Counts a telegram.
     pub(super) fn heard(&mut self, rssi: Option<Rssi>) {
+        self.worst = self.worst.into_iter().chain(self.newest.take()).min();
         self.last = rssi;
+        self.count(rssi);
+    }
+
+    /// Counts a copy of the newest telegram, or of one shortly before.
+    pub(super) fn copied(&mut self, rssi: Option<Rssi>) {
+        self.count(rssi);
+    }
+
+    fn count(&mut self, rssi: Option<Rssi>) {
         let Some(rssi) = rssi else { return };
         match (self.best, rssi) {
             (Some(Rssi::Dbm(_)), Rssi::Relative(_)) => return,
             // The receiver's own scale means nothing beside dBm.
-            (Some(Rssi::Relative(_)), Rssi::Dbm(_)) => *self = Self { last: self.last, ..Self::default() },
+            (Some(Rssi::Relative(_)), Rssi::Dbm(_)) => *self = Self::default(),
             _ => {}
         }
-        let level = |rssi| match rssi {
-            Rssi::Dbm(level) | Rssi::Relative(level) => level,
-        };
-        if self.best.is_none_or(|best| level(best) < level(rssi)) {
+        let level = level(rssi);
+        match self.newest {
+            Some(newest) if newest >= level => return,
+            Some(_) => self.series.replace(level.into()),
+            None => self.series.push(level.into()),
+        }
+        (self.newest, self.last) = (Some(level), Some(rssi));
+        if self.best.is_none_or(|best| self::level(best) < level) {
             self.best = Some(rssi);
         }
-        if self.worst.is_none_or(|worst| level(worst) > level(rssi)) {
-            self.worst = Some(rssi);
-        }
-        self.series.push(level(rssi).into());
     }
+}
 
-    /// Counts a copy, which may be the best reception so far.
-    pub(super) const fn copied(&mut self, rssi: Option<Rssi>) {
-        match (self.best, rssi) {
-            (Some(Rssi::Dbm(best)), Some(Rssi::Dbm(new))) if new > best => self.best = rssi,
-            (Some(Rssi::Relative(best)), Some(Rssi::Relative(new))) if new > best => self.best = rssi,
-            _ => {}
-        }
+const fn level(rssi: Rssi) -> i16 {
+    match rssi {
+        Rssi::Dbm(level) | Rssi::Relative(level) => level,
     }
 }
 
@@ -221,5 +243,17 @@ mod tests {
         assert_eq!((signal.best(), signal.worst(), signal.median()), (dbm(-50), dbm(-90), dbm(-80)));
         signal.heard(None);
         assert_eq!((signal.last(), signal.median()), (None, dbm(-80)));
+    }
+
+    #[test]
+    fn a_telegram_counts_by_its_best_reception() {
+        let (mut signal, dbm) = (Signal::default(), |level| Some(Rssi::Dbm(level)));
+        for _ in 0..3 {
+            signal.heard(dbm(-100));
+            signal.copied(dbm(-60));
+            signal.copied(dbm(-90));
+        }
+        let told = (signal.best(), signal.worst(), signal.median(), signal.last());
+        assert_eq!(told, (dbm(-60), dbm(-60), dbm(-60), dbm(-60)));
     }
 }

@@ -226,7 +226,7 @@ mod tests {
             let json = found.to_json();
             assert_eq!((&json["decrypted"], &json["id"]), (&false.into(), &"12345678".into()));
             assert!(json["locked"].as_str().unwrap().contains(word) && found.to_string().contains(word));
-            assert!(json.get("records").is_none());
+            assert_eq!(json["records"], serde_json::json!([]));
         }
     }
 }
