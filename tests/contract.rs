@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 use weir::model::{
-    Body, Frame, Interval, Lane, Origin, Quality, Reading, Rssi, Sequence, Stamp, Stored, Telegram, TelegramKind,
-    TimeQuality, Timestamp, Value,
+    Body, CodedValue, Decoded, Frame, Interval, Lane, Origin, Quality, Reading, Rssi, Sequence, Stamp, Stored,
+    Telegram, TelegramKind, TimeQuality, Timestamp, Value,
 };
 use weir::setting::{Setting, Shape};
 use weir::uplink::{Added, Message, UplinkSettings};
@@ -57,6 +57,19 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
     let values =
         vec![value("voltage_l1", Some("230.5"), "V", Quality::Good), value("energy", None, "kWh", Quality::NoAnswer)];
     let reading = Body::Reading(Reading { meter: "incomer".into(), values });
+    let coded = |value, obis: Option<&str>| CodedValue { value, obis: obis.map(Into::into) };
+    let decoded = Body::Decoded(Decoded {
+        meter: "KAM.12345678.1b.16".into(),
+        address: Some("KAM.87654321.1c.16".into()),
+        values: vec![
+            coded(value("volume", Some("2850.427"), "m³", Quality::Good), Some("8-0:1.0.0*255")),
+            coded(value("error_flags", Some("0"), "", Quality::Good), None),
+        ],
+        id: [0xa3, 0xd0, 0x4b, 0x03, 0xc1, 0x04, 0x3b, 0x7b],
+        rssi: Some(Rssi::Dbm(-87)),
+        corrected_bits: 0,
+        copies: 2,
+    });
     let interval = Interval {
         meter: "incomer".into(),
         profile: "P.01".into(),
@@ -76,6 +89,7 @@ fn every_json_block_of_the_contract_is_what_the_code_produces() {
         ("reading", produced(125, later, reading)),
         ("imported", produced_as(126, (then, TimeQuality::Corrected), mbal, origin)),
         ("manifest", produced(127, "2021-11-14T00:00:01Z", Body::Manifest(signed.into()))),
+        ("decoded", produced(129, then, decoded)),
         ("interval", produced(128, "2021-11-14T00:02:00Z", Body::Interval(interval))),
         ("status", default_of("status_payload")),
         ("will", default_of("will_payload")),

@@ -137,6 +137,10 @@ fn same_value(ours: &Record, theirs: &str, unit_factor: f64) -> bool {
         // What the meter marks as no date, and a date that is none: libmbus makes one of it.
         return theirs.starts_with("1900-01-") || theirs.starts_with("2000-00-00");
     };
+    if let Some(day) = value.strip_prefix("--") {
+        // Every year (127): libmbus makes 2027 of it.
+        return theirs.strip_prefix("2027-").is_some_and(|theirs| theirs.starts_with(day));
+    }
     if ours.name.starts_with("date") {
         return *value == theirs || format!("{value}:00Z") == theirs;
     }

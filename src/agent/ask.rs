@@ -9,9 +9,10 @@ use tokio::time::{Instant, timeout};
 use super::transfer::Transfer;
 use super::{Evidence, statement};
 use crate::meter::bus::Handle;
-use crate::model::{Rssi, TelegramKind, Timestamp, Value};
+use crate::model::{Rssi, Stamp, TelegramKind, Timestamp, Value};
 use crate::os::line::{Listener, Speed, Traced, What};
 use crate::radio::{Security, Sight, Survey};
+use crate::wire::wmbus::Meter;
 
 /// A reading waits for the bus at most so long.
 const READ_LIMIT: Duration = Duration::from_mins(5);
@@ -24,8 +25,12 @@ const INSPECT_LIMIT: Duration = Duration::from_mins(10);
 pub enum Ask {
     /// How every meter has been doing.
     Meters,
-    /// Every receiver, and every radio meter that they hear.
-    Radio,
+    /// Every receiver, and the radio meters that they hear, page by page.
+    Radio {
+        /// Where the page before ended: its `next`.
+        #[serde(default)]
+        after: Option<String>,
+    },
     /// What every receiver has heard.
     Receivers,
     /// The values of one meter, now.
@@ -83,9 +88,10 @@ impl Desk {
     pub(super) async fn answer(&self, ask: Ask) -> Result<Answer, String> {
         match ask {
             Ask::Meters => Ok(Answer::Whole(self.meters())),
-            Ask::Radio => {
+            Ask::Radio { after } => {
                 let receivers = statement::receivers(&self.evidence.receivers);
-                Ok(Answer::Whole(survey(receivers, &self.evidence.survey, self.evidence.clock.now())))
+                let (survey_of, now) = (&self.evidence.survey, self.evidence.clock.stamp());
+                survey(receivers, survey_of, now, after.as_deref()).map(Answer::Whole)
             }
             Ask::Receivers => Ok(Answer::Whole(statement::receivers(&self.evidence.receivers))),
             Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
@@ -154,48 +160,73 @@ impl Desk {
     }
 }
 
-/// Receivers and the radio meters they hear as JSON, as `weir radio --json` prints it.
-pub fn survey(receivers: Json, survey: &Survey, now: Timestamp) -> Json {
-    let strength = |rssi: Option<Rssi>| match rssi {
-        Some(Rssi::Dbm(dbm)) => (json!(dbm), Json::Null),
-        Some(Rssi::Relative(level)) => (Json::Null, json!(level)),
-        None => (Json::Null, Json::Null),
+/// Meters on a page.
+const PAGE: usize = 256;
+
+/// A page of who is heard by radio, by manufacturer and number: the meters behind `after`, and in `next` what to ask
+/// for then; null at the end.
+///
+/// # Errors
+/// When `after` was in no page's `next`.
+pub fn survey(receivers: Json, survey: &Survey, now: Stamp, after: Option<&str>) -> Result<Json, String> {
+    let place = |text: &str| {
+        let digits = data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?;
+        Some(Meter::from_wire(digits.try_into().ok()?))
     };
-    let meter = |sight: Sight| {
-        let ((best, best_relative), (last, last_relative)) = (strength(sight.best), strength(sight.now));
-        let security = match sight.security {
+    let after = after.map(|text| place(text).ok_or_else(|| "after is not what next was".to_owned())).transpose()?;
+    let (sights, more) = survey.page(after, PAGE);
+    let last = sights.last().filter(|_| more).map(|sight| data_encoding::HEXLOWER.encode(&sight.meter.to_wire()));
+    let meters: Vec<_> = sights.iter().map(|sight| sighted(sight, now)).collect();
+    Ok(json!({ "timestamp": now.wall.to_string(), "receivers": receivers, "meters": meters, "next": last }))
+}
+
+/// A radio meter as `weir radio --json` prints it.
+fn sighted(sight: &Sight, now: Stamp) -> Json {
+    let meant = sight.meter.as_meant();
+    let mut told = json!({
+        "meter": sight.name(),
+        "manufacturer": meant.letters(),
+        "id": meant.number(),
+        "version": meant.version,
+        "type": meant.device,
+        "device": meant.device_name(),
+        "frametype": match sight.kind {
+            TelegramKind::OpenlinkIq => "OpenlinkIQ",
+            TelegramKind::WirelessMbus => "wM-Bus",
+        },
+        "first_heard": sight.first.wall.to_string(),
+        "last_heard": sight.last.wall.to_string(),
+        "telegrams": sight.telegrams,
+        "copies": sight.copies,
+        "urgent": sight.urgent,
+        "interval_s": sight.interval.map(|millis| (millis + 500) / 1000),
+        "expected": sight.expected(now),
+        "heard_percent": sight.share(now),
+        "security": match sight.security {
             Security::None => json!("none"),
             Security::Link => json!("ell"),
             Security::Mode(mode) => json!(format!("mode {mode}")),
+        },
+        "forwarded": sight.wanted,
+        "receiver": &*sight.receiver,
+        "receivers": sight.receivers.iter().map(|name| &**name).collect::<Vec<_>>(),
+        "edge": sight.edge(now),
+    });
+    let signal = &sight.signal;
+    let levels =
+        [("best", signal.best()), ("worst", signal.worst()), ("median", signal.median()), ("last", signal.last())];
+    for (which, rssi) in levels {
+        let (dbm, relative) = match rssi {
+            Some(Rssi::Dbm(dbm)) => (json!(dbm), Json::Null),
+            Some(Rssi::Relative(level)) => (Json::Null, json!(level)),
+            None => (Json::Null, Json::Null),
         };
-        json!({
-            "meter": sight.name(),
-            "manufacturer": sight.meter.letters(),
-            "id": sight.meter.number(),
-            "version": sight.meter.version,
-            "type": sight.meter.device,
-            "device": sight.meter.device_name(),
-            "frametype": match sight.kind {
-                TelegramKind::OpenlinkIq => "OpenlinkIQ",
-                TelegramKind::WirelessMbus => "wM-Bus",
-            },
-            "first_heard": sight.first.wall.to_string(),
-            "last_heard": sight.last.wall.to_string(),
-            "telegrams": sight.telegrams,
-            "copies": sight.copies,
-            "urgent": sight.urgent,
-            "interval_s": sight.interval,
-            "rssi_best": best,
-            "rssi_last": last,
-            "rssirelative_best": best_relative,
-            "rssirelative_last": last_relative,
-            "security": security,
-            "forwarded": sight.wanted,
-            "receiver": &*sight.receiver,
-        })
-    };
-    let meters: Vec<_> = survey.sights().into_iter().map(meter).collect();
-    json!({ "timestamp": now.to_string(), "receivers": receivers, "meters": meters })
+        if let Some(members) = told.as_object_mut() {
+            members.insert(format!("rssi_{which}"), dbm);
+            members.insert(format!("rssirelative_{which}"), relative);
+        }
+    }
+    told
 }
 
 /// A reading as JSON, as `weir read --json` prints it.
@@ -241,7 +272,7 @@ mod tests {
     #[test]
     fn questions_are_read_strictly_and_a_mistake_says_what_can_be_asked() {
         assert_eq!(Ask::parse("{\"ask\":\"meters\"}"), Ok(Ask::Meters));
-        assert_eq!(Ask::parse("{\"ask\":\"radio\"}"), Ok(Ask::Radio));
+        assert_eq!(Ask::parse("{\"ask\":\"radio\"}"), Ok(Ask::Radio { after: None }));
         assert_eq!(Ask::parse("{\"ask\":\"receivers\"}"), Ok(Ask::Receivers));
         assert_eq!(Ask::parse("{\"ask\":\"read\",\"meter\":\"m\"}"), Ok(Ask::Read { meter: "m".into() }));
         assert_eq!(Ask::parse("{\"ask\":\"trace\",\"port\":\"p\"}"), Ok(Ask::Trace { port: "p".into() }));

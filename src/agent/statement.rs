@@ -200,6 +200,8 @@ pub fn receivers(receivers: &[(String, radio::Health)]) -> Value {
         let told = json!({
             "heard": status.heard,
             "forwarded": status.forwarded,
+            "decoded": status.decoded,
+            "undecoded": status.undecoded,
             "duplicates": status.duplicates,
             "unwanted": status.unwanted,
             "sampled_out": status.sampled_out,

@@ -15,8 +15,13 @@ use super::{log, runtime, table};
 use crate::agent::local::{Client, ClientError};
 use crate::agent::{self, ask};
 use crate::config::{self, Settings};
+use crate::model::Stamp;
 use crate::os::clock::Clock;
-use crate::radio::{self, Health, Survey};
+use crate::os::file;
+use crate::radio::{self, Forward, Health, Survey};
+use crate::setting::At;
+
+mod survey;
 
 /// Show every radio meter that is heard: signal, interval, encryption, and whether it is forwarded.
 ///
@@ -32,18 +37,70 @@ pub(super) struct Radio {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+
+    /// Write a survey of the site instead: who is at the edge, which receiver hears whom, what is encrypted. As text, or as
+    /// JSON with --json; `-` is standard output.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
     crate::setting::duration(text).filter(|d| !d.is_zero()).ok_or_else(|| "write it like 90s or 10m".to_owned())
 }
 
+/// Who knows everybody.
+enum Source {
+    Agent(Client),
+    Own { receivers: Vec<(String, Health)>, survey: Survey, now: Stamp },
+}
+
+/// The pages of a survey: each holds the head and some meters.
+struct Pages {
+    source: Source,
+    store: PathBuf,
+    page: Option<Json>,
+}
+
+impl Pages {
+    fn ask(&mut self, after: Option<&str>) -> Result<Json, Failure> {
+        let failed = |error: ClientError| Failure::other(error.to_string());
+        match &mut self.source {
+            Source::Own { receivers, survey, now } => {
+                ask::survey(agent::receivers(receivers), survey, *now, after).map_err(Failure::other)
+            }
+            Source::Agent(agent) => {
+                let question = json!({ "ask": "radio", "after": after });
+                match agent.ask(&question) {
+                    // Whoever reads a page for more than a minute was hung up on.
+                    Err(ClientError::Broken(_)) => {
+                        *agent = Client::connect(&self.store).map_err(failed)?;
+                        agent.ask(&question).map_err(failed)
+                    }
+                    answer => answer.map_err(failed),
+                }
+            }
+        }
+    }
+
+    /// The meters of the next page; `None` after the last one.
+    fn meters(&mut self) -> Result<Option<Vec<Json>>, Failure> {
+        let Some(mut page) = self.page.take() else { return Ok(None) };
+        let meters = page.get_mut("meters").map(Json::take);
+        if let Some(next) = page.get("next").and_then(Json::as_str) {
+            self.page = Some(self.ask(Some(next))?);
+        }
+        match meters {
+            Some(Json::Array(meters)) => Ok(Some(meters)),
+            _ => Ok(None),
+        }
+    }
+}
+
 impl Radio {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         let settings = config::load(&config)?.settings;
-        let asked = Client::connect(&settings.store.path).and_then(|mut agent| agent.ask(&json!({ "ask": "radio" })));
-        let told = match asked {
-            Ok(told) => told,
+        let source = match Client::connect(&settings.store.path) {
+            Ok(agent) => Source::Agent(agent),
             Err(ClientError::NotRunning(_)) => {
                 log::start(level.unwrap_or(LevelFilter::WARN));
                 if settings.radio.is_empty() {
@@ -53,15 +110,88 @@ impl Radio {
             }
             Err(error) => return Err(Failure::other(error.to_string())),
         };
-        let text = if self.json { format!("{told}\n") } else { shown(&told) };
-        let _ = std::io::stdout().write_all(text.as_bytes());
-        let heard = told.get("meters").and_then(Json::as_array).is_some_and(|meters| !meters.is_empty());
-        if heard { Ok(()) } else { Err(Failure::other("nobody was heard; check aerial, receiver and mode".to_owned())) }
+        let mut pages = Pages { source, store: settings.store.path.to_path_buf(), page: None };
+        let first = pages.ask(None)?;
+        let head = json!({ "timestamp": first.get("timestamp"), "receivers": first.get("receivers") });
+        pages.page = Some(first);
+        let heard = match &self.report {
+            Some(path) => report(&head, &mut pages, path, self.json)?,
+            None if self.json => objects(&head, &mut pages)?,
+            None => tables(&head, &mut pages)?,
+        };
+        if heard > 0 {
+            Ok(())
+        } else {
+            Err(Failure::other("nobody was heard; check aerial, receiver and mode".to_owned()))
+        }
     }
 }
 
+/// Whoever closed the output wants to hear no more.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints one object as the pages come; returns the number of meters.
+fn objects(head: &Json, pages: &mut Pages) -> Result<usize, Failure> {
+    let opened = head.to_string();
+    print(opened.strip_suffix('}').unwrap_or_default());
+    print(",\"meters\":[");
+    let mut heard = 0;
+    while let Some(meters) = pages.meters()? {
+        for meter in meters {
+            let comma = if heard > 0 { "," } else { "" };
+            print(&format!("{comma}{meter}"));
+            heard += 1;
+        }
+    }
+    print("]}\n");
+    Ok(heard)
+}
+
+/// Rows that are lined up together; the head comes again for the next ones.
+const BLOCK: usize = 512;
+
+/// Prints tables as the pages come; returns the number of meters.
+fn tables(head: &Json, pages: &mut Pages) -> Result<usize, Failure> {
+    print(&receivers(head));
+    let (mut heard, mut rows, mut last) = (0, Vec::new(), false);
+    while !last {
+        match pages.meters()? {
+            Some(meters) => rows.extend(meters.iter().map(row)),
+            None => last = true,
+        }
+        if rows.len() >= BLOCK || (last && !rows.is_empty()) {
+            heard += rows.len();
+            print(&format!("\n{}", table::render(HEAD, &rows)));
+            rows.clear();
+        }
+    }
+    if heard > 0 {
+        print(&format!("\n{}\n", table::count(heard, "meter")));
+    }
+    Ok(heard)
+}
+
+/// Writes the survey; returns the number of meters.
+fn report(head: &Json, pages: &mut Pages, path: &std::path::Path, as_json: bool) -> Result<usize, Failure> {
+    let mut survey = survey::Report::new(head);
+    while let Some(meters) = pages.meters()? {
+        meters.into_iter().for_each(|meter| survey.add(meter));
+    }
+    let text = if as_json { format!("{}\n", survey.to_json()) } else { survey.to_text() };
+    if path.as_os_str() == "-" {
+        print(&text);
+    } else {
+        file::write_atomic(path, text.as_bytes(), 0o644)
+            .map_err(|error| Failure::other(format!("{} can't be written: {error}", path.display())))?;
+        print(&format!("{} in {}\n", survey.in_short(), path.display()));
+    }
+    Ok(survey.heard())
+}
+
 /// Opens the receivers and listens; what they hear is only looked at.
-async fn listen(settings: &Settings, patience: Duration) -> Json {
+async fn listen(settings: &Settings, patience: Duration) -> Source {
     let clock = Clock::open(&settings.clock, &settings.store.path);
     let survey = Survey::new();
     let (out, heard) = mpsc::channel(radio::HEARD_WAITING);
@@ -71,7 +201,10 @@ async fn listen(settings: &Settings, patience: Duration) -> Json {
     for one in &settings.radio {
         let health = Health::new();
         receivers.push((one.name.to_string(), health.clone()));
-        let (one, out, clock) = (one.clone(), out.clone(), clock.clone());
+        // Nobody wants values here.
+        let mut one = one.clone();
+        one.forward = At::nowhere(Forward::Raw);
+        let (out, clock) = (out.clone(), clock.clone());
         tasks.spawn(async move {
             if let Err(error) = radio::run(one, out, clock, health).await {
                 tracing::warn!(%error, "a receiver can't be heard");
@@ -98,7 +231,7 @@ async fn listen(settings: &Settings, patience: Duration) -> Json {
     if terminal {
         let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
-    ask::survey(agent::receivers(&receivers), &survey, clock.now())
+    Source::Own { receivers, survey, now: clock.stamp() }
 }
 
 const HEAD: &[&str] = &[
@@ -116,10 +249,10 @@ const HEAD: &[&str] = &[
     "receiver",
 ];
 
-fn shown(told: &Json) -> String {
-    let receivers = told.get("receivers").and_then(Json::as_object);
+/// A line a receiver.
+fn receivers(head: &Json) -> String {
     let mut out = String::new();
-    for (name, status) in receivers.into_iter().flatten() {
+    for (name, status) in head.get("receivers").and_then(Json::as_object).into_iter().flatten() {
         let number = |member: &str| status.get(member).and_then(Json::as_u64).unwrap_or(0);
         let state = status.get("source").and_then(Json::as_str).unwrap_or("-");
         out += &format!(
@@ -142,34 +275,39 @@ fn shown(told: &Json) -> String {
         }
         out += "\n";
     }
-    let meters = told.get("meters").and_then(Json::as_array);
-    let rows: Vec<_> = meters.into_iter().flatten().map(row).collect();
-    if !rows.is_empty() {
-        out += "\n";
-        out += &table::render(HEAD, &rows);
-        out += &format!("\n{} meters\n", rows.len());
-    }
     out
 }
 
-fn row(meter: &Json) -> Vec<String> {
-    let text = |member: &str| match meter.get(member) {
+/// A member as a cell.
+fn text(meter: &Json, member: &str) -> String {
+    match meter.get(member) {
         None | Some(Json::Null) => "-".to_owned(),
         Some(Json::String(text)) => table::printable(text),
         Some(other) => other.to_string(),
-    };
-    let strength = |which: &str| match (text(&format!("rssi_{which}")), text(&format!("rssirelative_{which}"))) {
+    }
+}
+
+/// The best, worst, median or last strength.
+fn strength(meter: &Json, which: &str) -> String {
+    match (text(meter, &format!("rssi_{which}")), text(meter, &format!("rssirelative_{which}"))) {
         (dbm, _) if dbm != "-" => format!("{dbm} dBm"),
         (_, relative) => relative,
-    };
-    let every = meter.get("interval_s").and_then(Json::as_u64).map_or_else(|| "-".to_owned(), seconds);
+    }
+}
+
+fn every(meter: &Json) -> String {
+    meter.get("interval_s").and_then(Json::as_u64).map_or_else(|| "-".to_owned(), seconds)
+}
+
+fn row(meter: &Json) -> Vec<String> {
+    let text = |member| text(meter, member);
     vec![
         text("meter"),
         text("device"),
         text("telegrams"),
-        every,
-        strength("best"),
-        strength("last"),
+        every(meter),
+        strength(meter, "best"),
+        strength(meter, "last"),
         text("security").replace("none", "no"),
         text("urgent"),
         text("copies"),
@@ -203,7 +341,8 @@ mod tests {
                 "rssi_last": -72, "security": "mode 5", "urgent": 10, "copies": 3, "forwarded": true, "last_heard": "2026-11-22T10:00:00Z",
                 "receiver": "roof\u{1b}" }],
         });
-        let text = shown(&told);
+        let rows: Vec<_> = told["meters"].as_array().unwrap().iter().map(row).collect();
+        let text = format!("{}\n{}", receivers(&told), table::render(HEAD, &rows));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], "receiver roof: open, 12 telegrams heard, 1 damaged, 0 lines of noise");
         assert_eq!(

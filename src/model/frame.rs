@@ -52,6 +52,8 @@ pub enum Body {
     Interval(Interval),
     /// A radio telegram by its best reception, and how many receptions there were: two or more.
     Copies(Telegram, u16),
+    /// The values of a radio telegram that was decoded on the gateway.
+    Decoded(Decoded),
 }
 
 /// A radio telegram as it was received.
@@ -83,6 +85,34 @@ pub enum Rssi {
     Dbm(i16),
     /// A figure on the receiver's own scale (rtl_wmbus, rtl_433), the greater the stronger, not comparable between receivers.
     Relative(i16),
+}
+
+/// What a radio telegram says, and how it was received.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Decoded {
+    /// Who sent it, such as `KAM.12345678.1b.16`.
+    pub meter: String,
+    /// Whose values they are, when the transport layer names another meter than the sender.
+    pub address: Option<String>,
+    /// The values in the order of the wire.
+    pub values: Vec<CodedValue>,
+    /// The telegram's name, the same as that of the telegram forwarded as it is.
+    pub id: [u8; 8],
+    /// The strength of the best reception, when the receiver tells it.
+    pub rssi: Option<Rssi>,
+    /// Bits mended by forward error correction (`noofcorrectedbits`).
+    pub corrected_bits: u16,
+    /// How many receptions there were.
+    pub copies: u16,
+}
+
+/// A value with its code.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodedValue {
+    /// The value.
+    pub value: Value,
+    /// Its OBIS code, such as `8-0:1.0.0*255`, when the standard gives it one.
+    pub obis: Option<String>,
 }
 
 /// One reading of one wired meter.

@@ -11,7 +11,8 @@ mod timestamp;
 
 pub use decimal::{Decimal, DecimalError};
 pub use frame::{
-    Body, Frame, Interval, Lane, Origin, Quality, Reading, Rssi, Sequence, Stored, Telegram, TelegramKind, Value,
+    Body, CodedValue, Decoded, Frame, Interval, Lane, Origin, Quality, Reading, Rssi, Sequence, Stored, Telegram,
+    TelegramKind, Value,
 };
 pub use stamp::{BootId, ClockState, Stamp, TimeQuality};
 pub use timestamp::Timestamp;

@@ -14,6 +14,10 @@ pub struct Status {
     pub heard: u64,
     /// Frames handed on.
     pub forwarded: u64,
+    /// Telegrams whose values were handed on.
+    pub decoded: u64,
+    /// Telegrams that were to be decoded and were handed on as they are: no key, a wrong key, or content that is not sure.
+    pub undecoded: u64,
     /// Telegrams dropped because the same one came shortly before, from this receiver or another.
     pub duplicates: u64,
     /// Telegrams of meters that the settings do not want.

@@ -31,9 +31,10 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-pub use desk::{Ear, Heard, Security, Sight, Survey};
+pub use desk::{Ear, Heard, Security, Sight, Signal, Survey};
 pub use driver::{Driver, Starting, Work};
 pub use health::{Health, SourceState, Status};
+use keys::Decoding;
 pub use settings::{Forward, OnSilence, RadioSettings, check};
 pub use source::{Open, Place};
 pub use telegrams::{SampleSettings, TelegramsSettings, Urgency, check as check_telegrams};
@@ -152,7 +153,8 @@ pub async fn run_by(
     sys: &Path,
 ) -> Result<(), RadioError> {
     let source = Arc::new(Source::of(&settings)?);
-    let ear = Arc::new(Ear { name: Arc::from(settings.name.as_str()), health });
+    let decoding = Decoding::of(&settings);
+    let ear = Arc::new(Ear { name: Arc::from(settings.name.as_str()), health, decoding });
     let watch = course::watch(&settings, rules);
     let closed = out.clone();
     let course = Course { settings, source, out, clock, ear, watch, sys: sys.to_owned() };

@@ -55,9 +55,9 @@ choices! {
     pub enum Forward {
         /// The telegram as it was heard, encrypted or not.
         Raw = "raw",
-        /// Its values; not in this version.
+        /// Its values, when they are proven to be right; else the telegram as it was heard.
         Decoded = "decoded",
-        /// Both; not in this version.
+        /// The telegram as it was heard, and its values when they are proven to be right.
         Both = "both",
     }
 }
@@ -95,11 +95,6 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
         if *settings.forward == Forward::Raw {
             problems.warning(file.span(), "keys_file has no effect while forward = \"raw\"");
         }
-    }
-    if *settings.forward != Forward::Raw {
-        let word = settings.forward.word();
-        let message = format!("forward = \"{word}\" is not in this version of weir; write \"raw\"");
-        problems.error(settings.forward.span(), message);
     }
 }
 
@@ -176,6 +171,8 @@ mod tests {
             ] {
                 let found = problems(&format!("receiver = '{receiver}'\n{source}\nforward = 'raw'"));
                 assert!(found.is_empty(), "{found:?}");
+                let found = problems(&format!("receiver = '{receiver}'\n{source}\nforward = 'both'"));
+                assert!(found.is_empty(), "{found:?}");
             }
         }
     }
@@ -183,10 +180,9 @@ mod tests {
     #[test]
     fn every_mistake_is_named_with_its_place() {
         let found = problems("receiver = 'rtl434'\ndevice = 'ttyUSB0'\nforward = 'both'");
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(found.len(), 2, "{found:?}");
         assert!(found[0].starts_with("2:") && found[0].contains("no receiver") && found[0].contains("hex-lines"));
         assert!(found[1].starts_with("3:") && found[1].contains("absolute path"));
-        assert!(found[2].starts_with("4:") && found[2].contains("not in this version"));
         let source = |text: &str| problems(&format!("receiver = 'hex-lines'\n{text}")).join("\n");
         assert!(source("").contains("no source"));
         assert!(source("device = '/dev/a'\ncommand = ['a']").contains("both"));

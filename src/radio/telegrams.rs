@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::desk::Pattern;
 use crate::setting::{At, Problems};
+use crate::wire::wmbus::Reason;
 use crate::{choices, settings};
 
 settings! {
@@ -53,7 +54,7 @@ impl Default for TelegramsSettings {
 }
 
 choices! {
-    /// What can make a telegram urgent, without any key.
+    /// What can make a telegram urgent; all but the last show without a key.
     pub enum Urgency {
         /// A meter is being installed (C field SND-IR).
         Installation = "installation",
@@ -69,6 +70,25 @@ choices! {
         AlarmStatus = "alarm-status",
         /// An answer says that alarm data wait (bit ACD of RSP-UD).
         AlarmData = "alarm-data",
+        /// The meter's error flags, which stand among its values, are not zero; only where a receiver decodes
+        /// (`forward`).
+        ErrorFlags = "error-flags",
+    }
+}
+
+impl Urgency {
+    /// The reason that it names.
+    pub(super) const fn reason(self) -> Reason {
+        match self {
+            Self::Installation => Reason::Installation,
+            Self::AccessDemand => Reason::AccessDemand,
+            Self::AccessOffer => Reason::AccessOffer,
+            Self::LinkPriority => Reason::LinkPriority,
+            Self::AlarmMessage => Reason::AlarmMessage,
+            Self::AlarmStatus => Reason::AlarmStatus,
+            Self::AlarmData => Reason::AlarmData,
+            Self::ErrorFlags => Reason::ErrorFlags,
+        }
     }
 }
 
@@ -106,6 +126,15 @@ pub fn check(settings: &TelegramsSettings, problems: &mut Problems) {
 mod tests {
     use super::*;
     use crate::setting::Setting;
+
+    #[test]
+    fn a_reason_has_the_same_word_in_settings_and_explanations() {
+        let crate::setting::Shape::Choice(words) = Urgency::shape() else { panic!("no choice") };
+        let words: Vec<_> = words.into_iter().map(|(word, _)| word).collect();
+        let all: Vec<_> = Reason::ALL.iter().map(|(word, _)| *word).collect();
+        assert_eq!(words, all);
+        assert_eq!(Urgency::AlarmData.reason().word(), Urgency::AlarmData.word());
+    }
 
     #[test]
     fn the_defaults_of_the_file_and_of_the_type_are_the_same() {

@@ -19,11 +19,16 @@ pub(super) fn source(frame: &Frame) -> String {
     match &frame.body {
         Body::Reading(reading) => cut(&reading.meter),
         Body::Interval(interval) => cut(&interval.meter),
+        // As the same meter's telegrams are named below.
+        Body::Decoded(decoded) => match decoded.meter.split('.').collect::<Vec<_>>().as_slice() {
+            [letters, number, version, device] => cut(&format!("{letters} {number} v{version} t{device}")),
+            _ => cut(&decoded.meter),
+        },
         Body::Manifest(_) => "(manifest)".to_owned(),
         Body::Telegram(telegram) | Body::Copies(telegram, _) => {
             let meter = match telegram.kind {
-                TelegramKind::OpenlinkIq => mbal::decode(&telegram.bytes).ok().map(|m| m.meter),
-                TelegramKind::WirelessMbus => wmbus::decode(&telegram.bytes).ok().map(|t| t.meter),
+                TelegramKind::OpenlinkIq => mbal::decode(&telegram.bytes).ok().map(|m| m.meter.as_meant()),
+                TelegramKind::WirelessMbus => wmbus::decode(&telegram.bytes).ok().map(|t| t.sender()),
             };
             meter.map_or_else(|| OTHERS.to_owned(), |m| cut(&m.to_string()))
         }

@@ -6,7 +6,9 @@
 use data_encoding::{BASE64, HEXLOWER};
 use serde::Serialize;
 
-use crate::model::{Body, Origin, Rssi, Sequence, Stored, Telegram, TelegramKind, TimeQuality, Timestamp, Value};
+use crate::model::{
+    Body, CodedValue, Decoded, Origin, Rssi, Sequence, Stored, Telegram, TelegramKind, TimeQuality, Timestamp, Value,
+};
 use crate::wire::telegram;
 
 const HEAD: &[u8] = br#"{"version":1,"frames":["#;
@@ -64,10 +66,33 @@ impl Message {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum FrameJson<'a> {
-    Telegram { frametype: &'static str, timestamp: String, frame: String, meta: TelegramMeta<'a> },
-    Reading { frametype: &'static str, timestamp: String, meter: &'a str, values: Vec<ValueJson<'a>>, meta: Meta<'a> },
-    Manifest { frametype: &'static str, timestamp: String, manifest: &'a str, meta: Meta<'a> },
+    Telegram {
+        frametype: &'static str,
+        timestamp: String,
+        frame: String,
+        meta: TelegramMeta<'a>,
+    },
+    Reading {
+        frametype: &'static str,
+        timestamp: String,
+        meter: &'a str,
+        values: Vec<ValueJson<'a>>,
+        meta: Meta<'a>,
+    },
+    Manifest {
+        frametype: &'static str,
+        timestamp: String,
+        manifest: &'a str,
+        meta: Meta<'a>,
+    },
     Interval(IntervalJson<'a>),
+    Decoded {
+        frametype: &'static str,
+        timestamp: String,
+        meter: &'a str,
+        values: Vec<CodedJson<'a>>,
+        meta: TelegramMeta<'a>,
+    },
 }
 
 #[derive(Serialize)]
@@ -99,6 +124,8 @@ struct TelegramMeta<'a> {
     id: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     copies: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
     #[serde(flatten)]
     every: Meta<'a>,
 }
@@ -126,6 +153,14 @@ struct ValueJson<'a> {
     quality: &'static str,
 }
 
+#[derive(Serialize)]
+struct CodedJson<'a> {
+    #[serde(flatten)]
+    value: ValueJson<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    obis: Option<&'a str>,
+}
+
 fn write_frame(stored: &Stored, (time, quality): (Timestamp, TimeQuality), out: &mut Vec<u8>) {
     let frame = &stored.frame;
     let timestamp = time.to_string();
@@ -134,6 +169,7 @@ fn write_frame(stored: &Stored, (time, quality): (Timestamp, TimeQuality), out: 
     let json = match &frame.body {
         Body::Telegram(telegram) => telegram_json(telegram, None, timestamp, meta),
         Body::Copies(telegram, copies) => telegram_json(telegram, Some(*copies), timestamp, meta),
+        Body::Decoded(decoded) => decoded_json(decoded, timestamp, meta),
         Body::Reading(reading) => FrameJson::Reading {
             frametype: "Reading",
             timestamp,
@@ -162,12 +198,38 @@ fn value_json(value: &Value) -> ValueJson<'_> {
     ValueJson { name: &value.name, value: value.value.as_deref(), unit: &value.unit, quality: value.quality.word() }
 }
 
-fn telegram_json<'a>(telegram: &Telegram, copies: Option<u16>, timestamp: String, every: Meta<'a>) -> FrameJson<'a> {
-    let (rssi, rssirelative) = match telegram.rssi {
+fn decoded_json<'a>(decoded: &'a Decoded, timestamp: String, every: Meta<'a>) -> FrameJson<'a> {
+    let (rssi, rssirelative) = strength(decoded.rssi);
+    let coded =
+        |CodedValue { value, obis }: &'a CodedValue| CodedJson { value: value_json(value), obis: obis.as_deref() };
+    FrameJson::Decoded {
+        frametype: "Reading",
+        timestamp,
+        meter: &decoded.meter,
+        values: decoded.values.iter().map(coded).collect(),
+        meta: TelegramMeta {
+            rssi,
+            rssirelative,
+            noofcorrectedbits: decoded.corrected_bits,
+            id: HEXLOWER.encode(&decoded.id),
+            copies: (decoded.copies > 1).then_some(decoded.copies),
+            address: decoded.address.as_deref(),
+            every,
+        },
+    }
+}
+
+/// In dBm, or on the receiver's own scale.
+const fn strength(rssi: Option<Rssi>) -> (Option<i16>, Option<i16>) {
+    match rssi {
         Some(Rssi::Dbm(dbm)) => (Some(dbm), None),
         Some(Rssi::Relative(level)) => (None, Some(level)),
         None => (None, None),
-    };
+    }
+}
+
+fn telegram_json<'a>(telegram: &Telegram, copies: Option<u16>, timestamp: String, every: Meta<'a>) -> FrameJson<'a> {
+    let (rssi, rssirelative) = strength(telegram.rssi);
     let id = HEXLOWER.encode(&telegram::id(telegram.kind, &telegram.bytes));
     FrameJson::Telegram {
         frametype: match telegram.kind {
@@ -176,7 +238,15 @@ fn telegram_json<'a>(telegram: &Telegram, copies: Option<u16>, timestamp: String
         },
         timestamp,
         frame: BASE64.encode(&telegram.bytes),
-        meta: TelegramMeta { rssi, rssirelative, noofcorrectedbits: telegram.corrected_bits, id, copies, every },
+        meta: TelegramMeta {
+            rssi,
+            rssirelative,
+            noofcorrectedbits: telegram.corrected_bits,
+            id,
+            copies,
+            address: None,
+            every,
+        },
     }
 }
 

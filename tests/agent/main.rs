@@ -16,6 +16,8 @@ mod broker;
 mod clock;
 mod commands;
 mod configuration;
+mod crowd;
+mod decode;
 mod delivery;
 mod door;
 mod firmware;

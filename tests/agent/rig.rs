@@ -146,6 +146,10 @@ impl Agent {
         self.said(&["acknowledged by the broker"]).iter().map(|line| number(line, "frames=") as usize).sum()
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

@@ -3,90 +3,45 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::pattern::{Pattern, name};
+use super::pattern::Pattern;
+use super::sight::{Security, Series, Sight, Signal};
 use super::urgency::Alarm;
-use crate::model::{Rssi, Stamp, TelegramKind};
+use crate::model::{Stamp, TelegramKind};
 use crate::radio::telegrams::TelegramsSettings;
 use crate::wire::radio_line::Reception;
 use crate::wire::telegram::Facts;
-use crate::wire::wmbus::{Ell, Meter, TplHeader};
+use crate::wire::wmbus::Meter;
 
 /// The most meters that are remembered; then one that was not heard for longest makes room.
 const MOST: usize = 16_384;
 
+/// The most receivers that are told apart.
+const MOST_RECEIVERS: usize = 32;
+
 /// What is known of one meter.
 #[derive(Debug, Clone)]
-pub(super) struct Known {
+struct Known {
     /// Whether its telegrams are forwarded.
-    pub(super) wanted: bool,
+    wanted: bool,
     /// The sampling entry that names it, by its place in the settings.
-    pub(super) sampled: Option<usize>,
+    sampled: Option<usize>,
     /// What it last was urgent for.
-    pub(super) alarm: Alarm,
-    sight: Sight,
+    alarm: Alarm,
+    kind: TelegramKind,
+    first: Stamp,
+    last: Stamp,
+    telegrams: u64,
+    copies: u64,
+    urgent: u64,
+    signal: Signal,
+    /// Milliseconds between its telegrams.
+    gaps: Series,
+    security: Security,
+    receiver: Arc<str>,
+    /// A bit for each receiver that has heard it, by its place in the table.
+    heard_by: u32,
     /// Its place in line was passed by once since it was last heard.
     heard_again: bool,
-}
-
-/// One meter as `weir radio` shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
-    /// Who it is.
-    pub meter: Meter,
-    /// The link layer it was last heard by.
-    pub kind: TelegramKind,
-    /// When it was first and last heard, by the gateway's clock.
-    pub first: Stamp,
-    /// When it was last heard.
-    pub last: Stamp,
-    /// Telegrams without their copies.
-    pub telegrams: u64,
-    /// Copies by other receivers and repeaters.
-    pub copies: u64,
-    /// The strength of the best reception so far.
-    pub best: Option<Rssi>,
-    /// The strength of the last one.
-    pub now: Option<Rssi>,
-    /// About how many seconds pass from one telegram to the next; a mean in which newer ones count more.
-    pub interval: Option<u32>,
-    /// How what it sends is encrypted: `none`, or the mode.
-    pub security: Security,
-    /// Urgent telegrams.
-    pub urgent: u64,
-    /// Whether its telegrams are forwarded.
-    pub wanted: bool,
-    /// The receiver that heard its last telegram first.
-    pub receiver: Arc<str>,
-}
-
-impl Sight {
-    /// Its name, as patterns are written.
-    pub fn name(&self) -> String {
-        name(self.meter)
-    }
-}
-
-/// How a telegram is encrypted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Security {
-    /// It is not, or nothing says so.
-    None,
-    /// By the extended link layer.
-    Link,
-    /// By the transport layer, in this mode (EN 13757-7, table 19).
-    Mode(u8),
-}
-
-impl Security {
-    fn of(facts: &Facts<'_>) -> Self {
-        if facts.upper.ell.is_some_and(Ell::is_encrypted) {
-            return Self::Link;
-        }
-        match facts.upper.tpl.as_ref().and_then(|tpl| tpl.header).map_or(0, TplHeader::security_mode) {
-            0 => Self::None,
-            mode => Self::Mode(mode),
-        }
-    }
 }
 
 /// Everybody who is heard; clones share it.
@@ -98,6 +53,8 @@ struct Table {
     known: HashMap<Meter, Known>,
     /// Everybody known, in a line that is walked when room is needed.
     line: VecDeque<Meter>,
+    /// Every receiver that has heard somebody.
+    receivers: Vec<Arc<str>>,
 }
 
 /// Which meters are wanted, and how often.
@@ -136,13 +93,19 @@ impl Survey {
         Self::default()
     }
 
-    /// Everybody who is known, those heard last first.
-    pub fn sights(&self) -> Vec<Sight> {
+    /// At most `most` meters behind `after`, by manufacturer and number, and whether there are more.
+    pub fn page(&self, after: Option<Meter>, most: usize) -> (Vec<Sight>, bool) {
         let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sights: Vec<_> = table.known.values().map(|known| known.sight.clone()).collect();
-        drop(table);
-        sights.sort_by_key(|sight| (std::cmp::Reverse(sight.last.uptime), sight.meter));
-        sights
+        let behind = table.known.keys().filter(|meter| after.is_none_or(|after| **meter > after));
+        let mut meters: Vec<_> = behind.copied().collect();
+        let more = meters.len() > most;
+        if more {
+            meters.select_nth_unstable(most);
+            meters.truncate(most);
+        }
+        meters.sort_unstable();
+        let known = |meter: &Meter| table.known.get(meter).map(|known| known.sight(*meter, &table.receivers));
+        (meters.iter().filter_map(known).collect(), more)
     }
 
     /// How many are known.
@@ -155,36 +118,40 @@ impl Survey {
         self.len() == 0
     }
 
-    /// Counts a telegram that is no copy, and looks with `look` at what is known of its meter.
-    pub(super) fn heard<R>(
+    /// Counts a telegram that is no copy: whether its meter is wanted, and the sampling entry that names it.
+    pub(super) fn heard(
         &self,
         (facts, reception): (&Facts<'_>, &Reception),
         stamp: Stamp,
         receiver: &Arc<str>,
         selection: &Selection,
-        look: impl FnOnce(&mut Known) -> R,
-    ) -> R {
+    ) -> (bool, Option<usize>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = table.entry(facts.meter, || Known::new(facts, reception, stamp, receiver, selection));
         known.count(facts, reception, stamp, receiver);
-        look(known)
+        let told = (known.wanted, known.sampled);
+        table.heard_by(facts.meter, receiver);
+        told
     }
 
     /// Counts a copy, which may be the best reception so far.
-    pub(super) fn copied(&self, meter: Meter, reception: &Reception) {
+    pub(super) fn copied(&self, meter: Meter, reception: &Reception, receiver: &Arc<str>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = table.known.get_mut(&meter) {
-            known.sight.copies += 1;
-            known.sight.best = best(known.sight.best, reception.rssi);
+            known.copies += 1;
+            known.signal.copied(reception.rssi);
+            table.heard_by(meter, receiver);
         }
     }
 
-    /// Counts an urgent telegram.
-    pub(super) fn was_urgent(&self, meter: Meter) {
+    /// Whether the telegram that was just heard is urgent by what is remembered of its meter; counts it.
+    pub(super) fn judge(&self, meter: Meter, judge: impl FnOnce(&mut Alarm) -> bool) -> bool {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = table.known.get_mut(&meter) {
-            known.sight.urgent += 1;
-        }
+        table.known.get_mut(&meter).is_some_and(|known| {
+            let urgent = judge(&mut known.alarm);
+            known.urgent += u64::from(urgent);
+            urgent
+        })
     }
 }
 
@@ -197,6 +164,18 @@ impl Table {
             self.line.push_back(meter);
         }
         self.known.entry(meter).or_insert_with(make)
+    }
+
+    fn heard_by(&mut self, meter: Meter, receiver: &Arc<str>) {
+        let place = self.receivers.iter().position(|known| known == receiver).unwrap_or_else(|| {
+            if self.receivers.len() < MOST_RECEIVERS {
+                self.receivers.push(receiver.clone());
+            }
+            self.receivers.len() - 1
+        });
+        if let Some(known) = self.known.get_mut(&meter) {
+            known.heard_by |= 1 << place;
+        }
     }
 
     /// Forgets the first in line who was not heard since it was passed by last; those who were go to the end.
@@ -215,62 +194,64 @@ impl Table {
 
 impl Known {
     fn new(facts: &Facts<'_>, reception: &Reception, stamp: Stamp, receiver: &Arc<str>, selection: &Selection) -> Self {
-        let wanted = selection.wants(facts.meter);
-        let sight = Sight {
-            meter: facts.meter,
+        Self {
+            wanted: selection.wants(facts.meter),
+            sampled: selection.sampled(facts.meter),
+            alarm: Alarm::default(),
             kind: reception.kind,
             first: stamp,
             last: stamp,
             telegrams: 0,
             copies: 0,
-            best: None,
-            now: None,
-            interval: None,
-            security: Security::None,
             urgent: 0,
-            wanted,
+            signal: Signal::default(),
+            gaps: Series::default(),
+            security: Security::None,
             receiver: receiver.clone(),
-        };
-        Self { wanted, sampled: selection.sampled(facts.meter), alarm: Alarm::default(), sight, heard_again: false }
+            heard_by: 0,
+            heard_again: false,
+        }
     }
 
     fn count(&mut self, facts: &Facts<'_>, reception: &Reception, stamp: Stamp, receiver: &Arc<str>) {
-        let sight = &mut self.sight;
-        if sight.telegrams > 0 {
+        if self.telegrams > 0 {
             self.heard_again = true;
-            let gap = stamp.uptime.saturating_sub(sight.last.uptime) / 1000;
-            let gap = u32::try_from(gap).unwrap_or(u32::MAX);
-            // The mean moves an eighth of the way, so that one lost telegram does not double it.
-            sight.interval = Some(sight.interval.map_or(gap, |mean| {
-                let moved = (u64::from(mean) * 7 + u64::from(gap)) / 8;
-                u32::try_from(moved).unwrap_or(u32::MAX)
-            }));
+            let gap = stamp.uptime.saturating_sub(self.last.uptime);
+            self.gaps.push(i32::try_from(gap).unwrap_or(i32::MAX));
         }
-        sight.telegrams += 1;
-        (sight.kind, sight.last, sight.now) = (reception.kind, stamp, reception.rssi);
-        sight.security = Security::of(facts);
-        if !Arc::ptr_eq(&sight.receiver, receiver) {
-            sight.receiver = receiver.clone();
+        self.telegrams += 1;
+        (self.kind, self.last) = (reception.kind, stamp);
+        self.signal.heard(reception.rssi);
+        self.security = Security::of(facts);
+        if !Arc::ptr_eq(&self.receiver, receiver) {
+            self.receiver = receiver.clone();
         }
-        sight.best = best(sight.best, reception.rssi);
     }
-}
 
-/// The stronger of two; one in dBm counts more than a relative one.
-fn best(a: Option<Rssi>, b: Option<Rssi>) -> Option<Rssi> {
-    match (a, b) {
-        (Some(Rssi::Dbm(a)), Some(Rssi::Dbm(b))) => Some(Rssi::Dbm(a.max(b))),
-        (Some(Rssi::Relative(a)), Some(Rssi::Relative(b))) => Some(Rssi::Relative(a.max(b))),
-        (Some(Rssi::Dbm(a)), _) => Some(Rssi::Dbm(a)),
-        (_, new @ Some(_)) => new,
-        (old, None) => old,
+    fn sight(&self, meter: Meter, receivers: &[Arc<str>]) -> Sight {
+        let heard = |(place, _): &(usize, &Arc<str>)| self.heard_by >> place & 1 == 1;
+        Sight {
+            meter,
+            kind: self.kind,
+            first: self.first,
+            last: self.last,
+            telegrams: self.telegrams,
+            copies: self.copies,
+            signal: self.signal,
+            interval: self.gaps.median().and_then(|gap| u32::try_from(gap).ok()),
+            security: self.security,
+            urgent: self.urgent,
+            wanted: self.wanted,
+            receiver: self.receiver.clone(),
+            receivers: receivers.iter().enumerate().filter(heard).map(|(_, name)| name.clone()).collect(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Timestamp;
+    use crate::model::{Rssi, Timestamp};
     use crate::wire::telegram::facts;
 
     fn telegram(id: u32) -> Reception {
@@ -283,19 +264,42 @@ mod tests {
         let reception = telegram(id);
         let stamp = Stamp { uptime: seconds * 1000, ..Stamp::synced(Timestamp::from_millis(0)) };
         let facts = facts(reception.kind, &reception.bytes).unwrap();
-        survey.heard((&facts, &reception), stamp, &Arc::from("roof"), selection, |known| known.wanted)
+        survey.heard((&facts, &reception), stamp, &Arc::from("roof"), selection).0
     }
 
     #[test]
-    fn a_survey_tells_interval_and_strength_and_who_was_heard_last() {
+    fn a_survey_tells_interval_strength_and_share() {
         let (survey, selection) = (Survey::new(), Selection::new(&TelegramsSettings::default()));
         for seconds in [0, 16, 32, 48] {
             hear(&survey, &selection, 0x1111_1111, seconds);
         }
         hear(&survey, &selection, 0x2222_2222, 50);
-        let sights = survey.sights();
-        assert_eq!((sights[0].name().as_str(), sights[0].interval), ("KAM.22222222.1b.16", None));
-        assert_eq!((sights[1].telegrams, sights[1].interval, sights[1].best), (4, Some(16), Some(Rssi::Dbm(-70))));
+        let sights = survey.page(None, usize::MAX).0;
+        assert_eq!((sights[1].name().as_str(), sights[1].interval), ("KAM.22222222.1b.16", None));
+        let one = &sights[0];
+        assert_eq!((one.telegrams, one.interval, one.signal.best()), (4, Some(16_000), Some(Rssi::Dbm(-70))));
+        assert_eq!(one.receivers, [Arc::from("roof")]);
+        let after = |seconds: u64| Stamp { uptime: seconds * 1000, ..one.last };
+        assert_eq!([48, 63, 64, 144].map(|at| one.expected(after(at))), [Some(4), Some(4), Some(5), Some(10)]);
+        assert_eq!([48, 64, 144].map(|at| one.share(after(at))), [None, Some(80), Some(40)]);
+        assert_eq!((one.edge(after(64)), one.edge(after(144))), (vec![], vec!["losses"]));
+    }
+
+    #[test]
+    fn pages_together_show_everybody_once_in_order() {
+        let (survey, selection) = (Survey::new(), Selection::new(&TelegramsSettings::default()));
+        (0..1000).rev().for_each(|id| _ = hear(&survey, &selection, id, 0));
+        let (mut after, mut seen) = (None, Vec::new());
+        loop {
+            let (sights, more) = survey.page(after, 64);
+            seen.extend(sights.iter().map(|sight| sight.meter.id));
+            after = sights.last().map(|sight| sight.meter);
+            if !more {
+                break;
+            }
+        }
+        assert_eq!(seen, (0..1000).collect::<Vec<_>>());
+        assert_eq!(survey.page(after, 64), (vec![], false));
     }
 
     #[test]
@@ -307,7 +311,7 @@ mod tests {
             hear(&survey, &selection, id, u64::from(id));
             hear(&survey, &selection, u32::MAX, u64::from(id));
         }
-        let sights = survey.sights();
+        let sights = survey.page(None, usize::MAX).0;
         assert_eq!(sights.len(), MOST);
         let stays = sights.iter().find(|sight| sight.meter.id == u32::MAX).unwrap();
         assert_eq!(stays.telegrams, u64::from(3 * most) + 1);
@@ -324,6 +328,6 @@ mod tests {
         let (survey, selection) = (Survey::new(), Selection::new(&settings));
         let wanted = [0x1000_0000, 0x1234_5678, 0x2000_0000].map(|id| hear(&survey, &selection, id, 0));
         assert_eq!(wanted, [true, false, false]);
-        assert_eq!(survey.sights().len(), 3);
+        assert_eq!(survey.len(), 3);
     }
 }

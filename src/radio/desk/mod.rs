@@ -13,25 +13,29 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::keys::Decoding;
 use super::telegrams::TelegramsSettings;
-use super::{Health, Status};
-use crate::model::{Body, ClockState, Frame, Lane, Stamp, Telegram, Timestamp};
+use super::{Forward, Health, Status};
+use crate::model::{Body, ClockState, Decoded, Frame, Lane, Stamp, Telegram, Timestamp};
 use crate::wire::radio_line::Reception;
 use crate::wire::telegram::{self, facts};
-use crate::wire::wmbus::Meter;
+use crate::wire::wmbus::{self, Meter, Reason, Reasons};
 
 mod copies;
 mod meters;
+mod opening;
 mod pattern;
 mod sampler;
+mod sight;
 mod urgency;
 
 use copies::{Copies, Gathered};
 use meters::Selection;
-pub use meters::{Security, Sight, Survey};
+pub use meters::Survey;
+use opening::{Opening, Said};
 pub(super) use pattern::Pattern;
 use sampler::{Outcome, Sampler};
-use urgency::Reasons;
+pub use sight::{Security, Sight, Signal};
 
 /// A telegram that one receiver heard.
 #[derive(Debug)]
@@ -53,6 +57,14 @@ pub struct Ear {
     pub name: Arc<str>,
     /// Where what becomes of its telegrams is counted.
     pub health: Health,
+    /// What becomes of its telegrams.
+    pub(super) decoding: Decoding,
+}
+
+impl Ear {
+    fn decodes(&self) -> bool {
+        self.decoding.forward != Forward::Raw
+    }
 }
 
 /// A receiver's own time further than this from the gateway's clock is wrong; less than any two
@@ -67,6 +79,24 @@ struct Way {
     arrival: Instant,
     meter: Meter,
     sampled: Option<Duration>,
+    /// What it says, when that had to be known before it leaves.
+    said: Early,
+}
+
+/// What a telegram says, before it leaves.
+#[derive(Debug, Clone)]
+enum Early {
+    /// Nobody has asked yet.
+    Unknown,
+    /// It was opened, or could not be.
+    Known(Option<Box<Said>>),
+}
+
+/// A frame that leaves, and what it counts for at its receiver.
+struct Leaving {
+    frame: Frame,
+    ear: Arc<Ear>,
+    count: fn(&mut Status),
 }
 
 /// The desk without its channels.
@@ -77,17 +107,19 @@ struct Desk {
     survey: Survey,
     copies: Copies<Way>,
     sampler: Sampler<Gathered<Way>>,
-    out: VecDeque<(Frame, Arc<Ear>)>,
+    opening: Opening,
+    out: VecDeque<Leaving>,
 }
 
 impl Desk {
     fn new(settings: TelegramsSettings, survey: Survey) -> Self {
         Self {
             selection: Selection::new(&settings),
-            urgent: Reasons::of(&settings.urgent),
+            urgent: urgency::wanted(&settings.urgent),
             survey,
             copies: Copies::new(*settings.gather, *settings.window),
             sampler: Sampler::new(),
+            opening: Opening::default(),
             out: VecDeque::new(),
             settings,
         }
@@ -109,22 +141,26 @@ impl Desk {
             (way.stamp, way.arrival) = (stamp, arrival);
         };
         if self.copies.is_copy(id, &reception, better, arrival) {
-            self.survey.copied(meter, &reception);
+            self.survey.copied(meter, &reception, &ear.name);
             return worse.health.change(|status| status.duplicates += 1);
         }
-        let found = urgency::reasons(&facts).wanted(self.urgent);
-        let bit = facts.priority_bit;
-        let reminder = *self.settings.reminder;
-        let (wanted, sampled, news) =
-            self.survey.heard((&facts, &reception), stamp, &ear.name, &self.selection, |known| {
-                (known.wanted, known.sampled, known.alarm.is_news(found, arrival, reminder))
-            });
-        let urgent = wanted && (bit || news);
-        if urgent {
-            self.survey.was_urgent(meter);
-        }
-        let sampled = sampled.and_then(|place| self.settings.sample.get(place)).map(|sample| *sample.every);
-        let way = Way { ear: ear.clone(), stamp, arrival, meter, sampled };
+        let (wanted, sampled) = self.survey.heard((&facts, &reception), stamp, &ear.name, &self.selection);
+        let piece = facts.upper.afl.is_some_and(|afl| afl.more_fragments() || afl.fragment() > 1);
+        let mut shown = wmbus::urgency(&facts);
+        // Fragments are joined in the order in which they came, whenever they leave.
+        let said = if wanted && ear.decodes() && (piece || self.urgent.has(Reason::ErrorFlags)) {
+            let said = said_by(&mut self.opening, &ear, &reception, arrival).map(Box::new);
+            shown = said.as_ref().map_or(shown, |said| shown.or(said.shown));
+            Early::Known(said)
+        } else {
+            Early::Unknown
+        };
+        let (shown, reminder, bit) = (shown.wanted(self.urgent), *self.settings.reminder, facts.priority_bit);
+        let urgent = self.survey.judge(meter, |alarm| wanted & (alarm.is_news(shown, arrival, reminder) | bit));
+        // A piece of a message says nothing without the others.
+        let sampled =
+            sampled.filter(|_| !piece).and_then(|place| self.settings.sample.get(place)).map(|sample| *sample.every);
+        let way = Way { ear: ear.clone(), stamp, arrival, meter, sampled, said };
         // Also those that nobody wants are remembered: their copies must not look like news.
         let gathered = Gathered { reception, copies: 1, with: way };
         let may_wait = wanted && !urgent;
@@ -153,6 +189,8 @@ impl Desk {
         let Some(every) = gathered.with.sampled else { return self.forward(gathered, Lane::Ordinary) };
         let time = (gathered.with.arrival, gathered.with.stamp.wall);
         // One that comes at the very end of a period waits here until its better receptions have come.
+        // It may be held for long: what it says is looked up again.
+        let gathered = Gathered { with: Way { said: Early::Unknown, ..gathered.with }, ..gathered };
         match self.sampler.take(gathered.with.meter, gathered, time, (every, *self.settings.gather)) {
             Outcome::Held => {}
             Outcome::Replaced(older) => older.with.ear.health.change(|status| status.sampled_out += 1),
@@ -161,12 +199,36 @@ impl Desk {
     }
 
     fn forward(&mut self, gathered: Gathered<Way>, lane: Lane) {
-        let Gathered { reception, copies, with: Way { ear, stamp, .. } } = gathered;
+        let Gathered { reception, copies, with: Way { ear, stamp, arrival, meter, said, .. } } = gathered;
         let time = time(&reception, stamp);
+        let mut leave = |body, count| {
+            let frame = Frame { time, lane, body, origin: None };
+            self.out.push_back(Leaving { frame, ear: ear.clone(), count });
+        };
+        let said = match said {
+            _ if !ear.decodes() => None,
+            Early::Known(said) => said.map(|said| *said),
+            Early::Unknown => said_by(&mut self.opening, &ear, &reception, arrival),
+        };
+        let decoded = said.map(|said| Body::Decoded(decoded(said, meter, &reception, copies)));
         let Reception { kind, bytes, rssi, corrected_bits, .. } = reception;
         let telegram = Telegram { kind, bytes, rssi, corrected_bits };
-        let body = if copies > 1 { Body::Copies(telegram, copies) } else { Body::Telegram(telegram) };
-        self.out.push_back((Frame { time, lane, body, origin: None }, ear));
+        let raw = if copies > 1 { Body::Copies(telegram, copies) } else { Body::Telegram(telegram) };
+        match (decoded, ear.decoding.forward) {
+            (_, Forward::Raw) => leave(raw, |status| status.forwarded += 1),
+            (None, _) => leave(raw, |status| {
+                status.forwarded += 1;
+                status.undecoded += 1;
+            }),
+            (Some(decoded), Forward::Decoded) => leave(decoded, |status| {
+                status.forwarded += 1;
+                status.decoded += 1;
+            }),
+            (Some(decoded), Forward::Both) => {
+                leave(raw, |status| status.forwarded += 1);
+                leave(decoded, |status| status.decoded += 1);
+            }
+        }
     }
 
     /// When something will have waited long enough.
@@ -184,11 +246,10 @@ pub(super) async fn run(
 ) {
     let mut desk = Desk::new(settings, survey);
     loop {
-        while let Some((frame, ear)) = desk.out.pop_front() {
-            if frames.send(frame).await.is_err() {
+        while let Some(leaving) = desk.out.pop_front() {
+            if !leaving.leave(&frames).await {
                 return;
             }
-            ear.health.change(|status: &mut Status| status.forwarded += 1);
         }
         let due = desk.due();
         let next = tokio::select! {
@@ -205,11 +266,37 @@ pub(super) async fn run(
         }
     }
     desk.release(Instant::now(), true);
-    for (frame, ear) in desk.out {
-        if frames.send(frame).await.is_err() {
+    for leaving in desk.out {
+        if !leaving.leave(&frames).await {
             return;
         }
-        ear.health.change(|status| status.forwarded += 1);
+    }
+}
+
+impl Leaving {
+    /// Waits for room; false when nobody takes frames any more.
+    async fn leave(self, frames: &mpsc::Sender<Frame>) -> bool {
+        let sent = frames.send(self.frame).await.is_ok();
+        if sent {
+            self.ear.health.change(self.count);
+        }
+        sent
+    }
+}
+
+fn said_by(opening: &mut Opening, ear: &Ear, reception: &Reception, now: Instant) -> Option<Said> {
+    opening.said((reception.kind, &reception.bytes), &ear.decoding.keys(now), now)
+}
+
+fn decoded(said: Said, sender: Meter, reception: &Reception, copies: u16) -> Decoded {
+    Decoded {
+        meter: pattern::name(sender),
+        address: (said.meter != sender.as_meant()).then(|| pattern::name(said.meter)),
+        values: said.values,
+        id: telegram::id(reception.kind, &reception.bytes),
+        rssi: reception.rssi,
+        corrected_bits: reception.corrected_bits,
+        copies,
     }
 }
 

@@ -38,6 +38,7 @@ impl Pattern {
 
     /// Whether a meter is meant.
     pub(super) fn names(&self, meter: Meter) -> bool {
+        let meter = meter.as_meant();
         let own = [
             meter.letters().to_ascii_lowercase(),
             meter.number(),
@@ -50,8 +51,9 @@ impl Pattern {
     }
 }
 
-/// A meter's name, as patterns and `weir radio` write it.
+/// A meter's name as patterns and `weir radio` write it: its address as its maker means it, which is what stands on the meter.
 pub(in crate::radio) fn name(meter: Meter) -> String {
+    let meter = meter.as_meant();
     format!("{}.{}.{:02x}.{:02x}", meter.letters(), meter.number(), meter.version, meter.device)
 }
 

@@ -4,6 +4,10 @@ use super::*;
 use crate::model::{Rssi, TelegramKind};
 use crate::radio::telegrams::{SampleSettings, Urgency};
 use crate::setting::At;
+use crate::wire::aes::Aes128;
+use crate::wire::wmbus::Keys;
+
+const KEYS: &str = "00000001 = 01010101010101010101010101010101\n00000009 = 09090909090909090909090909090909";
 
 struct Bench {
     desk: Desk,
@@ -14,7 +18,14 @@ struct Bench {
 
 impl Bench {
     fn new(settings: TelegramsSettings) -> Self {
-        let ear = |name: &str| Arc::new(Ear { name: Arc::from(name), health: Health::new() });
+        Self::with(settings, Forward::Raw)
+    }
+
+    fn with(settings: TelegramsSettings, forward: Forward) -> Self {
+        let ear = |name: &str| {
+            let decoding = Decoding::with_keys(forward, Keys::parse(KEYS).0);
+            Arc::new(Ear { name: Arc::from(name), health: Health::new(), decoding })
+        };
         let desk = Desk::new(settings, Survey::new());
         Self { desk, roof: ear("roof"), stairs: ear("stairs"), start: Instant::now() }
     }
@@ -33,8 +44,8 @@ impl Bench {
     /// What has left up to a moment: lane, first payload byte behind the CI field, strength, copies.
     fn left(&mut self, millis: u64) -> Vec<(Lane, u8, i16, u16)> {
         self.desk.release(self.start + Duration::from_millis(millis), false);
-        let frames = self.desk.out.drain(..).map(|(frame, ear)| {
-            ear.health.change(|status| status.forwarded += 1);
+        let frames = self.desk.out.drain(..).map(|Leaving { frame, ear, count }| {
+            ear.health.change(count);
             let (telegram, copies) = match frame.body {
                 Body::Telegram(telegram) => (telegram, 1),
                 Body::Copies(telegram, copies) => (telegram, copies),
@@ -79,7 +90,7 @@ async fn a_telegram_heard_by_two_receivers_and_a_repeater_is_one_frame_by_the_be
     let (roof, stairs) = (bench.roof.health.status(), bench.stairs.health.status());
     assert_eq!((roof.forwarded, roof.duplicates), (1, 1), "it heard two");
     assert_eq!((stairs.forwarded, stairs.duplicates), (0, 2), "and it two");
-    assert_eq!(bench.desk.survey.sights()[0].best, Some(Rssi::Dbm(-30)));
+    assert_eq!(bench.desk.survey.page(None, 1).0[0].signal.best(), Some(Rssi::Dbm(-30)));
 }
 
 #[tokio::test]
@@ -146,6 +157,97 @@ async fn unwanted_meters_are_counted_once_and_urgent_ones_among_the_sampled_pass
     bench.desk.release(bench.start, true);
     assert_eq!(bench.left(930_000), [(Lane::Ordinary, 15, -90, 1)], "the end of weir ends every period");
     assert_eq!(bench.tally(), [3, 1, 1, 14, 0]);
+}
+
+/// A telegram of meter 1 that its key opens when it is sealed with ones: a volume and error flags.
+fn sealed(access: u8, key: u8, flags: u8) -> Vec<u8> {
+    let mut body = [0x2F, 0x2F, 0x0C, 0x13, 0x27, 0x04, 0x85, 0x02, 0x02, 0xFD, 0x17, flags, 0, 0x2F, 0x2F, 0x2F];
+    let head = [30, 0x44, 0x2D, 0x2C, 1, 0, 0, 0, 0x1B, 0x16, 0x7A, access, 0, 0x10, 0x05];
+    let iv = [&head[2..10], &[access; 8]].concat().try_into().unwrap();
+    Aes128::new(&[key; 16]).cbc_encrypt(iv, &mut body);
+    [&head[..], &body].concat()
+}
+
+/// What has left: lane, and the volume of a reading or nothing of a telegram.
+fn values(bench: &mut Bench, millis: u64) -> Vec<(Lane, Option<String>)> {
+    bench.desk.release(bench.start + Duration::from_millis(millis), false);
+    let out = bench.desk.out.drain(..).map(|Leaving { frame, ear, count }| {
+        ear.health.change(count);
+        let said = match frame.body {
+            Body::Telegram(_) | Body::Copies(..) => None,
+            Body::Decoded(decoded) => {
+                assert_eq!((decoded.meter.as_str(), decoded.address), ("KAM.00000001.1b.16", None));
+                assert_eq!(decoded.values[0].obis.as_deref(), Some("8-0:1.0.0*255"));
+                decoded.values[0].value.value.clone()
+            }
+            other => panic!("{other:?}"),
+        };
+        (frame.lane, said)
+    });
+    out.collect()
+}
+
+#[tokio::test]
+async fn decoded_or_both_leave_in_their_lane_and_what_is_not_opened_leaves_as_it_is() {
+    let volume = || Some("2850.427".to_owned());
+    for (forward, good) in
+        [(Forward::Raw, vec![None]), (Forward::Decoded, vec![volume()]), (Forward::Both, vec![None, volume()])]
+    {
+        let mut bench = Bench::with(TelegramsSettings::default(), forward);
+        bench.hear("roof", (&sealed(1, 1, 0), -90), 0);
+        bench.hear("stairs", (&sealed(1, 1, 0), -50), 10);
+        let lane = |lane| good.iter().map(|said| (lane, said.clone())).collect::<Vec<_>>();
+        assert_eq!(values(&mut bench, 500), lane(Lane::Ordinary), "{forward:?}");
+        let mut installing = sealed(2, 1, 0);
+        installing[1] = 0x48;
+        bench.hear("roof", (&installing, -90), 1000);
+        assert_eq!(values(&mut bench, 1000), lane(Lane::Priority), "{forward:?}");
+        bench.hear("roof", (&sealed(3, 7, 0), -90), 2000);
+        bench.hear("roof", (&telegram(2, 1, false), -90), 2000);
+        assert_eq!(values(&mut bench, 2500), [(Lane::Ordinary, None), (Lane::Ordinary, None)], "{forward:?}");
+        let (roof, stairs) = (bench.roof.health.status(), bench.stairs.health.status());
+        let decodes = u64::from(forward != Forward::Raw);
+        assert_eq!((roof.forwarded + stairs.forwarded, roof.decoded, stairs.decoded), (4, decodes, decodes));
+        assert_eq!(roof.undecoded, 2 * decodes);
+    }
+}
+
+#[tokio::test]
+async fn error_flags_are_urgent_where_they_are_wanted_and_can_be_read() {
+    let settings = || TelegramsSettings { urgent: vec![Urgency::ErrorFlags], ..TelegramsSettings::default() };
+    let mut lanes = Vec::new();
+    for (settings, forward) in
+        [(settings(), Forward::Decoded), (settings(), Forward::Raw), (TelegramsSettings::default(), Forward::Decoded)]
+    {
+        let mut bench = Bench::with(settings, forward);
+        for (access, flags, millis) in [(1, 0, 0), (2, 4, 1000), (3, 4, 2000), (4, 0, 3000), (5, 4, 4000)] {
+            bench.hear("roof", (&sealed(access, 1, flags), -90), millis);
+        }
+        let left = values(&mut bench, 9000);
+        lanes.push(left.iter().map(|(lane, _)| u8::from(*lane == Lane::Priority)).collect::<Vec<_>>());
+    }
+    assert_eq!(lanes, [[0, 1, 0, 0, 1], [0; 5], [0; 5]]);
+}
+
+#[tokio::test]
+async fn fragments_are_joined_although_each_waits_and_a_sampled_meter_loses_none() {
+    let every = At::nowhere(Duration::from_mins(15));
+    let sample = SampleSettings { meters: vec![At::nowhere("*".to_owned())], every };
+    let mut bench =
+        Bench::with(TelegramsSettings { sample: vec![sample], ..TelegramsSettings::default() }, Forward::Decoded);
+    let piece = |number: u8, more: u8, bytes: &[u8]| {
+        let length = u8::try_from(9 + 4 + bytes.len()).unwrap();
+        [&[length, 0x44, 0x2D, 0x2C, 1, 0, 0, 0, 0x1B, 0x16, 0x90, 2, number, more], bytes].concat()
+    };
+    bench.hear("roof", (&piece(1, 0x40, &[0x78, 0x0C, 0x13]), -90), 0);
+    bench.hear("roof", (&piece(2, 0, &[0x27, 0x04, 0x85, 0x02]), -90), 10);
+    assert_eq!(values(&mut bench, 600), [(Lane::Ordinary, None), (Lane::Ordinary, Some("2850.427".to_owned()))]);
+    bench.hear("roof", (&sealed(4, 1, 0), -90), 1000);
+    assert_eq!(
+        values(&mut bench, 900_500),
+        [(Lane::Ordinary, Some("2850.427".to_owned()))],
+        "a sampled one is opened too"
+    );
 }
 
 #[test]

@@ -4,8 +4,10 @@ use data_encoding::HEXLOWER;
 use serde_json::{Value as Json, json};
 
 use super::{Explanation, Layer, Row, layers};
+use crate::model::TelegramKind;
 use crate::wire::mbal;
 use crate::wire::mbus::{self, Answer, Frame, answer};
+use crate::wire::telegram::facts;
 use crate::wire::wmbus::{
     self, Content, Formats, How, Keys, LINK_HEADER, Locked, Meter, Opened, Reasons, Upper, Value, open_link, upper,
 };
@@ -19,20 +21,26 @@ struct Inner<'a> {
 
 /// Appends what a wireless M-Bus telegram in the normal form says.
 pub(super) fn of_telegram(found: &mut Explanation, telegram: &[u8], keys: &Keys, formats: &mut Formats) {
-    let Ok(telegram) = wmbus::decode(telegram) else { return };
-    let inner = Inner { sender: telegram.meter, layers: telegram.payload, offset: LINK_HEADER };
+    let Some((facts, layers)) = facts(TelegramKind::WirelessMbus, telegram).zip(telegram.get(LINK_HEADER..)) else {
+        return;
+    };
+    let inner = Inner { sender: facts.meter, layers, offset: LINK_HEADER };
     let told = append(found, &inner, keys, formats);
-    let reasons = wmbus::urgency(&telegram).or(told);
+    // These are there in every telegram, so that a program need not ask.
+    for (member, none) in [("ci", Json::Null), ("security_mode", Json::Null), ("records", json!([]))] {
+        found.json.entry(member).or_insert(none);
+    }
+    let reasons = wmbus::urgency(&facts).found.or(told);
     found.json.insert("priority".into(), json!(!reasons.is_empty()));
     urgent(found, reasons);
 }
 
 /// Appends what an MBAL frame says; its priority is that of its control field alone.
 pub(super) fn of_mbal(found: &mut Explanation, frame: &[u8], keys: &Keys, formats: &mut Formats) {
-    let Ok(frame) = mbal::decode(frame) else { return };
-    let inner = Inner { sender: frame.meter, layers: frame.mbus, offset: mbal::HEADER };
+    let Some((facts, layers)) = facts(TelegramKind::OpenlinkIq, frame).zip(frame.get(mbal::HEADER..)) else { return };
+    let inner = Inner { sender: facts.meter, layers, offset: mbal::HEADER };
     let told = append(found, &inner, keys, formats);
-    urgent(found, wmbus::of_layers(&frame.upper()).or(told));
+    urgent(found, wmbus::urgency(&facts).found.or(told));
 }
 
 /// Appends what an encrypted answer of wired M-Bus says; a clear one has been told already.
@@ -112,7 +120,7 @@ fn values(found: &mut Explanation, opened: &Opened, decrypted: bool, formats: &m
             if content.more {
                 rows.push(row("1F", "more records follow in another telegram".to_owned()));
             }
-            wmbus::of_values(&content)
+            wmbus::of_values(&content).found
         }
         Err(unread) => {
             found.json.insert("unread".into(), json!(unread.to_string()));
@@ -190,7 +198,7 @@ mod tests {
         assert_eq!((&json["decrypted"], &json["priority"]), (&true.into(), &true.into()));
         assert_eq!(json["records"][0]["value"], "2850.427");
         assert_eq!(json["records"][0]["obis"], "8-0:1.0.0*255");
-        assert_eq!(json["urgency"], serde_json::json!(["status-alarm", "error-flags"]));
+        assert_eq!(json["urgency"], serde_json::json!(["alarm-status", "error-flags"]));
         assert!(text.contains("volume = 2850.427 m³  (8-0:1.0.0*255)") && text.contains("proven right"), "{text}");
         assert!(!text.contains("4242"), "the key is not shown");
     }
@@ -218,7 +226,7 @@ mod tests {
             let json = found.to_json();
             assert_eq!((&json["decrypted"], &json["id"]), (&false.into(), &"12345678".into()));
             assert!(json["locked"].as_str().unwrap().contains(word) && found.to_string().contains(word));
-            assert!(json.get("records").is_none());
+            assert_eq!(json["records"], serde_json::json!([]));
         }
     }
 }

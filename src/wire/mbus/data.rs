@@ -76,10 +76,10 @@ pub(super) fn date_time(bytes: [u8; 4]) -> Option<String> {
     clock(&[hour & 0x1F, minute & 0x3F]).map(|time| format!("{date}T{time}"))
 }
 
-/// A date and time with seconds in the meter's own time (type I).
+/// A date and time with seconds in the meter's own time (type I). The last byte's upper bits say how far summer time is off.
 pub(super) fn date_time_seconds(bytes: [u8; 6]) -> Option<String> {
-    let [second, minute, hour, low, high, week] = bytes;
-    if minute & 0x80 != 0 || week & 0x80 != 0 {
+    let [second, minute, hour, low, high, _week] = bytes;
+    if minute & 0x80 != 0 {
         return None;
     }
     let date = day(low, high, 0)?;
@@ -98,9 +98,14 @@ fn clock(parts: &[u8]) -> Option<String> {
 }
 
 /// Years have two digits; `hundreds` tells the century where the type has it. Without it, up to
-/// 80 is this century, as clause A.6 recommends.
+/// 80 is this century, as clause A.6 recommends. A day of every year is written `--12-31`, as ISO 8601:2000 did.
 fn day(low: u8, high: u8, hundreds: u8) -> Option<String> {
+    const EVERY_YEAR: u16 = 127;
     let year = u16::from(low >> 5) | u16::from((high & 0xF0) >> 1);
+    if year == EVERY_YEAR {
+        // 2000 has a 29th of February.
+        return day(low & 0x1F, high & 0x0F, 0).map(|date| date.replacen("2000-", "--", 1));
+    }
     let year = if hundreds == 0 && year <= 80 { 2000 + year } else { 1900 + 100 * u16::from(hundreds) + year };
     let month = time::Month::try_from(high & 0x0F).ok()?;
     let date = time::Date::from_calendar_date(year.into(), month, low & 0x1F).ok()?;
@@ -137,9 +142,14 @@ mod tests {
         assert_eq!(date_time([0x0B, 0x0B, 0xCD, 0x13]).as_deref(), Some("2014-03-13T11:11"));
         assert_eq!(date_time([0xA1, 0x15, 0xE9, 0x17]), None);
         assert_eq!(date([0xDF, 0x1C]).as_deref(), Some("2014-12-31"));
+        assert_eq!(date([0xE1, 0xF1]).as_deref(), Some("--01-01"), "every year");
+        assert_eq!((date([0xFF, 0xFF]), date([0xFD, 0xF2]).as_deref()), (None, Some("--02-29")));
         assert_eq!(date([0x00, 0x00]), None);
         assert_eq!(date([0x1F, 0x02]), None);
         assert_eq!(date_time_seconds([59, 0x0B, 0x0B, 0xCD, 0x13, 0]).as_deref(), Some("2014-03-13T11:11:59"));
+        // Summer time, two hours ahead, in a leap year.
+        assert_eq!(date_time_seconds([0xD9, 0x4B, 0x0B, 0xCD, 0x13, 0x80]).as_deref(), Some("2014-03-13T11:11:25"));
+        assert_eq!(date_time_seconds([0x19, 0x8B, 0x0B, 0xCD, 0x13, 0]), None);
         assert_eq!(time([1, 2, 3]).as_deref(), Some("03:02:01"));
         assert_eq!(time([1, 2, 25]), None);
     }

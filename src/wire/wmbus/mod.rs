@@ -30,7 +30,7 @@ pub use keys::{KeyFault, Keys, LARGEST_FILE};
 pub use layers::{Ell, Tpl, TplHeader, Upper, upper};
 pub use meter::Meter;
 pub use security::{How, Locked, Opened, mode_name, open, open_link};
-pub use urgency::{Reason, Reasons, of_layers, of_values, urgency};
+pub use urgency::{Reason, Reasons, Shown, of_values, urgency};
 
 use super::DecodeError;
 pub use super::mbus::compact::Formats;
