@@ -3,7 +3,7 @@
 //! Invariants: bytes are carried as they are and in order; a request that waited longer than `max_age` never reaches
 //! the line; a message is never cut within 3.5 characters; the line is borrowed from its bus, which alone owns it, and with meters
 //! on the same port it is given back when it was silent for `hold`. Nothing is kept over a restart. Which topics there
-//! are, and who published what, others know. Start with [`run`].
+//! are, and who published what, others know. Start with [`Tunnel::run`].
 
 mod carry;
 mod gather;
