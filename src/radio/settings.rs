@@ -201,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_mode_must_be_one_of_the_receivers_and_a_receiver_with_modes_is_no_program() {
-        for row in RECEIVERS.iter().filter(|row| !row.modes.is_empty()) {
+        // A front end of openlinkiq may be a program: it is told nothing.
+        for row in RECEIVERS.iter().filter(|row| !row.modes.is_empty() && row.name != "openlinkiq") {
             let device = format!("receiver = '{}'\ndevice = '/dev/ttyUSB0'", row.name);
             assert!(problems(&device).is_empty());
             for mode in row.modes {

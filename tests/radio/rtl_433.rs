@@ -12,7 +12,7 @@ const SHORT: &str = "1844ae4c4455223368077a55000000041389e20100023b0000";
 /// two telegrams: a water meter's of 25 bytes, and one of 130 bytes.
 #[test]
 fn what_rtl_433_22_11_prints_of_frames_a_and_b_is_the_telegram_and_its_broken_one_is_refused() {
-    let printed = include_str!("../fixtures/rtl_433/22.11.txt");
+    let printed = include_str!("rtl_433-22.11.txt");
     let long = format!("8144ae4c4455223368077a55000000{}", "ab".repeat(115));
     let read: Vec<_> = printed.lines().flat_map(|line| codec::decode(line.as_bytes())).collect();
     let hex = |item: &Item| match item {

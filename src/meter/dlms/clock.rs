@@ -123,17 +123,18 @@ impl Watch {
     }
 
     /// Compares when it is due, and sets when that is wanted and allowed.
+    /// Tells whether it was time to.
     ///
     /// # Errors
     /// What the line or the meter said.
-    pub(super) async fn look(&mut self, services: &mut Services<'_>, place: &Place<'_>) -> Result<(), MeterError> {
+    pub(super) async fn look(&mut self, services: &mut Services<'_>, place: &Place<'_>) -> Result<bool, MeterError> {
         let every = self.settings.check;
         if every.is_zero() || self.looked.is_some_and(|at| at.elapsed() < every) {
-            return Ok(());
+            return Ok(false);
         }
-        let Some(clock) = self.clock.clone() else { return Ok(()) };
+        let Some(clock) = self.clock.clone() else { return Ok(false) };
         if clock.health().state() != TimeQuality::Synced {
-            return Ok(());
+            return Ok(false);
         }
         self.looked = Some(Instant::now());
         let reading = read(services, place.east).await?;
@@ -142,19 +143,19 @@ impl Watch {
             if std::mem::take(&mut self.told) {
                 info!(meter = %self.meter, seconds = deviation, "the meter's clock is right again");
             }
-            return Ok(());
+            return Ok(true);
         }
         if !self.settings.set {
             if !std::mem::replace(&mut self.told, true) {
                 warn!(meter = %self.meter, seconds = deviation, "the meter's clock is wrong");
             }
-            return Ok(());
+            return Ok(true);
         }
         match self.correct(services, &clock, place).await? {
             Ok((before, after, now)) => self.tell_set(before, &after, now),
             Err(obstacle) => self.tell_obstacle(deviation, &obstacle),
         }
-        Ok(())
+        Ok(true)
     }
 
     fn is_wrong(&self, reading: &Reading, deviation: i64) -> bool {

@@ -99,11 +99,12 @@ impl Known {
     pub(super) fn begin(&mut self) {
         self.met = false;
         self.unscaled.clear();
-        if self.marks.is_empty() || self.scaled.is_none_or(|at| at.elapsed() >= SCALED) {
+        let unknown = self.marks.is_empty() || self.is_shy();
+        if unknown || self.scaled.is_none_or(|at| at.elapsed() >= SCALED) {
             self.scalers.clear();
             self.scaled = Some(Instant::now());
         }
-        if self.marks.is_empty() {
+        if unknown {
             self.tried.clear();
         }
         // What they watch may be set.
@@ -113,7 +114,7 @@ impl Known {
     /// What to ask for along with values, for [`recognise`](Self::recognise); nothing when that was done already.
     pub(super) fn marks(&self) -> Vec<AttributeDescriptor> {
         match &self.marks[..] {
-            _ if self.met || self.shy.is_some_and(|at| at.elapsed() < BELIEVED) => Vec::new(),
+            _ if self.met || self.is_shy() => Vec::new(),
             [] => MARKS.to_vec(),
             known => known.iter().map(|(mark, _)| *mark).collect(),
         }
@@ -122,10 +123,10 @@ impl Known {
     /// Takes the answers to what [`marks`](Self::marks) asked for. Whether it is another meter than before: then
     /// nothing is known any more, and what was asked for along with them is to be asked again.
     pub(super) fn recognise(&mut self, answers: &[Answer]) -> bool {
-        if self.met {
+        let asked = self.marks();
+        if asked.is_empty() {
             return false;
         }
-        let asked = self.marks();
         let tells = |(mark, answer): (&AttributeDescriptor, &Answer)| {
             let content = answer.as_ref().ok().filter(|content| !matches!(content.data(), Data::Null))?;
             Some((*mark, content.clone()))
@@ -133,6 +134,14 @@ impl Known {
         let marks: Vec<_> = asked.iter().zip(answers).filter_map(tells).collect();
         // One that keeps a part of it back for now is still the same by the other part.
         let same = !marks.is_empty() && marks.iter().all(|mark| self.marks.contains(mark));
+        let keeps_back = |answer: &Answer| answer.as_ref().is_err_and(|refusal| !is_lasting(*refusal));
+        if marks.is_empty() && answers.iter().any(keeps_back) {
+            // It tells nothing for now: it may be the same, but what could be wrong of another one is read anew.
+            self.scalers.clear();
+            self.unscaled.clear();
+            self.met = true;
+            return false;
+        }
         let other = !self.marks.is_empty() && !same;
         if other {
             info!(meter = %self.meter, "the meter does not show the name and serial number that it had; what was known of it is read anew");
@@ -143,6 +152,10 @@ impl Known {
         }
         self.met = !other;
         other
+    }
+
+    fn is_shy(&self) -> bool {
+        self.shy.is_some_and(|at| at.elapsed() < BELIEVED)
     }
 
     /// Takes that the meter did not answer who it is: it is not asked again for a day.

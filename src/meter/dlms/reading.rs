@@ -12,6 +12,8 @@ use crate::model::{Quality, Value};
 use crate::os::line::Line;
 use crate::wire::dlms::AttributeDescriptor;
 
+/// So often a reading tries to have the list of objects.
+const LISTINGS: u32 = 2;
 /// The most attributes that are asked for in a row before the time is looked at.
 const ROW: usize = 16;
 
@@ -42,8 +44,10 @@ pub(super) struct Reading {
     begun: bool,
     /// It was begun anew, because it is another meter.
     other: bool,
-    /// The list of the meter's objects can't be had now.
-    unlisted: bool,
+    /// Asking who the meter is ended an association.
+    unmarked: bool,
+    /// How often the list of the meter's objects could not be had now.
+    unlisted: u32,
     /// One by one: an answer to several did not come.
     careful: bool,
     /// How many of the answers that come first tell who the meter is.
@@ -65,7 +69,7 @@ impl Reading {
 
     /// It is another meter than before: nothing of it is believed, and all is asked anew.
     fn restart(&mut self) {
-        *self = Self { careful: self.careful, other: true, ..Self::default() };
+        *self = Self { careful: self.careful, unmarked: self.unmarked, other: true, ..Self::default() };
     }
 
     /// Takes the answers that tell who the meter is.
@@ -96,6 +100,11 @@ impl Reading {
         let first = if self.first < count { self.first } else { 0 };
         let order = (first..count).chain(0..first);
         order.filter_map(|index| self.items.get(index).map(|item| (index, item))).filter(|(_, item)| item.got.is_none())
+    }
+
+    /// Whether it is known what there is to read.
+    pub(super) const fn has_begun(&self) -> bool {
+        self.begun
     }
 
     /// Whether anything was got of it.
@@ -156,8 +165,16 @@ impl Client {
             if !together && !marks.is_empty() {
                 let mut marked = Vec::with_capacity(marks.len());
                 for mark in marks.iter().copied() {
-                    // A meter that is spoilt by the question is not asked again soon.
-                    marked.push(services.get(mark).await.inspect_err(|_| self.known.keep_quiet())?);
+                    match services.get(mark).await {
+                        Ok(answer) => marked.push(answer),
+                        Err(error) => {
+                            // Once it may be the line; a meter that is spoilt by the question is not asked again soon.
+                            if std::mem::replace(&mut reading.unmarked, true) {
+                                self.known.keep_quiet();
+                            }
+                            return Err(error);
+                        }
+                    }
                 }
                 if self.is_another(line, reading, &marked)? {
                     self.find(line, reading).await?;
@@ -191,7 +208,11 @@ impl Client {
             return Ok(false);
         }
         Services::new(&mut self.association, line, &mut self.talk).forget();
+        if let Some(plan) = &mut self.plan {
+            plan.forget();
+        }
         if reading.other {
+            reading.restart();
             return Err(damage("the meter's name or serial number is another one with every answer"));
         }
         reading.restart();
@@ -202,17 +223,18 @@ impl Client {
     async fn find(&mut self, line: &mut Line, reading: &mut Reading) -> Result<(), MeterError> {
         let mut services = Services::new(&mut self.association, line, &mut self.talk);
         let listless = self.wanted.is_empty() || self.wanted.iter().any(|(_, target)| target.class.is_none());
-        if listless && !reading.unlisted && !reading.begun {
-            // A list that spoils the association is not asked for again.
-            reading.unlisted = true;
+        if listless && reading.unlisted < LISTINGS && !reading.begun {
+            // A list that spoils the association again is not asked for once more.
+            reading.unlisted += 1;
             self.known.refresh(&mut services).await?;
+            reading.unlisted = LISTINGS;
         }
         if !std::mem::replace(&mut reading.begun, true) {
             let all: Vec<(String, Target)> = match self.wanted.is_empty() {
                 true => self.everything().into_iter().map(|target| (target.to_string(), target)).collect(),
                 false => self.wanted.clone(),
             };
-            if self.wanted.is_empty() {
+            if self.wanted.is_empty() && (self.known.objects().is_some() || self.seen.is_empty()) {
                 self.seen = all.iter().map(|(name, _)| name.clone()).collect();
             }
             let item = |(name, target)| Item { name, target, place: Place::Unknown, got: None, shown: None };

@@ -219,7 +219,9 @@ impl Client {
             }
             debug!(meter = %self.meter, %error, "the reading goes on in another association");
         }
-        self.stopped = reading.stopped_at().unwrap_or(0);
+        if reading.has_begun() {
+            self.stopped = reading.stopped_at().unwrap_or(0);
+        }
         if outcome.is_ok() {
             if std::mem::take(&mut self.told_overrun) {
                 info!(meter = %self.meter, "a reading came to its end again");
@@ -253,12 +255,15 @@ impl Client {
         let mut services = Services::new(&mut self.association, line, &mut self.talk);
         let looked = timeout_at(until, self.watch.look(&mut services, &place)).await;
         let error = match looked {
-            Ok(Ok(())) => None,
+            Ok(Ok(looked)) => {
+                self.told_clock &= !looked;
+                None
+            }
             Ok(Err(error)) => Some(error),
             Err(_) => Some(self.overrun("the meter's clock was not looked at", "raise it, or read fewer values")),
         };
         match &error {
-            None => self.told_clock = false,
+            None => {}
             Some(error) if !std::mem::replace(&mut self.told_clock, true) => {
                 warn!(meter = %self.meter, %error, "the meter's clock could not be looked at; it is tried again when dlms.clock.check says so");
             }

@@ -81,6 +81,7 @@ impl Hdlc {
     }
 
     pub(super) async fn open(&mut self, line: &mut Line, client: u16) -> Result<(), MeterError> {
+        self.dropped = false;
         let client = address::client(client).map_err(MeterError::Order)?;
         if self.mode_e.is_some() {
             self.sign_on(line).await?;

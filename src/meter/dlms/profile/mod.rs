@@ -114,6 +114,12 @@ impl Plan {
         AttributeDescriptor::new(CLASS, self.name, number)
     }
 
+    /// Takes that the meter is another one than it was.
+    pub(super) fn forget(&mut self) {
+        (self.layout, self.whole, self.index) = (None, None, None);
+        (self.way, self.range_works) = (Way::Range, false);
+    }
+
     /// Looks whether it is still the same meter and captures the same, and learns it anew when it does not.
     async fn look(
         &mut self,
@@ -127,7 +133,7 @@ impl Plan {
             outcome?;
             if known.recognise(&answers.split_off(asked.len().min(answers.len()))) {
                 services.forget();
-                (self.layout, self.way, self.range_works) = (None, Way::Range, false);
+                self.forget();
                 continue;
             }
             return self.learn((services, known), meter, answers).await;

@@ -304,7 +304,12 @@ fn each<'d>(buffer: &Data<'d>, columns: usize, take: Take<'_, 'd>) -> Result<(),
         Data::Array(rows) => {
             let (mut fit, mut found) = (0usize, None);
             for row in rows.iter() {
-                let row = row.ok().and_then(|row| row.as_structure()).ok_or_else(|| damage("a row is none"))?;
+                let row = row.map_err(|_| damage("a row is cut off"))?;
+                let Some(row) = row.as_structure() else {
+                    found = Some(1);
+                    take(None)?;
+                    continue;
+                };
                 if row.len() != columns {
                     found = Some(row.len());
                     take(None)?;
@@ -347,6 +352,8 @@ fn each<'d>(buffer: &Data<'d>, columns: usize, take: Take<'_, 'd>) -> Result<(),
                 (None, Ok(())) => Err(other(cells.len())),
             }
         }
+        // Some tell so that there are no rows.
+        Data::Null => Ok(()),
         _ => Err(damage("the buffer is no array of rows")),
     }
 }

@@ -134,6 +134,21 @@ fn the_hour_that_comes_twice_has_eight_quarters_whether_the_meter_tells_its_devi
 }
 
 #[test]
+fn a_row_that_is_none_keeps_no_other_back_and_no_data_are_no_rows() {
+    let good = |text| row(time(text, Some(-60), 0), count(0), count(10));
+    let mixed = vec![good("2026-01-15T11:15:00Z"), DataBuf::Null, good("2026-01-15T11:45:00Z")];
+    assert_eq!(rows(mixed, &RULES).unwrap().len(), 2);
+    assert!(rows(vec![DataBuf::Null], &RULES).is_err(), "nothing fits");
+    let mut seen = 0;
+    each(&Data::Null, 3, &mut |_| {
+        seen += 1;
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(seen, 0);
+}
+
+#[test]
 fn a_stamp_at_the_begin_ends_a_period_later() {
     let list = vec![row(time("2026-01-01T00:00:00Z", Some(-60), 0), DataBuf::Unsigned(0), count(1))];
     let rows = rows(list, &Rules { begin: true, ..RULES }).unwrap();

@@ -198,7 +198,7 @@ impl Push {
             };
         };
         let title = self.sender(&sealed)?;
-        let broadcast = sealed.control.broadcast_key();
+        let broadcast = sealed.key == open::Under::Broadcast;
         let (keys, replay) = match broadcast {
             true => (self.broadcast_keys.as_ref().ok_or(NO_BROADCAST_KEY)?, &self.broadcast_replay),
             false => (keys, &self.replay),
@@ -249,14 +249,11 @@ impl Push {
 /// The values of a push. An id that comes again is `id#2`, `id#3` ...
 fn values(notification: &Notification<'_>, entries: &[Entry<'_>]) -> Vec<Value> {
     let mut values: Vec<Value> = Vec::new();
+    let mut times = std::collections::HashMap::new();
     let clock = Name::Object { object: vendor::CLOCK, attribute: None };
     let mut add = |name: String, text: Option<String>, unit: &str, quality| {
-        let again = |number: &usize| {
-            let tried = if *number == 1 { name.clone() } else { format!("{name}#{number}") };
-            !values.iter().any(|v| v.name == tried)
-        };
-        let number = (1..).find(again).unwrap_or_default();
-        let name = if number == 1 { name } else { format!("{name}#{number}") };
+        let number = times.entry(name.clone()).and_modify(|number| *number += 1).or_insert(1usize);
+        let name = if *number == 1 { name } else { format!("{name}#{number}") };
         values.push(Value { name, value: text, unit: unit.to_owned(), quality });
     };
     if let Some(time) = notification.time.filter(|_| !entries.iter().any(|entry| entry.name == clock)) {

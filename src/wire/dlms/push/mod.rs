@@ -143,6 +143,14 @@ impl Decoder {
         while self.start < self.buffer.len() {
             while self.advance() {}
             let Some(rest) = self.buffer.get(self.start..).filter(|rest| !rest.is_empty()) else { break };
+            if !self.checked
+                && let Extent::Unit(length) | Extent::Bare(length) = carrier::unchecked(rest, self.begins)
+                && self.scan < self.start + length
+            {
+                // It is whole: what at its end looks like the head of another message is not, as nothing follows.
+                self.scan = self.start + length;
+                continue;
+            }
             let plain = matches!(rest, [carrier::PLAIN_PUSH | carrier::PLAIN_EVENT | carrier::BLOCK, ..]);
             if plain && self.begins && !self.checked {
                 let apdu = rest.to_vec();

@@ -69,6 +69,18 @@ fn a_push_is_found_in_every_carrier_and_without_one() {
 }
 
 #[test]
+fn a_unit_whose_end_looks_like_the_head_of_a_frame_is_whole_when_nothing_follows() {
+    for end in [&[0x68][..], &[0x7E], &[0x7E, 0xA0], &[0x7E, 0xA7], &[0x68, 0x20], &[0x68, 0xFF]] {
+        let apdu = sealed(end);
+        let apdu = [&apdu[..apdu.len() - end.len()], end].concat();
+        let unit = Unit { source: 1, destination: 103, apdu: apdu.clone() }.encode().unwrap();
+        assert_eq!(outcome(&[&unit]), [Ok(apdu.clone())], "in a wrapper, {end:02X?}");
+        assert_eq!(outcome(&[&apdu]), [Ok(apdu.clone())], "bare, {end:02X?}");
+        assert_eq!(outcome(&[&unit, &unit]), [Ok(apdu.clone()), Ok(apdu)], "two, {end:02X?}");
+    }
+}
+
+#[test]
 fn frames_may_share_a_flag() {
     let both = [&framed(&PUSH)[..], &framed(&PUSH)[1..]].concat();
     assert_eq!(outcome(&[&both]), [Ok(PUSH.to_vec()), Ok(PUSH.to_vec())]);
