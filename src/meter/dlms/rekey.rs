@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 
 use super::association::new_key;
 use super::object::Target;
@@ -71,19 +71,23 @@ impl Client {
             None => (TRANSFER, self.wrapped(rekey)?),
         };
         let parameter = Content::of(&parameter)?;
-        let longest = self.settings.longest_session;
         self.open(line).await?;
+        let until = self.until();
         let work = async {
             let (mut services, _) = self.open_services(line);
             services.action(MethodDescriptor::new(CLASS, target.name, method), Some(&parameter)).await
         };
-        let done = timeout(longest, work).await;
-        let done = done.unwrap_or_else(|_| Err(MeterError::Damaged("no answer within longest_session".to_owned())));
+        let done = timeout_at(until, work).await;
+        let done = done.unwrap_or_else(|_| Err(self.overrun("there was no answer", "look why the meter is so slow")));
         if method == TRANSFER && !matches!(done, Ok(Err(_))) {
             // It goes by the new keys now: a release under the old ones would look like somebody else's.
             self.association.forget(line).await;
+            if line.is_tcp() {
+                // Only the end of the connection tells the meter that this association is over.
+                self.mend(line).await;
+            }
         } else {
-            self.close(line).await;
+            self.leave(line, done.as_ref().err()).await;
         }
         let done = done.map_err(|error| match error {
             MeterError::Order(_) | MeterError::Unasked(_) => error,

@@ -172,7 +172,7 @@ impl Client {
     }
 
     /// Makes a connection anew; whether that was possible shows when it is used.
-    async fn mend(&self, line: &mut Line) {
+    pub(super) async fn mend(&self, line: &mut Line) {
         if let Err(error) = line.reopen().await {
             debug!(meter = %self.meter, %error, "the connection can't be opened again");
         }

@@ -35,6 +35,7 @@ pub mod protect;
 pub mod push;
 pub mod secret;
 pub mod shown;
+pub mod veil;
 pub mod vendor;
 pub mod wrap;
 pub mod wrapper;

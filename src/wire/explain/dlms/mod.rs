@@ -23,7 +23,9 @@ struct Part {
     json: Json,
 }
 
-/// Explains pushes, and requests and answers, in whatever carries them.
+/// Explains pushes, and requests and answers, in whatever carries them. No password and no key is shown, nor an answer
+/// to a request of one that stands before it; an answer without its request, or by a short name, does not tell what it
+/// holds and is shown.
 ///
 /// # Errors
 /// That nothing in the bytes is DLMS, or what damaged it.
@@ -73,8 +75,9 @@ pub(super) fn is_sure(bytes: &[u8]) -> bool {
         && events.iter().all(sound)
 }
 
-/// One sentence for a thing in a stream, for a trace; nothing is decrypted, and no password is told. `None` where there is
-/// nothing to say.
+/// One sentence for a thing in a stream, for a trace; nothing is decrypted, and no password that is written is told. An
+/// answer does not tell what was asked for: it is told even where that is a password, which this client never reads.
+/// `None` where there is nothing to say.
 pub fn word(event: &Event) -> Option<String> {
     match event {
         Event::Frame(frame) => carrier::words(frame),
@@ -134,6 +137,8 @@ struct Found {
     /// The blocks of a long answer so far, and how many they are.
     blocks: Vec<u8>,
     newest: u32,
+    /// The invoke ids, one bit each, whose newest request is one of a secret.
+    asked: u16,
 }
 
 impl Found {
@@ -203,9 +208,13 @@ impl Found {
             inside.insert("error".into(), json!(closed.to_string()));
         }
         json.insert("ciphering".into(), Value::Object(inside));
-        // What is explained below need not be shown as it was.
-        let shown = if matches!(opened, Some(Ok(_))) { &[] } else { sealed.payload };
-        layer.rows.push(row("content", shown, format!("{} bytes, {meaning}", sealed.payload.len())));
+        // What is explained below need not be shown as it was; what is only authenticated could hold a password.
+        let (shown, veil) = match opened {
+            Some(Ok(_)) => (&[][..], ""),
+            _ if sealed.control.encrypted() => (sealed.payload, ""),
+            _ => (&[][..], " (not shown)"),
+        };
+        layer.rows.push(row("content", shown, format!("{} bytes{veil}, {meaning}", sealed.payload.len())));
         self.layers.push(layer);
         if let Some(Err(closed)) = &opened {
             self.titles.push(format!("not opened ({closed})"));
@@ -219,7 +228,12 @@ impl Found {
     }
 
     fn plain(&mut self, apdu: &[u8], keys: Option<&Keys>, json: &mut Json) {
-        let parts = values::explain(apdu).unwrap_or_else(|| service::explain(apdu));
+        let invoked = names::invoked(apdu);
+        let hides = invoked.is_some_and(|(id, answers)| answers && self.asked & id != 0);
+        let (parts, asks) = values::explain(apdu).map_or_else(|| service::explain(apdu, hides), |parts| (parts, None));
+        if let (Some((id, _)), Some(secret)) = (invoked, asks) {
+            self.asked = if secret { self.asked | id } else { self.asked & !id };
+        }
         for part in parts {
             json.extend(part.json);
             self.layers.push(part.layer);
@@ -234,7 +248,13 @@ impl Found {
                 aare.user_information
             }
             Ok((Apdu::GetResponse(GetResponse::WithDataBlock { block, .. }), _)) => {
-                return self.block(block.block_number, block.last_block, block.result.unwrap_or_default(), json);
+                let bytes = block.result.unwrap_or_default();
+                let part = self.block(block.block_number, block.last_block, bytes, hides);
+                if let Some(part) = part {
+                    json.extend(part.json);
+                    self.layers.push(part.layer);
+                }
+                return;
             }
             _ => return,
         };
@@ -249,20 +269,17 @@ impl Found {
     }
 
     /// Puts a long answer together, and tells its value with its last block.
-    fn block(&mut self, number: u32, last: bool, bytes: &[u8], json: &mut Json) {
+    fn block(&mut self, number: u32, last: bool, bytes: &[u8], hides: bool) -> Option<Part> {
         if number == 1 {
             (self.blocks, self.newest) = (Vec::new(), 0);
         }
         if self.newest.checked_add(1) != Some(number) {
-            return;
+            return None;
         }
         self.newest = number;
         self.blocks.extend_from_slice(bytes);
-        if let (true, Ok((value, _))) = (last, decode::<Data<'_>>(&self.blocks)) {
-            let part = service::long(&value, number, self.blocks.len());
-            json.extend(part.json);
-            self.layers.push(part.layer);
-        }
+        let (value, _) = decode::<Data<'_>>(&self.blocks).ok().filter(|_| last)?;
+        Some(service::long(&value, number, self.blocks.len(), hides))
     }
 
     /// Why nothing was found.

@@ -107,14 +107,17 @@ pub(super) fn class(number: u16) -> String {
     describe(number, 0).map_or_else(|| number.to_string(), |class| format!("{number} {}", class.name))
 }
 
-/// Whether an attribute holds a password (an association's), or a method takes one: never shown.
-pub(super) const fn is_secret(class: u16, attribute: i8) -> bool {
-    matches!((class, attribute), (15, 7))
+/// Whether an APDU of this tag may hold a password or key: an AARQ, what writes or acts, and what carries such an APDU.
+pub(super) const fn may_hold_secret(tag: u8) -> bool {
+    matches!(tag, 0x06 | 0x16 | 0x60 | 0xC1 | 0xC3 | 0xD9 | 0xE0 | 0xE6 | 0xE7)
 }
 
-/// Whether a method takes a secret: that of an association, or the keys of a security setup.
-pub(super) const fn takes_secret(class: u16, method: i8) -> bool {
-    matches!((class, method), (15, 2) | (64, 2))
+/// The bit of an APDU's invoke id, and whether it is an answer with values; `None` of what has no such id.
+pub(super) fn invoked(apdu: &[u8]) -> Option<(u16, bool)> {
+    match apdu {
+        [tag @ (0xC0 | 0xC1 | 0xC3 | 0xC4 | 0xC7), _, id, ..] => Some((1 << (id & 0x0F), matches!(tag, 0xC4 | 0xC7))),
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use crate::wire::dlms::open::{self, Sealed};
 use crate::wire::dlms::{
     ActionRequest, ActionResponse, Apdu, AttributeDescriptor, Conformance, Data, DataBlockG, DataBlockSA, Diagnostic,
     GetDataResult, GetRequest, GetResponse, InvokeId, LogicalName, MethodDescriptor, SelectiveAccess, SetRequest,
-    SetResponse, UserDiagnostic, decode, shown,
+    SetResponse, UserDiagnostic, decode, shown, veil,
 };
 use crate::wire::explain::{Layer, Row};
 
@@ -59,9 +59,11 @@ pub(super) fn summary(apdu: &[u8]) -> Option<String> {
     Some(if told.is_empty() { name.to_owned() } else { format!("{name} {}", told.join(", ")) })
 }
 
-/// The layers of a plain APDU that is no notification.
-pub(super) fn explain(apdu: &[u8]) -> Vec<Part> {
-    let mut fields = Fields::default();
+/// The layers of a plain APDU that is no notification, and of what names objects whether one of them is a secret. What
+/// `hides` answers a request of a secret: no value of it is shown.
+pub(super) fn explain(apdu: &[u8], hides: bool) -> (Vec<Part>, Option<bool>) {
+    let mut fields = Fields { hides, ..Fields::default() };
+    let tag = apdu.first().copied().unwrap_or_default();
     match decode::<Apdu<'_>>(apdu) {
         Ok((decoded, rest)) => {
             fields.apdu(&decoded);
@@ -77,16 +79,22 @@ pub(super) fn explain(apdu: &[u8]) -> Vec<Part> {
         Err(error) => {
             let sentence = error.to_string();
             fields.json.insert("error".into(), json!(sentence));
-            fields.rows.push(row("APDU", apdu, sentence));
+            // Nobody knows where in it a password or key stands.
+            let row = if hides || names::may_hold_secret(tag) {
+                row("APDU", &[], format!("{sentence}; {} bytes, not shown", apdu.len()))
+            } else {
+                row("APDU", apdu, sentence)
+            };
+            fields.rows.push(row);
         }
     }
-    let title = name(apdu.first().copied().unwrap_or_default());
-    vec![Part { layer: Layer { title, rows: fields.rows }, json: fields.json }]
+    let asks = fields.json.contains_key("objects").then_some(fields.hides);
+    (vec![Part { layer: Layer { title: name(tag), rows: fields.rows }, json: fields.json }], asks)
 }
 
-/// The value of a long answer whose blocks were put together.
-pub(super) fn long(value: &Data<'_>, blocks: u32, bytes: usize) -> Part {
-    let mut fields = Fields::default();
+/// The value of a long answer whose blocks were put together; not shown when it `hides`.
+pub(super) fn long(value: &Data<'_>, blocks: u32, bytes: usize, hides: bool) -> Part {
+    let mut fields = Fields { hides, ..Fields::default() };
     fields.put("length", "length", json!(bytes), format!("{bytes} bytes in {blocks} blocks"));
     fields.value(value);
     Part { layer: Layer { title: "the whole answer", rows: fields.rows }, json: fields.json }
@@ -96,7 +104,7 @@ pub(super) fn long(value: &Data<'_>, blocks: u32, bytes: usize) -> Part {
 pub(super) struct Fields {
     rows: Vec<Row>,
     json: Json,
-    /// The object before holds a secret.
+    /// One of the objects so far is a secret, or what was asked for is.
     hides: bool,
 }
 
@@ -220,7 +228,7 @@ impl Fields {
             json,
             format!("{name} attribute {} (class {})", attribute(id, number), class(id)),
         );
-        self.hides = names::is_secret(id, number);
+        self.hides |= veil::is_secret(id, number);
     }
 
     fn method(&mut self, d: MethodDescriptor) {
@@ -228,7 +236,7 @@ impl Fields {
         let json = json!({ "class": id, "name": name, "method": number });
         let method = names::method(id, number);
         self.list("object", "objects", json, format!("{name} method {method} (class {})", class(id)));
-        self.hides = names::takes_secret(id, number);
+        self.hides |= veil::takes_secret(id, number);
     }
 
     fn selection(&mut self, access: Option<&SelectiveAccess<'_>>) {

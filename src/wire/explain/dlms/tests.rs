@@ -81,12 +81,88 @@ fn no_secret_that_is_written_is_shown() {
     }
 }
 
+/// An APDU in a wrapper.
+fn unit(apdu: &str) -> Vec<u8> {
+    let apdu = hex(apdu);
+    crate::wire::dlms::wrapper::Unit { source: 1, destination: 16, apdu }.encode().unwrap()
+}
+
+/// Explains APDUs of one stream; none of "Gurux" may be seen, and that something is not shown.
+fn veiled(apdus: &[&str]) -> String {
+    let bytes = apdus.iter().flat_map(|apdu| unit(apdu)).collect::<Vec<_>>();
+    let found = explain(&bytes, None).unwrap();
+    let text = found.to_string();
+    for shown in [&text, &found.to_json().to_string()] {
+        assert!(!shown.contains("Gurux") && !shown.to_uppercase().contains("4775727578"), "{shown}");
+    }
+    assert!(text.contains("not shown"), "{text}");
+    text
+}
+
+#[test]
+fn every_secret_that_a_session_hides_is_hidden() {
+    for (class, number) in [("002C", "05"), ("002D", "03"), ("002E", "04")] {
+        veiled(&[&format!("C1 01 C1 {class} 0000190000FF {number} 00 09 05 4775727578")]);
+    }
+    for (class, number) in [("000C", "05"), ("000C", "06"), ("0040", "03"), ("0048", "07"), ("0048", "08")] {
+        veiled(&[&format!("C3 01 C1 {class} 00002B0000FF {number} 01 09 05 4775727578")]);
+    }
+}
+
+#[test]
+fn a_secret_in_a_list_is_hidden_wherever_it_stands() {
+    let (secret, plain) = ("000F 0000280000FF 07 00", "0001 0000600100FF 02 00");
+    let values = "02 09 05 4775727578 09 02 3132";
+    let text = veiled(&[&format!("C1 04 C1 02 {secret} {plain} {values}")]);
+    assert!(text.contains("attribute 7") && text.contains("attribute 2"), "{text}");
+    let methods = "02 000F 0000280000FF 02 0046 000060030AFF 01";
+    veiled(&[&format!("C3 03 C1 {methods} 02 09 05 4775727578 0F 00")]);
+}
+
+#[test]
+fn what_can_not_be_read_shows_no_password() {
+    // An AARQ whose length is wrong, requests that are cut, and a write by a short name with a wrong type.
+    let damaged_aarq = AARQ_LOW.replacen("60 33", "60 7F", 1);
+    for apdu in [
+        damaged_aarq.as_str(),
+        "C1 01 C1 000F 0000280000FF 07 00 09 06 4775727578",
+        "C3 01 C1 000F 0000280000FF 02 01 09 06 4775727578",
+        "06 01 02 FA28 01 09 06 4775727578",
+        "16 01 02 FA28 01 09 06 4775727578",
+    ] {
+        let text = veiled(&[apdu]);
+        assert!(text.contains(&format!("{} bytes, not shown", hex(apdu).len())), "{text}");
+    }
+    // What is only authenticated is as good as plain.
+    let text = veiled(&["C9 25 10 00000001 C101C1000F0000280000FF070009054775727578 000000000000000000000000"]);
+    assert!(text.contains("no key was given"), "{text}");
+    // Of others the bytes help to find the fault.
+    let text = explain(&unit("C4 01 C1 00 09 06 0102"), None).unwrap().to_string();
+    assert!(text.contains("c401c100"), "{text}");
+}
+
+#[test]
+fn an_answer_to_a_request_of_a_secret_is_hidden() {
+    let (secret, plain) = ("C0 01 C1 000F 0000280000FF 07 00", "C0 01 C1 0001 0000600100FF 02 00");
+    let (answer, cut) = ("C4 01 C1 00 09 05 4775727578", "C4 01 C1 00 09 06 4775727578");
+    veiled(&[secret, answer]);
+    veiled(&[secret, cut]);
+    veiled(&[secret, "C4 02 C1 00 00000001 00 03 090547", "C0 02 C1 00000001", "C4 02 C1 01 00000002 00 04 75727578"]);
+    veiled(&[
+        "C0 03 C1 02 0001 0000600100FF 02 00 000F 0000280000FF 07 00",
+        "C4 03 C1 02 00 11 07 00 09 05 4775727578",
+    ]);
+    // Others are told: with another invoke id, or once something else was asked for.
+    let shown = |apdus: &[&str]| {
+        let bytes = apdus.iter().flat_map(|apdu| unit(apdu)).collect::<Vec<_>>();
+        explain(&bytes, None).unwrap().to_string().contains("Gurux")
+    };
+    assert!(shown(&[secret, "C4 01 C2 00 0A 05 4775727578"]));
+    assert!(shown(&[secret, answer, plain, "C4 01 C1 00 0A 05 4775727578"]));
+}
+
 #[test]
 fn the_blocks_of_a_long_answer_are_put_together() {
-    let unit = |apdu: &str| {
-        let apdu = hex(apdu);
-        crate::wire::dlms::wrapper::Unit { source: 1, destination: 16, apdu }.encode().unwrap()
-    };
     let blocks = [
         "C4 02 C1 00 00000001 00 03 010206",
         "C4 02 C1 00 00000002 00 05 0000000706",
