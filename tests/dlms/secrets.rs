@@ -179,3 +179,26 @@ fn new_keys_reach_a_meter_wrapped_and_are_shown_nowhere() {
     assert!(told(&policy).contains("the meter took the policy"), "{}", told(&policy));
     assert_eq!(bench.count("POLICY 3"), 1, "{:?}", bench.log());
 }
+
+#[tokio::test]
+async fn a_key_change_leaves_no_association_on_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path.display().to_string()
+    };
+    let (master, key) = (file("kek", KEK), file("key", NEW_KEY));
+    let keys = json!({ "keys": [{ "key": "encryption", "file": key }], "master": master });
+    let late = scripted::Fault::Late(std::time::Duration::from_secs(4));
+    for (rekey, fault) in [(keys, scripted::Fault::None), (json!({ "policy": 3 }), late)] {
+        let mut nature = Nature::with(BTreeMap::new());
+        nature.granted |= Conformance::ACTION;
+        let meter = scripted::Meter::start(nature, 1, fault).await;
+        let (answers, _) = ordered(&meter, &[json!({ "object": "0-0:43.0.0*255", "rekey": rekey })]).await;
+        println!("{answers:?} {} {:?}", meter.connections(), meter.heard());
+        assert!(answers[0].as_ref().unwrap_err().contains("not known whether"), "{answers:?}");
+        assert_eq!(meter.connections(), 2, "{:?}", meter.heard());
+    }
+}
