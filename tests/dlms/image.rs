@@ -37,9 +37,13 @@ impl Bench {
     }
 
     fn settings() -> MeterSettings {
+        Self::settings_with("5m")
+    }
+
+    fn settings_with(longest: &str) -> MeterSettings {
         let text = "name = \"m\"\nport = \"p\"\nprotocol = \"dlms\"\ntimeout = \"5s\"\nevery = \"1h\"\n\
                     values = [\"0-0:42.0.0*255\"]\ndlms.link = \"wrapper\"";
-        MeterSettings::parse(text).unwrap()
+        MeterSettings::parse(&format!("{text}\ndlms.longest_session = \"{longest}\"")).unwrap()
     }
 
     fn kept(&self) -> PathBuf {
@@ -48,7 +52,11 @@ impl Bench {
 
     /// A session that knows what the last one kept.
     async fn session(&self) -> (Box<dyn Session>, Line) {
-        let mut session = protocol("dlms").unwrap().session(&Self::settings()).unwrap();
+        self.session_with(&Self::settings()).await
+    }
+
+    async fn session_with(&self, settings: &MeterSettings) -> (Box<dyn Session>, Line) {
+        let mut session = protocol("dlms").unwrap().session(settings).unwrap();
         session.keep_in(Kept::new(self.kept()));
         (session, Line::open(&self.endpoint(), SPEED, Direction::Automatic).await.unwrap())
     }
@@ -131,6 +139,86 @@ async fn another_image_is_another_transfer() {
     std::fs::write(bench.folder.path().join("firmware.bin"), vec![9; 1000]).unwrap();
     bench.transfer(false).await.unwrap();
     assert_eq!((bench.count("INITIATE"), bench.count("BLOCK")), (2, 32));
+}
+
+#[tokio::test]
+async fn a_meter_that_calls_an_image_by_its_own_name_is_given_it_once() {
+    let bench = Bench::new(&[("METER_LISTS", "other"), ("METER_RESTART", "shows")]);
+    bench.transfer(false).await.unwrap();
+    assert_eq!(bench.transfer(true).await.unwrap()["words"], "activation successful");
+    bench.transfer(true).await.unwrap();
+    assert_eq!((bench.count("INITIATE"), bench.count("BLOCK"), bench.count("ACTIVATE")), (1, 16, 1));
+}
+
+#[tokio::test]
+async fn an_image_that_somebody_else_replaced_is_sent_again() {
+    let bench = Bench::new(&[("METER_LISTS", "other")]);
+    bench.transfer(false).await.unwrap();
+    let (file, kept, away) =
+        (bench.folder.path().join("firmware.bin"), bench.kept(), bench.folder.path().join("kept-away"));
+    let image = std::fs::read(&file).unwrap();
+    std::fs::rename(&kept, &away).unwrap();
+    std::fs::write(&file, vec![9; 900]).unwrap();
+    bench.transfer(false).await.unwrap();
+    std::fs::remove_dir_all(&kept).unwrap();
+    std::fs::rename(&away, &kept).unwrap();
+    std::fs::write(&file, image).unwrap();
+    bench.transfer(true).await.unwrap();
+    assert_eq!((bench.count("INITIATE"), bench.count("ACTIVATE")), (3, 1));
+}
+
+#[tokio::test]
+async fn a_meter_that_does_not_activate_is_told_once_and_has_its_time() {
+    let bench = Bench::new(&[("METER_STAYS", "1")]);
+    bench.transfer(false).await.unwrap();
+    let short = Bench::settings_with("2s");
+    for _ in 0..3 {
+        let (mut session, mut line) = bench.session_with(&short).await;
+        let told = session.inspector().unwrap().inspect(&mut line, &bench.order(true)).await.unwrap();
+        assert_eq!(told["outcome"], "more");
+    }
+    assert_eq!(bench.count("ACTIVATE"), 1);
+    // A quarter of an hour goes by.
+    let file = std::fs::read_dir(bench.kept())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| std::fs::read_to_string(path).is_ok_and(|text| text.contains("\"digest\"")))
+        .unwrap();
+    let mut mark: Json = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    mark["activate"] = json!(mark["activate"].as_i64().unwrap() - 16 * 60 * 1000);
+    std::fs::write(&file, mark.to_string()).unwrap();
+    let told = bench.transfer(true).await.unwrap_err().to_string();
+    assert!(told.contains("it has not done it within 15 minutes; look at 1-0:0.2.0 before ordering again"), "{told}");
+    assert_eq!(bench.count("ACTIVATE"), 1);
+    // The next order is a new one.
+    let (mut session, mut line) = bench.session_with(&short).await;
+    session.inspector().unwrap().inspect(&mut line, &bench.order(true)).await.unwrap();
+    assert_eq!((bench.count("ACTIVATE"), bench.count("INITIATE")), (2, 1));
+}
+
+#[tokio::test]
+async fn a_block_that_a_meter_never_takes_ends_the_transfer() {
+    let why = |n: u32| format!("block {n} is still missing after it was sent three times");
+    let bench = Bench::new(&[("METER_STUCK", "5")]);
+    let told = bench.transfer(false).await.unwrap_err().to_string();
+    assert!(told.contains(&why(5)), "{told}");
+    // Once in its turn, and three times because it was missing.
+    assert_eq!((bench.count("INITIATE"), bench.count("BLOCK 5")), (1, 4));
+    // Also when no slice comes to the end of the image.
+    let bench = Bench::new(&[("METER_STUCK", "0"), ("METER_BLOCK", "1")]);
+    std::fs::write(bench.folder.path().join("firmware.bin"), vec![7; 50_000]).unwrap();
+    let (mut session, mut line) = bench.session_with(&Bench::settings_with("1s")).await;
+    let mut slices = 0;
+    let told = loop {
+        match session.inspector().unwrap().inspect(&mut line, &bench.order(false)).await {
+            Ok(told) => assert_eq!(told["outcome"], "more"),
+            Err(error) => break error.to_string(),
+        }
+        slices += 1;
+        assert!(slices < 10, "it goes on for ever");
+    };
+    assert!(slices >= 3, "{slices}: {told}");
+    assert!(told.contains(&why(0)), "{told}");
 }
 
 #[tokio::test]

@@ -200,9 +200,10 @@ GXDLMSDisconnectControl.invoke = _dc
 # METER_KEEP=1: what it holds outlives a connection. METER_KILL=N: after N blocks of an image the connection is gone, once.
 # METER_RESTART=shows|forgets: it restarts when it is to run an image, without an answer; then it shows the image, or nothing
 # but other firmware. METER_BLOCK=N: the size of the blocks. METER_MORE=1: a push setup, a limiter, an M-Bus client.
+# METER_LISTS=other: it calls an image by the image's own name. METER_STAYS=1: it never activates. METER_STUCK=N: it never has block N.
 class Gone(BaseException): pass
 KILL = [int(os.environ.get("METER_KILL", "0"))]
-RESTART = os.environ.get("METER_RESTART")
+RESTART = os.environ.get("METER_RESTART"); STUCK = int(os.environ.get("METER_STUCK", "-1"))
 import gurux_dlms.objects as _o
 from gurux_dlms.objects import GXDLMSImageActivateInfo
 from gurux_dlms.objects.enums import ImageTransferStatus as ITS
@@ -211,7 +212,7 @@ def _img(self, settings, e):                 # upstream's methods are Java
     if e.index == 1: self.called = bytes(p[0]); self.got = {}; self.imageSize = p[1]; self.imageFirstNotTransferredBlockNumber = 0; self.imageTransferStatus = ITS.IMAGE_TRANSFER_INITIATED; log("INITIATE")
     elif e.index == 2:
         self.got[p[0]] = bytes(p[1]); n = 0; log("BLOCK %d" % p[0])
-        while n in self.got: n += 1
+        while n in self.got and n != STUCK: n += 1
         self.imageFirstNotTransferredBlockNumber = n
         if KILL[0]:
             KILL[0] -= 1
@@ -221,6 +222,7 @@ def _img(self, settings, e):                 # upstream's methods are Java
         self.imageTransferStatus = ITS.IMAGE_VERIFICATION_SUCCESSFUL if len(whole) == self.imageSize else ITS.IMAGE_VERIFICATION_FAILED
     elif e.index == 4:
         log("ACTIVATE")
+        if os.environ.get("METER_STAYS"): return None
         self.imageTransferStatus = ITS.IMAGE_ACTIVATION_SUCCESSFUL
         if RESTART == "forgets": self.imageTransferStatus = ITS.IMAGE_TRANSFER_NOT_INITIATED; FIRMWARE.value = "2.0"
         if RESTART: raise Gone()
@@ -244,8 +246,8 @@ def _img_value(self, settings, e):           # what it would run: upstream's lis
     out = GXByteBuffer(); out.setUInt8(DataType.ARRAY); whole = self.imageTransferStatus >= ITS.IMAGE_VERIFICATION_SUCCESSFUL
     out.setUInt8(1 if whole else 0); e.byteArray = True
     if whole:
-        out.setUInt8(DataType.STRUCTURE); out.setUInt8(3); _GXCommon.setData(settings, out, DataType.UINT32, self.imageSize)
-        _GXCommon.setData(settings, out, DataType.OCTET_STRING, self.called); _GXCommon.setData(settings, out, DataType.OCTET_STRING, b"")
+        out.setUInt8(DataType.STRUCTURE); out.setUInt8(3); other = os.environ.get("METER_LISTS"); _GXCommon.setData(settings, out, DataType.UINT32, self.imageSize - (16 if other else 0))
+        _GXCommon.setData(settings, out, DataType.OCTET_STRING, b"own" if other else self.called); _GXCommon.setData(settings, out, DataType.OCTET_STRING, b"")
     return out.array()
 _o.GXDLMSImageTransfer.getValue = _img_value
 FIRMWARE = GXDLMSData("1.0.0.2.0.255"); FIRMWARE.value = "1.0"

@@ -8,6 +8,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep};
@@ -16,7 +17,7 @@ use tracing::{debug, info};
 use super::object::{Target, shown, value_word};
 use super::service::{Content, Services, action_words, damage, words};
 use super::session::Client;
-use crate::meter::{Kept, MeterError};
+use crate::meter::MeterError;
 use crate::model::Timestamp;
 use crate::os::clock;
 use crate::os::file::read_small;
@@ -27,12 +28,14 @@ use crate::wire::dlms::{ActionResult, AttributeDescriptor, DataBuf, LogicalName,
 const CLASS: u16 = 18;
 /// The active firmware's identifier.
 const FIRMWARE: AttributeDescriptor = AttributeDescriptor::new(1, LogicalName::new(1, 0, 0, 2, 0, 255), 2);
+const READABLE: &str = "the file must be there and no longer than 32 MiB, and the agent's user must be able to read it";
 /// The longest image.
 const LONGEST: u64 = 32 * 1024 * 1024;
-/// How often blocks that the meter misses are sent again.
-const ROUNDS: u32 = 5;
+/// How often the first block that it misses is sent.
+const SENDINGS: u32 = 3;
 /// How long a meter may verify, or activate and restart.
 const PATIENCE: Duration = Duration::from_mins(15);
+const LATE: &str = "; it has not done it within 15 minutes; look at 1-0:0.2.0 before ordering again";
 const POLL: Duration = Duration::from_secs(3);
 /// How long the line is used at once, so that other meters on it are read.
 const SLICE: Duration = Duration::from_mins(1);
@@ -76,18 +79,39 @@ struct Mark {
     activate: Option<i64>,
     /// The firmware that ran before.
     firmware: Option<String>,
+    /// What the meter listed when it had verified it (attribute 7, in hex): its own words, not always those of the order.
+    #[serde(default)]
+    listed: Option<String>,
 }
+
+/// The status that an order ended with, if it did.
+type Ended = Result<Option<i64>, MeterError>;
 
 impl Mark {
     fn of(bytes: &[u8], identifier: &str) -> Self {
         let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-        let digest = data_encoding::HEXLOWER.encode(digest.as_ref());
+        let digest = HEXLOWER.encode(digest.as_ref());
         let identifier = identifier.to_owned();
-        Self { identifier, size: bytes.len(), digest, verify: None, activate: None, firmware: None }
+        Self { identifier, size: bytes.len(), digest, verify: None, activate: None, firmware: None, listed: None }
     }
 
     fn is_of(&self, other: &Self) -> bool {
         (&self.identifier, self.size, &self.digest) == (&other.identifier, other.size, &other.digest)
+    }
+
+    fn stamp(&mut self, method: i8) -> &mut Option<i64> {
+        if method == 3 { &mut self.verify } else { &mut self.activate }
+    }
+
+    /// Whether it is among what a meter lists, as it was ordered or as the meter called it when it verified it.
+    fn is_in(&self, list: &[u8]) -> bool {
+        let Ok(DataBuf::Array(images)) = DataBuf::parse(list) else { return false };
+        let named = |fields: &[DataBuf]| {
+            matches!(fields, [DataBuf::DoubleLongUnsigned(size), DataBuf::OctetString(name), ..]
+            if usize::try_from(*size) == Ok(self.size) && *name == self.identifier.as_bytes())
+        };
+        let named = images.iter().any(|image| matches!(image, DataBuf::Structure(fields) if named(fields)));
+        named || self.listed.as_ref().is_some_and(|listed| *listed == HEXLOWER.encode(list))
     }
 }
 
@@ -99,6 +123,8 @@ pub(super) struct Sending {
     /// How many blocks there were when the connection was lost, and how often that was.
     best: u32,
     lost: u32,
+    /// The first block that the meter missed, and how often it has been sent since.
+    stalled: (i64, u32),
 }
 
 /// What an association came to.
@@ -121,7 +147,8 @@ impl Client {
         image: &Image,
     ) -> Result<Json, MeterError> {
         let order = |why: String| MeterError::Order(format!("{}: {why}", image.path));
-        let bytes = read_small(Path::new(&image.path), LONGEST).map_err(|error| order(unreadable(&error)))?;
+        let bytes =
+            read_small(Path::new(&image.path), LONGEST).map_err(|error| order(format!("{error}; {READABLE}")))?;
         if bytes.is_empty() {
             return Err(order("the file is empty".to_owned()));
         }
@@ -141,6 +168,7 @@ impl Client {
                 Err(error) => error,
             };
             if !self.goes_on(&error) {
+                (self.sending.best, self.sending.lost, self.sending.stalled) = (0, 0, (0, 0));
                 return Err(error);
             }
             info!(meter = %self.meter, %error, "the transfer of an image broke off; it goes on where the meter says that it ended");
@@ -202,11 +230,15 @@ impl Client {
         }
         let count = i64::try_from(bytes.len().div_ceil(size)).unwrap_or(i64::MAX);
         let mut now = receiver.read(6).await?;
-        let identified = receiver.lists(wanted).await?;
-        let known = self.sending.mark.clone().filter(|mark| {
-            // Somebody else may have given it another one since.
+        let list = receiver.list().await?;
+        let mark = self.sending.mark.clone();
+        let identified = list.as_ref().map(|list| mark.as_ref().unwrap_or(wanted).is_in(list));
+        let known = mark.filter(|mark| {
+            // Somebody else may have given it another one since; what it lists while it runs ours anew may differ, too.
             identified != Some(false)
-                || !matches!(now, status::VERIFIED | status::ACTIVATING | status::ACTIVATED) && mark.is_of(wanted)
+                || !matches!(now, status::VERIFIED | status::ACTIVATING | status::ACTIVATED)
+                || now != status::VERIFIED && mark.activate.is_some_and(|at| !is_over(at))
+                || mark.listed.is_none() && mark.verify.is_some()
         });
         let done = |now: i64, words: &str, sent: Option<i64>| {
             let words = if words.is_empty() { value_word(CLASS, 6, now) } else { words };
@@ -220,32 +252,30 @@ impl Client {
             self.forget_image().await;
             return Ok(done(now, words, Some(count)));
         }
-        let whole = matches!(now, status::VERIFYING | status::VERIFIED | status::ACTIVATING | status::ACTIVATED);
+        // What failed since the last slice is told, not sent again at once.
+        let whole = known.as_ref().is_some_and(|mark| match now {
+            status::UNVERIFIED => mark.verify.is_some(),
+            status::FAILED => activate && mark.activate.is_some(),
+            _ => matches!(now, status::VERIFYING | status::VERIFIED | status::ACTIVATING | status::ACTIVATED),
+        });
         let mut resumed_at = Some(count);
-        if known.is_none() || !whole {
+        if !whole {
             let begun = known.is_some() && now == status::INITIATED;
-            match self.blocks(line, name, (bytes, wanted, size), begun, until).await? {
-                Some(at) => resumed_at = begun.then_some(at),
-                None => return Ok(Step::More),
-            }
+            let mut stalled = self.sending.stalled;
+            let sent = self.blocks(line, name, (bytes, wanted, size), (begun, &mut stalled), until).await;
+            self.sending.stalled = stalled;
+            let Some(at) = sent? else { return Ok(Step::More) };
+            resumed_at = begun.then_some(at);
             now = status::INITIATED;
         }
-        if matches!(now, status::INITIATED | status::VERIFYING) {
-            let ordered = self.order(|mark| &mut mark.verify, now == status::VERIFYING).await;
-            let mut receiver = Receiver { services: self.open_services(line).0, name };
-            match receiver.finish(3, ordered, [status::VERIFIED, status::UNVERIFIED], until).await? {
-                Some(status) => now = status,
-                None => return Ok(Step::More),
-            }
+        if matches!(now, status::INITIATED | status::VERIFYING | status::VERIFIED | status::UNVERIFIED) {
+            let Some(status) = self.finish(line, name, (3, now), until).await? else { return Ok(Step::More) };
+            now = status;
         }
         if activate && now != status::ACTIVATED {
             self.note_firmware(line).await?;
-            let ordered = self.order(|mark| &mut mark.activate, now == status::ACTIVATING).await;
-            let mut receiver = Receiver { services: self.open_services(line).0, name };
-            match receiver.finish(4, ordered, [status::ACTIVATED, status::FAILED], until).await? {
-                Some(status) => now = status,
-                None => return Ok(Step::More),
-            }
+            let Some(status) = self.finish(line, name, (4, now), until).await? else { return Ok(Step::More) };
+            now = status;
         }
         Ok(done(now, "", resumed_at))
     }
@@ -256,7 +286,7 @@ impl Client {
         line: &mut Line,
         name: LogicalName,
         (bytes, wanted, size): (&[u8], &Mark, usize),
-        begun: bool,
+        (begun, stalled): (bool, &mut (i64, u32)),
         until: Instant,
     ) -> Result<Option<i64>, MeterError> {
         let progress = self.progress.clone();
@@ -270,6 +300,8 @@ impl Client {
             let identifier = DataBuf::OctetString(wanted.identifier.as_bytes().to_vec());
             receiver.act(1, DataBuf::Structure(vec![identifier, DataBuf::DoubleLongUnsigned(length)])).await?;
             self.keep_mark(wanted.clone()).await;
+            stalled.1 *= u32::from(stalled.0 == 0);
+            stalled.0 = 0;
         }
         let tell = |done: i64| {
             let parts = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
@@ -277,12 +309,20 @@ impl Client {
         };
         let mut receiver = Receiver { services: self.open_services(line).0, name };
         let mut began = None;
-        for _ in 0..ROUNDS {
+        loop {
             let first = receiver.read(4).await?;
             tell(first.min(count));
             let began = *began.get_or_insert(first);
             if first >= count {
                 return Ok(Some(began));
+            }
+            if first > stalled.0 {
+                *stalled = (first, 0);
+            }
+            if stalled.1 >= SENDINGS {
+                return Err(MeterError::Refused(format!(
+                    "block {first} is still missing after it was sent three times; the meter or its image_block_size is at fault"
+                )));
             }
             for (number, block) in (0i64..).zip(bytes.chunks(size)).skip(usize::try_from(first).unwrap_or(0)) {
                 if Instant::now() >= until {
@@ -291,11 +331,8 @@ impl Client {
                 let number_told = DataBuf::DoubleLongUnsigned(u32::try_from(number).unwrap_or(u32::MAX));
                 receiver.act(2, DataBuf::Structure(vec![number_told, DataBuf::OctetString(block.to_vec())])).await?;
                 tell(number + 1);
+                stalled.1 += u32::from(number == first);
             }
-        }
-        match receiver.read(4).await? {
-            first if first >= count => Ok(began),
-            _ => Err(MeterError::Refused("it still misses blocks of the image".to_owned())),
         }
     }
 
@@ -338,14 +375,27 @@ impl Client {
         Ok(())
     }
 
-    /// Notes that something is ordered now, unless it is under way; since when.
-    async fn order(&mut self, which: fn(&mut Mark) -> &mut Option<i64>, under_way: bool) -> Ordered {
-        let Some(mut mark) = self.sending.mark.clone() else { return Ordered { under_way, since: None } };
-        if !under_way || which(&mut mark).is_none() {
-            *which(&mut mark) = Some(clock::now().as_millis());
-            self.keep_mark(mark.clone()).await;
+    /// Has the image verified or activated, which is ordered once and has its time; what it came to nothing with is
+    /// forgotten, so that the next order begins anew.
+    async fn finish(&mut self, line: &mut Line, name: LogicalName, order: (i8, i64), until: Instant) -> Ended {
+        let (method, now) = order;
+        let Some(mut mark) = self.sending.mark.clone() else { return Err(damage("no image was begun")) };
+        // Verification may be ordered again; a meter that is told to activate again may restart for ever.
+        let (ends, ordered) = match method {
+            3 => ([status::VERIFIED, status::UNVERIFIED], now != status::INITIATED),
+            _ => ([status::ACTIVATED, status::FAILED], now == status::ACTIVATING || mark.activate.is_some()),
+        };
+        let since = *mark.stamp(method).get_or_insert_with(|| clock::now().as_millis());
+        self.keep_mark(mark.clone()).await;
+        let mut receiver = Receiver { services: self.open_services(line).0, name };
+        let ended = receiver.finish(method, (ordered, since), ends, until).await;
+        match &ended {
+            Err(MeterError::Refused(_)) => *mark.stamp(method) = None,
+            Ok(Some(status::VERIFIED)) => mark.listed = receiver.list().await?.map(|list| HEXLOWER.encode(&list)),
+            _ => return ended,
         }
-        Ordered { under_way, since: *which(&mut mark) }
+        self.keep_mark(mark).await;
+        ended
     }
 
     fn image_file(&self) -> String {
@@ -366,10 +416,11 @@ impl Client {
     }
 
     async fn keep_mark(&mut self, mark: Mark) {
-        let file = self.image_file();
-        let kept: Option<Kept> = self.known.kept().cloned();
-        if let (Some(kept), Ok(bytes)) = (kept, serde_json::to_vec(&mark))
-            && let Err(error) = kept.store(&file, bytes).await
+        if self.sending.mark.as_ref() == Some(&mark) {
+            return;
+        }
+        if let (Some(kept), Ok(bytes)) = (self.known.kept().cloned(), serde_json::to_vec(&mark))
+            && let Err(error) = kept.store(&self.image_file(), bytes).await
         {
             debug!(meter = %self.meter, %error, "it can't be kept how far the image has come; after a restart it is sent again");
         }
@@ -377,28 +428,16 @@ impl Client {
     }
 
     async fn forget_image(&mut self) {
-        let file = self.image_file();
         if let Some(kept) = self.known.kept().cloned() {
-            let _ = kept.store(&file, Vec::new()).await;
+            let _ = kept.store(&self.image_file(), Vec::new()).await;
         }
         self.sending.mark = None;
     }
 }
 
-fn unreadable(error: &std::io::Error) -> String {
-    format!("{error}; the file must be there and no longer than 32 MiB, and the agent's user must be able to read it")
-}
-
 /// Whether something that was ordered then has had its time.
 fn is_over(at: i64) -> bool {
     clock::now().since(Timestamp::from_millis(at)) > PATIENCE
-}
-
-/// Whether something was ordered before, and when.
-#[derive(Debug, Clone, Copy)]
-struct Ordered {
-    under_way: bool,
-    since: Option<i64>,
 }
 
 /// The meter's image transfer object.
@@ -423,34 +462,18 @@ impl Receiver<'_> {
         done.map(drop).map_err(|why| MeterError::Refused(format!("the image: {}", action_words(why))))
     }
 
-    /// Whether the meter lists this image among those that it may activate; `None` when it lists none.
-    async fn lists(&mut self, mark: &Mark) -> Result<Option<bool>, MeterError> {
-        let Ok(content) = self.services.get(AttributeDescriptor::new(CLASS, self.name, 7)).await? else {
-            return Ok(None);
-        };
-        let Ok(DataBuf::Array(images)) = DataBuf::parse(content.bytes()) else { return Ok(None) };
-        let is_it = |image: &DataBuf| match image {
-            DataBuf::Structure(fields) => match fields.as_slice() {
-                [DataBuf::DoubleLongUnsigned(size), DataBuf::OctetString(name), ..] => {
-                    usize::try_from(*size) == Ok(mark.size) && *name == mark.identifier.as_bytes()
-                }
-                _ => false,
-            },
-            _ => false,
-        };
-        Ok((!images.is_empty()).then(|| images.iter().any(is_it)))
+    /// What it says of the images that it may activate; `None` when it lists none.
+    async fn list(&mut self) -> Result<Option<Vec<u8>>, MeterError> {
+        let list = self.services.get(AttributeDescriptor::new(CLASS, self.name, 7)).await?;
+        let list = list.map(|content| content.bytes().to_vec()).ok();
+        Ok(list.filter(|list| matches!(DataBuf::parse(list), Ok(DataBuf::Array(images)) if !images.is_empty())))
     }
 
     /// Has the image verified or activated, unless that is under way, and waits until it is done; the first of the two
     /// ends is the good one. `None` when the slice is over before.
-    async fn finish(
-        &mut self,
-        method: i8,
-        ordered: Ordered,
-        [good, bad]: [i64; 2],
-        until: Instant,
-    ) -> Result<Option<i64>, MeterError> {
-        if !ordered.under_way {
+    async fn finish(&mut self, method: i8, order: (bool, i64), ends: [i64; 2], until: Instant) -> Ended {
+        let ((ordered, since), [good, bad]) = (order, ends);
+        if !ordered {
             let descriptor = MethodDescriptor::new(CLASS, self.name, method);
             let parameter = Content::of(&DataBuf::Integer(0))?;
             match self.services.action(descriptor, Some(&parameter)).await? {
@@ -464,8 +487,9 @@ impl Receiver<'_> {
             if status == good {
                 return Ok(Some(status));
             }
-            if status == bad || ordered.since.is_some_and(is_over) {
-                return Err(MeterError::Refused(format!("the image: {}", value_word(CLASS, 6, status))));
+            if status == bad || is_over(since) {
+                let over = if status == bad { "" } else { LATE };
+                return Err(MeterError::Refused(format!("the image: {}{over}", value_word(CLASS, 6, status))));
             }
             if Instant::now() + POLL >= until {
                 return Ok(None);
