@@ -216,9 +216,9 @@ impl Master {
     /// one, of which a copy may still come late.
     async fn let_pass(&mut self, line: &mut Line, address: u8) -> Result<Vec<Frame>, MeterError> {
         debug!(address, "what the slave may repeat from before is let pass");
-        let mut passed = Vec::new();
+        let mut passed: Vec<Frame> = Vec::new();
         for _ in 0..self.telegram_limit {
-            let (frame, telegram) = self.request(line, address, None, &[]).await?;
+            let (frame, telegram) = self.request(line, address, None, &passed).await?;
             passed.push(frame);
             if !telegram.more {
                 break;
