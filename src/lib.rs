@@ -19,9 +19,11 @@ pub mod radio;
 pub mod sim;
 pub mod store;
 
-// Floor 3: the session with the platform.
+// Floor 3: the platform: its sessions, its bytes, its commands.
+pub mod control;
 pub mod tunnel;
 pub mod uplink;
+pub mod watchdog;
 
 // Floor 4: the settings of all rooms, read from one file.
 pub mod config;

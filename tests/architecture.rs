@@ -12,7 +12,7 @@ const FLOORS: &[&[&str]] = &[
     &["model", "setting", "wire"],
     &["os"],
     &["board", "meter", "radio", "store", "sim"],
-    &["tunnel", "uplink"],
+    &["control", "tunnel", "uplink", "watchdog"],
     &["config"],
     &["agent"],
     &["cli"],

@@ -126,13 +126,6 @@ fn a_file_that_is_no_toml_is_told_where() {
 }
 
 #[test]
-fn parts_of_the_contract_that_come_later_are_accepted_with_a_warning() {
-    let loaded = config::parse(&format!("{MINIMAL}[control]\nat_topics = [\"x\"]\n")).unwrap();
-    assert_eq!(loaded.warnings.len(), 1);
-    assert_eq!(loaded.warnings[0].severity, Severity::Warning);
-}
-
-#[test]
 fn effective_values_read_back_as_the_same_settings() {
     let text = format!(
         "{MINIMAL}username = \"u\"\npassword_file = \"/etc/weir/secret\"\n[[port]]\nname = \"a\\\"b\"\ndevice = \"/dev/x\"\n[[meter]]\nname = \"m\"\nport = \"a\\\"b\"\nprotocol = \"modbus-rtu\"\naddress = 7\nevery = \"90s\"\n[[meter.register]]\nname = \"u\"\nregister = \"input:0\"\nscale = 0.10\n"

@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 
 use toml::de::DeTable;
 
+use crate::control::ControlSettings;
 use crate::meter::{self, MeterSettings, PortSettings};
 use crate::os::clock::ClockSettings;
 use crate::radio::{RadioSettings, TelegramsSettings};
-use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
+use crate::setting::{At, Count, Node, Printed, Problem, Problems, Setting};
 use crate::store::StoreSettings;
 use crate::tunnel::TunnelSettings;
 use crate::uplink::{Arrangement, Brokers, BudgetSettings, StatusSettings, UplinkSettings};
+use crate::watchdog::WatchdogSettings;
 use crate::{os, settings};
 
 mod check;
@@ -57,11 +59,11 @@ settings! {
         /// Transparent serial tunnels.
         pub tunnel: Vec<TunnelSettings> = [],
         /// Remote control by MQTT and SMS.
-        pub control: Option<Later>,
+        pub control: Option<ControlSettings>,
         /// The periodic status message.
         pub status: Option<StatusSettings>,
         /// Watchdogs.
-        pub watchdog: Option<Later>,
+        pub watchdog: Option<WatchdogSettings>,
     }
 }
 

@@ -340,22 +340,3 @@ impl Setting for Decimal {
         Printed::Value(self.to_string())
     }
 }
-
-/// A part of the contract that this version does not act on yet: accepted, with a warning.
-#[derive(Debug, Clone, Copy)]
-pub struct Later;
-
-impl Setting for Later {
-    fn shape() -> Shape {
-        Shape::Value("not acted on in this version; accepted with a warning")
-    }
-
-    fn read(node: &Node<'_>, problems: &mut Problems) -> Option<Self> {
-        problems.warning(node.span(), format!("{} is not acted on by this version of weir", node.path()));
-        Some(Self)
-    }
-
-    fn printed(&self) -> Printed {
-        Printed::Absent
-    }
-}

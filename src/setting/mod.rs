@@ -12,7 +12,7 @@ mod printed;
 mod problem;
 mod topic;
 
-pub use kind::{At, Count, Later, SecretFile, Size, duration};
+pub use kind::{At, Count, SecretFile, Size, duration};
 pub use node::{Field, Node, Shape, Table, Written, stand_in};
 pub use printed::Printed;
 pub use problem::{Problem, Problems, Severity};

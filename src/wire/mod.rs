@@ -9,6 +9,7 @@ use std::fmt;
 
 pub mod aes;
 pub mod amber;
+pub mod at;
 pub mod cul;
 pub mod dlms;
 pub mod explain;

@@ -1,0 +1,13 @@
+//! Turns texts that people send into commands that may be carried out, and answers into texts.
+//!
+//! Invariants: it does nothing itself: `agent` carries commands out; a text that is not understood, not allowed, too old or one too
+//! many gets one sentence and changes nothing; every command that changes something, and every refused one, is in the audit
+//! before its answer leaves; secrets and passwords never are. Start with [`Command`] and the table `VERBS`.
+
+mod command;
+mod origin;
+mod settings;
+
+pub use command::{Change, Command, Modbus, Output, Place, Put, Restart};
+pub use origin::{Origin, Right, Rights};
+pub use settings::{ControlSettings, Grant, Signatures, SmsSettings, check};

@@ -1,0 +1,75 @@
+//! Who asks, and what one may be allowed to do.
+
+use std::fmt;
+
+use crate::choices;
+
+choices! {
+    /// What one may be allowed to do; each right is granted by itself.
+    pub enum Right {
+        /// To see how the gateway does: versions, status, parameters without secrets, logs.
+        Observe = "observe",
+        /// To have meters read.
+        Read = "read",
+        /// To write to ports, meters and outputs, to send SMS, to restart.
+        Write = "write",
+        /// To change the configuration, to lock and unlock.
+        Configure = "configure",
+        /// To replace the firmware.
+        Firmware = "firmware",
+    }
+}
+
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Observe, Self::Read, Self::Write, Self::Configure, Self::Firmware];
+
+    const fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// A set of rights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rights(u8);
+
+impl Rights {
+    /// Those of a list.
+    pub fn of(rights: &[Right]) -> Self {
+        Self(rights.iter().fold(0, |bits, right| bits | right.bit()))
+    }
+
+    /// Whether a right is among them.
+    pub const fn has(self, right: Right) -> bool {
+        self.0 & right.bit() != 0
+    }
+}
+
+/// Where a command came from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// A topic, placeholders filled in.
+    Topic(String),
+    /// A phone number, in international form where the network gives it.
+    Phone(String),
+    /// Somebody on this machine, by the name of the user.
+    Local(String),
+    /// What hangs on a port, by the port's name.
+    Line(String),
+}
+
+impl fmt::Display for Origin {
+    /// As the audit names it: `topic:gw1/AT`, `sms:+34666...456`, `local:root`, `line:rs232-1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(topic) => write!(f, "topic:{topic}"),
+            Self::Phone(number) => {
+                let digits: Vec<char> = number.chars().collect();
+                let (head, tail) = (digits.iter().take(6), digits.iter().skip(digits.len().saturating_sub(3).max(6)));
+                write!(f, "sms:{}...{}", head.collect::<String>(), tail.collect::<String>())
+            }
+            Self::Local(user) => write!(f, "local:{user}"),
+            Self::Line(port) => write!(f, "line:{port}"),
+        }
+    }
+}

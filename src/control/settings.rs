@@ -1,0 +1,121 @@
+//! `[control]` of weir.toml.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::Right;
+use crate::setting::{At, Count, Problems, Topic};
+use crate::{choices, settings};
+
+settings! {
+    /// Remote control: commands in AT style by MQTT, SMS, on a port and on this machine (docs/control.md).
+    pub struct ControlSettings {
+        /// Where commands are published, up to eight topics; one that all gateways share commands the whole fleet.
+        pub at_topics: At<Vec<Topic>> = [],
+        /// Where the answers go.
+        pub reply_topic: Option<At<Topic>>,
+        /// Who may do what. Unset: the topics of `at_topics` and the numbers of `sms.allow` may do everything but replace the
+        /// firmware and unlock, users of this machine everything, what hangs on a port may observe.
+        pub grant: Vec<Grant> = [],
+        /// Signed commands, so that a stolen broker password does not command the fleet.
+        pub signatures: Signatures = {},
+        /// Commands a minute from one origin; more are refused.
+        pub per_minute: At<Count<1, 600>> = 30,
+        /// A change of the configuration goes back by itself when the broker was not reached for so long.
+        pub confirm: At<Duration> = "10m",
+        /// Commands on the line of a tunnel, inside `<MTXTUNNEL>` tags: the ports where that is allowed.
+        pub line_ports: At<Vec<String>> = [],
+        /// What the tags on a line are called.
+        pub line_tag: At<String> = "MTXTUNNEL",
+        /// A command on a port waits so long for what the device answers.
+        pub serial_answer: At<Duration> = "5s",
+        /// Commands by SMS.
+        pub sms: SmsSettings = {},
+    }
+}
+
+settings! {
+    /// What somebody may do.
+    pub struct Grant {
+        /// `topic:...` (one of `at_topics`), `sms:+34...` (or `sms:*` for every number), `local:USER` (or `local:*`),
+        /// `line:PORT`, `key:NAME` (who signs with that key).
+        pub who: At<String>,
+        /// What is allowed.
+        pub rights: At<Vec<Right>>,
+        /// Only when the command is signed by a key that has the right, too.
+        pub signed: bool = false,
+        /// Whether he may unlock a locked gateway and change it while it is locked.
+        pub unlock: bool = false,
+    }
+}
+
+settings! {
+    /// Signed commands (docs/control.md): Ed25519 over the command, the gateway, the time and a nonce.
+    pub struct Signatures {
+        /// A file with one public key a line: its name and 32 bytes in base64.
+        pub keys_file: Option<At<PathBuf>>,
+        /// Whether commands must be signed.
+        pub need: Need = "optional",
+        /// A signed command is good for so long before and after its time; in that time its nonce is remembered.
+        pub window: At<Duration> = "5m",
+    }
+}
+
+choices! {
+    /// Which commands must be signed.
+    pub enum Need {
+        /// None; one that is signed must be signed well.
+        Optional = "optional",
+        /// Those that write, configure or replace the firmware.
+        Changes = "changes",
+        /// All from topics and phones.
+        All = "all",
+    }
+}
+
+settings! {
+    /// Commands by SMS (docs/control.md).
+    pub struct SmsSettings {
+        /// The AT port of the modem. Unset: what `[modem]` says, else the board.
+        pub modem: Option<At<PathBuf>>,
+        /// The numbers that may command, in international form.
+        pub allow: At<Vec<String>> = [],
+        /// Whether every number may command; `check` warns.
+        pub allow_all: bool = false,
+        /// Whether commands by SMS (`MTXTUNNEL AT...`) are carried out.
+        pub enabled: bool = true,
+        /// Whether they are answered by SMS.
+        pub reply: bool = false,
+        /// Short texts that stand for a command: `TEXT>AT command`.
+        pub alias: At<Vec<String>> = [],
+        /// What an alias is answered with: `result` is the command's own answer; anything else is sent as it is.
+        pub alias_response: String = "result",
+        /// What is sent when an alias' command fails.
+        pub alias_error: String = "Error",
+        /// An SMS that begins with it goes, without it, to the first tunnel's port; the device's answer comes back.
+        pub tunnel_prefix: Option<String>,
+        /// A call that nobody answers, and the text `mtxtunnel on`, have the broker tried at once; this also answers with the IP address.
+        pub send_ip: bool = false,
+        /// SMS that weir sends by itself: events `start`, `offline`, `online`, `config`, `meter-silent`, `disk`.
+        pub alert: Vec<Alert> = [],
+    }
+}
+
+settings! {
+    /// An SMS that weir sends by itself.
+    pub struct Alert {
+        /// What happened: `start`, `offline` (the broker was away for `after`), `online`, `config`, `meter-silent`, `disk`.
+        pub on: At<String>,
+        /// To whom.
+        pub to: At<Vec<String>>,
+        /// How long it must last before it is told.
+        pub after: Duration = "15m",
+        /// At most one in this time.
+        pub pause: Duration = "1h",
+        /// The text; `{id}`, `{imei}`, `{what}` and `{detail}` are replaced.
+        pub text: String = "{id}: {what} {detail}",
+    }
+}
+
+/// Says everything that is wrong with the settings.
+pub fn check(_settings: &ControlSettings, _problems: &mut Problems) {}
