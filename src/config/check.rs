@@ -7,7 +7,7 @@ use super::Settings;
 use crate::meter::{MeterSettings, PortSettings};
 use crate::os::line::{Endpoint, Parity};
 use crate::setting::{Identity, Problems};
-use crate::{board, meter, radio, tunnel, uplink};
+use crate::{board, control, meter, radio, tunnel, uplink};
 
 /// Checks names, references and whatever the rooms check themselves.
 pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
@@ -19,6 +19,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     radio::check_telegrams(&settings.telegrams, problems);
     uplink::check(&settings.broker, &settings.uplink, problems);
     uplink::check_budget(&settings.budget, problems);
+    settings.control.iter().for_each(|c| control::check(c, problems));
     names(settings, problems);
     devices(settings, problems);
     for meter in settings.meter.iter().filter(|m| !m.port.is_empty()) {

@@ -4,10 +4,21 @@
 //! many gets one sentence and changes nothing; every command that changes something, and every refused one, is in the audit
 //! before its answer leaves; secrets and passwords never are. Start with [`Command`] and the table `VERBS`.
 
+mod audit;
 mod command;
+mod desk;
+mod letter;
 mod origin;
+mod rate;
 mod settings;
+mod signed;
+mod trust;
+mod verb;
 
+pub use audit::Audit;
 pub use command::{Change, Command, Modbus, Output, Place, Put, Restart};
+pub use desk::{Desk, Entry, Errand, Verdict, help};
+pub use letter::Letter;
 pub use origin::{Origin, Right, Rights};
-pub use settings::{ControlSettings, Grant, Signatures, SmsSettings, check};
+pub use settings::{ALERTS, ControlSettings, Grant, Signatures, SmsSettings, check};
+pub use signed::Envelope;

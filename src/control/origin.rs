@@ -39,6 +39,16 @@ impl Rights {
         Self(rights.iter().fold(0, |bits, right| bits | right.bit()))
     }
 
+    /// Those of either.
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Those of both.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Whether a right is among them.
     pub const fn has(self, right: Right) -> bool {
         self.0 & right.bit() != 0

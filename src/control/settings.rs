@@ -117,5 +117,100 @@ settings! {
     }
 }
 
+/// The most topics: some brokers take no more in one subscription.
+const MOST_TOPICS: usize = 8;
+
 /// Says everything that is wrong with the settings.
-pub fn check(_settings: &ControlSettings, _problems: &mut Problems) {}
+pub fn check(settings: &ControlSettings, problems: &mut Problems) {
+    if settings.at_topics.len() > MOST_TOPICS {
+        problems.error(settings.at_topics.span(), format!("more than {MOST_TOPICS} topics; leave some out"));
+    }
+    if !settings.at_topics.is_empty() && settings.reply_topic.is_none() {
+        let message = "commands are carried out, but nobody hears the answers: set reply_topic";
+        problems.warning(settings.at_topics.span(), message);
+    }
+    for grant in &settings.grant {
+        if super::trust::who(&grant.who).is_none() {
+            let message = format!(
+                "\"{}\" names nobody; write topic:..., sms:+34..., sms:*, local:USER, local:*, line:PORT or key:NAME",
+                *grant.who
+            );
+            problems.error(grant.who.span(), message);
+        }
+        if grant.rights.is_empty() {
+            problems.warning(grant.rights.span(), "grants nothing");
+        }
+    }
+    let minutes = Duration::from_mins(1)..=Duration::from_hours(24);
+    let within = |at: &At<Duration>, range: std::ops::RangeInclusive<Duration>, what: &str, problems: &mut Problems| {
+        if !range.contains(&**at) {
+            problems.error(at.span(), format!("must be from {what}"));
+        }
+    };
+    within(&settings.confirm, minutes.clone(), "\"1m\" to \"24h\"", problems);
+    within(
+        &settings.signatures.window,
+        Duration::from_secs(10)..=Duration::from_hours(24),
+        "\"10s\" to \"24h\"",
+        problems,
+    );
+    within(
+        &settings.serial_answer,
+        Duration::from_millis(100)..=Duration::from_mins(1),
+        "\"100ms\" to \"1m\"",
+        problems,
+    );
+    signatures(&settings.signatures, problems);
+    let tag = &settings.line_tag;
+    if tag.is_empty() || tag.len() > 32 || !tag.chars().all(|c| c.is_ascii_alphanumeric()) {
+        problems.error(tag.span(), "must be 1 to 32 letters and digits");
+    }
+    sms(&settings.sms, problems);
+}
+
+fn signatures(settings: &Signatures, problems: &mut Problems) {
+    match &settings.keys_file {
+        None if settings.need != Need::Optional => {
+            let message =
+                "signed commands are needed, but there is no signatures.keys_file; nothing could be commanded";
+            problems.error(settings.window.span(), message);
+        }
+        Some(path) => match crate::os::file::read_small(path, 64 << 10) {
+            Ok(content) => {
+                if let Err(why) = super::signed::keys(&String::from_utf8_lossy(&content)) {
+                    problems.error(path.span(), format!("{}: {why}", path.display()));
+                }
+            }
+            Err(error) => problems.warning(path.span(), format!("{} can't be read: {error}", path.display())),
+        },
+        None => {}
+    }
+}
+
+fn sms(settings: &SmsSettings, problems: &mut Problems) {
+    let number = |at: &At<Vec<String>>, problems: &mut Problems| {
+        for number in at.iter().filter(|number| !super::verb::is_number(number)) {
+            problems.error(at.span(), format!("\"{number}\" is no phone number; write it as +34666123456"));
+        }
+    };
+    number(&settings.allow, problems);
+    if settings.allow_all {
+        problems.warning(settings.allow.span(), "allow_all: every phone on earth may command this gateway");
+    }
+    for alias in settings.alias.iter() {
+        let command = alias.split_once('>').filter(|(text, _)| !text.trim().is_empty()).map(|(_, command)| command);
+        if !command.is_some_and(|command| crate::wire::at::decode(command).is_ok()) {
+            let message = format!("\"{alias}\" is no alias; write TEXT>AT command");
+            problems.error(settings.alias.span(), message);
+        }
+    }
+    for alert in &settings.alert {
+        number(&alert.to, problems);
+        if !ALERTS.contains(&alert.on.as_str()) {
+            problems.error(alert.on.span(), format!("\"{}\" is no event; known are {}", *alert.on, ALERTS.join(", ")));
+        }
+    }
+}
+
+/// What weir tells by SMS by itself.
+pub const ALERTS: [&str; 6] = ["start", "offline", "online", "config", "meter-silent", "disk"];

@@ -78,8 +78,9 @@ pub fn is_id(text: &str) -> bool {
 }
 
 fn spoken(text: &str) -> Result<Spoken<'_>, DecodeError> {
-    let begins = |header: &&str| text.get(..header.len()).is_some_and(|head| head.eq_ignore_ascii_case(header));
-    let Some((header, rest)) = HEADERS.iter().find(begins).and_then(|header| text.split_at_checked(header.len())) else {
+    let begins = |header: &str| text.get(..header.len()).is_some_and(|head| head.eq_ignore_ascii_case(header));
+    let length = HEADERS.iter().find(|header| begins(header)).map_or(0, |header| header.len());
+    let Some((header, rest)) = text.split_at_checked(length).filter(|_| length > 0) else {
         return if text.contains(['\r', '\n']) {
             Err(DecodeError::new(0, "one line", "several"))
         } else {
@@ -120,9 +121,14 @@ pub fn bytes(text: &str) -> Result<Vec<u8>, DecodeError> {
         let from = begin + BEGIN.len();
         let end = capitals.get(from..).and_then(|rest| rest.find(END)).map(|found| from + found);
         let end = end.ok_or_else(|| DecodeError::new(begin, "</HEX> behind <HEX>", "none"))?;
-        let digits: String = capitals.get(from..end).unwrap_or_default().chars().filter(|c| !c.is_whitespace()).collect();
+        let digits: String =
+            capitals.get(from..end).unwrap_or_default().chars().filter(|c| !c.is_whitespace()).collect();
         let decoded = data_encoding::HEXUPPER.decode(digits.as_bytes());
-        out.extend(decoded.map_err(|error| DecodeError::new(from + error.position, "pairs of hexadecimal digits", shown(&digits)))?);
+        out.extend(
+            decoded.map_err(|error| {
+                DecodeError::new(from + error.position, "pairs of hexadecimal digits", shown(&digits))
+            })?,
+        );
         at = end + END.len();
     }
     out.extend_from_slice(text.get(at..).unwrap_or_default().as_bytes());

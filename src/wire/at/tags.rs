@@ -116,11 +116,8 @@ mod tests {
     #[test]
     fn a_tagged_command_is_taken_out_and_everything_else_stays() {
         let stream = b"ab<MTX<MTXTUNNEL>AT</MTXTUNNEL>c<MTXTUNNEL>never";
-        let expected = [
-            Item::Bytes(b"ab<MTX".to_vec()),
-            Item::Command("AT".into()),
-            Item::Bytes(b"c<MTXTUNNEL>never".to_vec()),
-        ];
+        let expected =
+            [Item::Bytes(b"ab<MTX".to_vec()), Item::Command("AT".into()), Item::Bytes(b"c<MTXTUNNEL>never".to_vec())];
         assert_eq!(all(&[stream]), expected);
         assert_eq!(all(&stream.chunks(1).collect::<Vec<_>>()), expected);
     }

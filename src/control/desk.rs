@@ -1,0 +1,257 @@
+//! Understands a text, and decides whether its origin may have it done.
+
+use std::fmt::Write;
+
+use rand::Rng;
+use tokio::time::Instant;
+
+use super::letter::Letter;
+use super::rate::Rates;
+use super::settings::Need;
+use super::signed::{Envelope, Verifier};
+use super::trust::Trust;
+use super::verb::{VERBS, Verb};
+use super::{Command, ControlSettings, Origin, Right};
+use crate::model::Stamp;
+use crate::os::random;
+use crate::setting::Identity;
+use crate::wire::at::{self, Spoken};
+
+/// What becomes of a text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is a command that is to be carried out.
+    Do(Errand),
+    /// It was answered here.
+    Answered {
+        /// The answer.
+        reply: String,
+    },
+    /// It is not to be carried out.
+    Refused {
+        /// What the sender is told; `None`: a stranger, who is told nothing.
+        reply: Option<String>,
+        /// What the audit keeps.
+        entry: Entry,
+    },
+    /// It is for another gateway.
+    Ignored,
+}
+
+/// A command that is to be carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Errand {
+    /// What.
+    pub command: Command,
+    /// How its answer is written.
+    pub letter: Letter,
+    /// Who asks, for the audit; what becomes of it is still to be filled in.
+    pub entry: Entry,
+}
+
+/// A line of the audit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Where it came from.
+    pub who: String,
+    /// Whose signature it bears.
+    pub key: Option<String>,
+    /// The command, without what is private in it.
+    pub command: String,
+    /// `done`, `failed` or `refused`.
+    pub outcome: &'static str,
+    /// One sentence, or nothing.
+    pub detail: String,
+}
+
+/// Decides; one for all origins.
+pub struct Desk {
+    identity: Identity,
+    trust: Trust,
+    need: Need,
+    verifier: Verifier,
+    rates: Rates,
+}
+
+impl std::fmt::Debug for Desk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Desk").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// What a text says, before anybody asks who sent it.
+struct Read {
+    command: Result<Command, String>,
+    letter: Letter,
+}
+
+impl Desk {
+    /// Makes the desk of a gateway.
+    pub fn new(settings: &ControlSettings, identity: &Identity) -> Self {
+        let signatures = &settings.signatures;
+        let keys_file = signatures.keys_file.as_ref().map(|path| (**path).clone());
+        Self {
+            identity: identity.clone(),
+            trust: Trust::new(settings, identity),
+            need: signatures.need,
+            verifier: Verifier::new(keys_file, *signatures.window),
+            rates: Rates::new(settings.per_minute.value()),
+        }
+    }
+
+    /// Decides about a text that came just now; `locked` says whether the gateway is.
+    pub fn judge(&mut self, text: &[u8], origin: &Origin, now: &Stamp, locked: bool) -> Verdict {
+        if !self.trust.knows(origin) {
+            return refused(None, origin, None, "a text", "a stranger");
+        }
+        if !self.rates.take(origin, Instant::now()) {
+            let sentence = "too many commands came in a short time; wait a minute";
+            let letter = Letter { id: None, echo: "AT".into(), json: false };
+            return refused(Some(&letter), origin, None, "a text", sentence);
+        }
+        let (envelope, json) = match opened(text) {
+            Ok(opened) => opened,
+            Err((letter, sentence)) => return refused(Some(&letter), origin, None, "a text", &sentence),
+        };
+        if !envelope.is_for(&self.identity) {
+            return Verdict::Ignored;
+        }
+        let Read { command, letter } = read(&envelope, json);
+        let key = match self.verifier.verify(&envelope, now) {
+            Ok(key) => key,
+            Err(sentence) => return refused(Some(&letter), origin, None, &letter.echo, &sentence),
+        };
+        if letter.echo.to_ascii_uppercase().ends_with("=CHALLENGE") {
+            let mut bytes = [0; 16];
+            random::generator().fill_bytes(&mut bytes);
+            return Verdict::Answered { reply: letter.done(&self.verifier.challenge(bytes)) };
+        }
+        let command = match command {
+            Ok(command) => command,
+            Err(sentence) => return refused(Some(&letter), origin, key, &letter.echo, &sentence),
+        };
+        match self.objection(&command, origin, key.as_deref(), locked) {
+            Some(sentence) => refused(Some(&letter), origin, key, &letter.echo, &sentence),
+            None => {
+                let entry = Entry {
+                    who: origin.to_string(),
+                    key,
+                    command: letter.echo.clone(),
+                    outcome: "done",
+                    detail: String::new(),
+                };
+                Verdict::Do(Errand { command, letter, entry })
+            }
+        }
+    }
+
+    /// Why a command must not be carried out.
+    fn objection(&self, command: &Command, origin: &Origin, key: Option<&str>, locked: bool) -> Option<String> {
+        let right = command.right();
+        let allowed = self.trust.allowed(origin, key);
+        let changes = matches!(right, Right::Write | Right::Configure | Right::Firmware);
+        let remote = matches!(origin, Origin::Topic(_) | Origin::Phone(_));
+        let must_sign = match self.need {
+            Need::Optional => false,
+            Need::Changes => changes && remote,
+            Need::All => remote,
+        };
+        if must_sign && key.is_none() {
+            return Some("this gateway takes only signed commands of this kind; sign it (docs/control.md)".to_owned());
+        }
+        if !allowed.rights.has(right) {
+            let hint = if key.is_none() { ", or sign it with a key that may" } else { "" };
+            return Some(format!("{origin} may not {}; grant it in [[control.grant]]{hint}", right.word()));
+        }
+        if (locked && changes || *command == Command::Unlock) && !allowed.unlock {
+            return Some("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
+        }
+        None
+    }
+}
+
+fn refused(letter: Option<&Letter>, origin: &Origin, key: Option<String>, command: &str, sentence: &str) -> Verdict {
+    let who = origin.to_string();
+    let entry = Entry { who, key, command: command.to_owned(), outcome: "refused", detail: sentence.to_owned() };
+    Verdict::Refused { reply: letter.map(|letter| letter.failed(sentence)), entry }
+}
+
+/// The text's envelope, and whether it was JSON; a plain text is one without signature.
+fn opened(text: &[u8]) -> Result<(Envelope, bool), (Letter, String)> {
+    let letter = |json| Letter { id: None, echo: "AT".into(), json };
+    let Ok(text) = std::str::from_utf8(text) else {
+        return Err((letter(false), "a command is a text in UTF-8".to_owned()));
+    };
+    let text = text.trim();
+    if !text.starts_with('{') {
+        return Ok((Envelope { at: text.to_owned(), ..Envelope::default() }, false));
+    }
+    match serde_json::from_str::<Envelope>(text) {
+        Ok(envelope) if envelope.id.as_deref().is_none_or(at::is_id) => Ok((envelope, true)),
+        Ok(_) => Err((letter(true), "an id has 1 to 64 letters, digits, '.', '_', '-'".to_owned())),
+        Err(error) => Err((letter(true), format!("the JSON is no command: {error}"))),
+    }
+}
+
+fn read(envelope: &Envelope, json: bool) -> Read {
+    let failed = |sentence: String| Read {
+        command: Err(sentence),
+        letter: Letter { id: envelope.id.clone(), echo: "AT".into(), json },
+    };
+    let line = match at::decode(&envelope.at) {
+        Ok(line) => line,
+        Err(error) => return failed(format!("this is no AT command: {error}; AT^MTXTUNNEL=HELP lists them")),
+    };
+    let id = envelope.id.clone().or_else(|| line.id.map(str::to_owned));
+    match line.spoken {
+        Spoken::Standard(text) => {
+            let ping = text.eq_ignore_ascii_case("AT");
+            let command = if ping { Command::Ping } else { Command::Modem(text.to_owned()) };
+            Read { command: Ok(command), letter: Letter { id, echo: text.to_owned(), json } }
+        }
+        Spoken::Own { header, ref name, arguments } => {
+            let name = if name.is_empty() { "HELP" } else { name };
+            let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
+                let sentence = format!("there is no command {name:?}; {header}=HELP lists them");
+                let short: String = name.chars().take(24).collect();
+                return Read { command: Err(sentence), letter: Letter { id, echo: format!("{header}={short}"), json } };
+            };
+            let arguments = arguments.unwrap_or_default();
+            let echo = echo(header, verb, arguments);
+            let command =
+                (verb.read)(arguments).ok_or_else(|| format!("write it as {header}={}{}", verb.name, verb.usage));
+            Read { command, letter: Letter { id, echo, json } }
+        }
+    }
+}
+
+/// A command as its answer and the audit show it.
+fn echo(header: &str, verb: &Verb, arguments: &str) -> String {
+    const LONGEST: usize = 200;
+    if (verb.private)(arguments) {
+        let first = arguments.split_once(',').map_or("", |(first, _)| first);
+        let shown =
+            if first.trim_start().starts_with('{') || first.is_empty() { String::new() } else { format!(",{first}") };
+        return format!("{header}={}{shown},***", verb.name);
+    }
+    let separator = if arguments.is_empty() { "" } else { "," };
+    let short: String = arguments.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    format!("{header}={}{separator}{short}", verb.name)
+}
+
+/// The answer to `HELP`: all commands, or how one is written.
+///
+/// # Errors
+/// There is no such command.
+pub fn help(name: Option<&str>) -> Result<String, String> {
+    let mut text = String::new();
+    let wanted = |verb: &&Verb| name.is_none_or(|name| verb.name.eq_ignore_ascii_case(name.trim()));
+    for verb in VERBS.iter().filter(wanted) {
+        let _ = writeln!(text, "AT^MTXTUNNEL={}{}: {}", verb.name, verb.usage, verb.about);
+    }
+    if text.is_empty() { Err("there is no such command; AT^MTXTUNNEL=HELP lists them".to_owned()) } else { Ok(text) }
+}
+
+#[cfg(test)]
+#[path = "desk_tests.rs"]
+mod tests;
