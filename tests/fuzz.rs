@@ -163,6 +163,20 @@ fn every_decoder_of_the_wire_has_a_target() {
 }
 
 #[test]
+fn the_fuzzer_builds_the_codecs_from_the_crates_that_the_agent_has() {
+    let lines = |path: &str| -> Vec<String> {
+        let text = std::fs::read_to_string(root().join(path)).unwrap();
+        let behind = text.split_once("\n[dependencies]\n").unwrap().1;
+        let section = behind.lines().take_while(|line| !line.starts_with('['));
+        section.filter(|line| line.contains(" = ")).map(str::to_owned).collect()
+    };
+    let (ours, fuzz) = (lines("Cargo.toml"), lines("fuzz/Cargo.toml"));
+    let others: Vec<_> =
+        fuzz.iter().filter(|line| !line.starts_with("libfuzzer-sys") && !ours.contains(line)).collect();
+    assert!(fuzz.len() > 1 && others.is_empty(), "fuzz/Cargo.toml and Cargo.toml differ in {others:?}");
+}
+
+#[test]
 fn no_two_targets_have_the_same_name() {
     let names: BTreeSet<_> = TARGETS.iter().map(|target| target.name).collect();
     assert_eq!(names.len(), TARGETS.len());
