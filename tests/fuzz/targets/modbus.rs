@@ -31,9 +31,9 @@ impl IntoRequest for u8 {
 }
 
 /// What a decoder of answers says to pieces of bytes; what follows a verdict is not given to it.
-fn progress<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, mut push: impl FnMut(&[u8]) -> Progress) -> Progress {
-    let verdicts = pieces.into_iter().map(|piece| push(piece));
-    verdicts.into_iter().find(|verdict| *verdict != Progress::More).unwrap_or(Progress::More)
+fn progress<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, push: impl FnMut(&[u8]) -> Progress) -> Progress {
+    let mut verdicts = pieces.into_iter().map(push);
+    verdicts.find(|verdict| *verdict != Progress::More).unwrap_or(Progress::More)
 }
 
 /// Asserts that cutting changes nothing, and that an answer is one.
