@@ -24,8 +24,8 @@ use weir::meter::bus::{Background, LeaseError, Worked};
 use weir::meter::{MeterError, Session};
 use weir::model::{Body, Quality};
 use weir::os::line::{Direction, Echo, Endpoint, Framing, Line, LineError, Speed, Turnaround, What};
+use weir::os::pty::Pty;
 use weir::sim::modbus_meter::{Fault, ModbusMeters};
-use weir::sim::pty::Pty;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -184,6 +184,28 @@ async fn play(address: String, plan: Vec<Mischief>) -> Result<u32, TestCaseError
     Ok(read)
 }
 
+/// Whenever a second copy of the last telegram comes that was let pass, it is not the reading.
+#[tokio::test]
+async fn a_late_copy_of_what_was_let_pass_is_no_reading() {
+    let mut games = Vec::new();
+    for delay in (10..650).step_by(10) {
+        for after in [1, 2, 3] {
+            let mut plan = vec![Mischief::Lost];
+            plan.extend((1..after).map(|_| Mischief::Nothing));
+            plan.extend([
+                Mischief::DoubledLate(delay),
+                Mischief::Nothing,
+                Mischief::Late(delay / 2),
+                Mischief::Late(delay / 2),
+            ]);
+            games.push(tokio::spawn(play("5".to_owned(), plan)));
+        }
+    }
+    for game in games {
+        game.await.unwrap().unwrap();
+    }
+}
+
 #[test]
 fn no_value_is_ever_taken_that_the_meter_did_not_send_for_this_request() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -34,11 +34,11 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use weir::model::{Body, Frame, Lane, Rssi, Telegram, TelegramKind, Timestamp};
 use weir::os::clock::{self, Clock, ClockSettings, Trust};
+use weir::os::pty::Pty;
 use weir::radio::{
     self, Forward, Health, OnSilence, RadioError, RadioSettings, Rules, SourceState, Status, Survey, TelegramsSettings,
 };
 use weir::setting::{At, Count};
-use weir::sim::pty::Pty;
 use weir::sim::radio_replay::{Lines, RadioReplay};
 
 #[path = "radio/openlinkiq.rs"]

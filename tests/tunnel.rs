@@ -23,7 +23,7 @@ use std::process::{Command, Stdio};
 use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
-use weir::sim::pty::Pty;
+use weir::os::pty::Pty;
 
 use self::peers::Peer;
 use self::peers::broker::{LIMIT, Mosquitto};

@@ -1,4 +1,4 @@
-//! A pseudo-terminal for programs that want a serial port.
+//! A pseudo-terminal: one end is ours, the other a device file for whoever wants a serial port; we see the speed that was set.
 
 use std::fs::File;
 use std::io;
@@ -7,47 +7,88 @@ use std::path::{Path, PathBuf};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_serial::{SerialPort, SerialStream};
 
-/// The near end of a pseudo-terminal; the far end is a device file that a program opens.
+/// Our end of a serial line; the other end is a device file.
 #[derive(Debug)]
 pub struct Pty {
-    near: SerialStream,
+    master: SerialStream,
     path: PathBuf,
-    /// Held so that the line does not hang up while no program has it open.
+    /// Held so that the line does not hang up while no reader has it open.
     _device: File,
 }
 
 impl Pty {
-    /// Opens one in raw mode. Must be called inside a tokio runtime.
+    /// Opens a pseudo-terminal pair in raw mode. Must be called inside a tokio runtime.
     ///
     /// # Errors
     /// The system's error, for instance when there are no more pseudo-terminals.
     pub fn open() -> io::Result<Self> {
-        let (near, device) = SerialStream::pair()?;
+        let (master, device) = SerialStream::pair()?;
         let name = device.name().ok_or_else(|| io::Error::other("the pseudo-terminal has no name"))?;
-        // The stream locks the device; a plain handle keeps the line up and lets programs lock it.
+        // The stream locks the device; a plain handle keeps the line up and lets readers lock it.
         let held = File::options().read(true).write(true).open(&name)?;
         drop(device);
-        Ok(Self { near, path: name.into(), _device: held })
+        Ok(Self { master, path: name.into(), _device: held })
     }
 
-    /// The device file that a program opens.
+    /// The device file that a reader opens.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Receives what the program sent, waiting for at least one byte.
+    /// The bits per second that the reader has set.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn baud(&self) -> io::Result<u32> {
+        Ok(self.master.baud_rate()?)
+    }
+
+    /// Receives what the reader sent, waiting for at least one byte.
     ///
     /// # Errors
     /// The system's error.
     pub async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.near.read(buffer).await
+        self.master.read(buffer).await
     }
 
-    /// Sends all bytes to the program.
+    /// Sends all bytes to the reader.
     ///
     /// # Errors
     /// The system's error.
     pub async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.near.write_all(bytes).await
+        self.master.write_all(bytes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+    use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Speed};
+
+    #[tokio::test]
+    async fn both_ends_talk_and_the_simulator_sees_the_speed() {
+        let mut pty = Pty::open().unwrap();
+        let endpoint = Endpoint::Device(pty.path().to_owned());
+        let slow = Speed { baud: 300, framing: Framing::EIGHT_N_ONE };
+        for _reopened in 0..2 {
+            let mut line = Line::open(&endpoint, slow, Direction::Automatic).await.unwrap();
+            assert_eq!(pty.baud().unwrap(), 300);
+            line.set_speed(Speed { baud: 9600, ..slow }).unwrap();
+            assert_eq!(pty.baud().unwrap(), 9600);
+            line.send(b"ask").await.unwrap();
+            let mut buffer = [0; 16];
+            assert_eq!(pty.receive(&mut buffer).await.unwrap(), 3);
+            pty.send(b"stale").await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+            assert_eq!(line.discard_waiting().await.unwrap(), 5);
+            pty.send(b"answer").await.unwrap();
+            let deadline = Instant::now() + Duration::from_secs(5);
+            assert_eq!(line.receive(&mut buffer, deadline).await.unwrap(), 6);
+            assert!(matches!(line.receive(&mut buffer, Instant::now()).await, Err(LineError::Silent(_))));
+        }
     }
 }

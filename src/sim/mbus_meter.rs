@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
-use super::pty::Pty;
+use crate::os::pty::Pty;
 use crate::wire::mbus::{
     BAUD_SWITCH, CI_APPLICATION_RESET, CI_SELECT, Decoder, Event, FCB, Frame, RSP_UD, SELECTED, encode,
 };

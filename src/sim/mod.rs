@@ -16,7 +16,6 @@ mod modbus_content;
 pub mod modbus_meter;
 pub mod modbus_paced;
 pub mod openlinkiq;
-pub mod pty;
 pub mod push_meter;
 pub mod radio_replay;
 pub mod radio_stick;

@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::modbus_content::{Memory, identity};
-use super::pty::Pty;
+use crate::os::pty::Pty;
 use crate::wire::modbus::{Answer, Exception, Request, ascii, rtu, tcp};
 
 /// What a simulated meter does wrong.

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::modbus_content::Memory;
-use super::pty::Pty;
 use crate::os::alarm::Alarm;
 use crate::os::line::{Framing, Speed};
+use crate::os::pty::Pty;
 use crate::wire::modbus::rtu;
 
 /// What has crossed the line.

@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::iec_meter::Registers;
-use super::pty::Pty;
 use crate::os::clock;
+use crate::os::pty::Pty;
 use crate::wire::iec62056::Parity;
 use crate::wire::iec62056::data::{DataSet, DataValue, Line};
 use crate::wire::p1::{self, Keys};

@@ -11,8 +11,8 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
-use super::pty::Pty;
 use crate::model::Timestamp;
+use crate::os::pty::Pty;
 use crate::wire::mbal::{self, Mbal};
 use crate::wire::wmbus::{self, Control, Meter};
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::pty::Pty;
+use crate::os::pty::Pty;
 
 /// A simulated receiver.
 pub trait Stick: Send + 'static {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::pty::Pty;
+use crate::os::pty::Pty;
 
 /// A receiver that is spoken to.
 pub trait Stick: Send + 'static {

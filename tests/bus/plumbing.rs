@@ -11,7 +11,7 @@ use weir::meter::{Health, MeterSettings};
 use weir::model::{Body, Frame, Quality};
 use weir::os::clock::Clock;
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
-use weir::sim::pty::Pty;
+use weir::os::pty::Pty;
 use weir::wire::modbus::rtu;
 
 const SPEED: Speed = Speed { baud: 9600, framing: Framing::EIGHT_N_ONE };

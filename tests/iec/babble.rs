@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use weir::meter::{MeterError, MeterSettings, Session, protocol};
 use weir::model::Quality;
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
-use weir::sim::pty::Pty;
+use weir::os::pty::Pty;
 use weir::wire::iec62056::Parity;
 
 use crate::plumbing::{configured, text};

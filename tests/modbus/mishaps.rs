@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use weir::model::Quality;
 use weir::os::line::Endpoint;
-use weir::sim::pty::Pty;
+use weir::os::pty::Pty;
 use weir::wire::modbus::{Answer, Request, ascii, rtu, tcp};
 
 use crate::device::Device;

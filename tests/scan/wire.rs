@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
-use weir::sim::pty::Pty;
+use weir::os::pty::Pty;
 
 /// What the host sent, byte by byte, also at a wrong speed.
 pub(crate) type Record = Arc<Mutex<Vec<u8>>>;

@@ -12,10 +12,10 @@ use tokio::task::JoinHandle;
 use super::tally::{Arrivals, Count};
 use crate::agent::{self, Agent};
 use crate::os::clock;
+use crate::os::pty::Pty;
 use crate::sim::broker::{Broker, Received};
 use crate::sim::iec_meter::{IecMeter, Options};
 use crate::sim::modbus_meter::{ModbusMeters, Served};
-use crate::sim::pty::Pty;
 use crate::sim::radio_replay::{Lines, RadioReplay, Tally};
 use crate::{config, store, uplink};
 

@@ -179,9 +179,7 @@ impl Master {
 
     async fn telegrams(&mut self, line: &mut Line) -> Result<Vec<Telegram>, MeterError> {
         let address = self.reach(line).await?;
-        if self.in_doubt {
-            self.let_pass(line, address).await?;
-        }
+        let stale = if self.in_doubt { self.let_pass(line, address).await? } else { Vec::new() };
         if let Some(code) = self.application_reset {
             let (control, ci) = (SND_UD | self.next_fcb, CI_APPLICATION_RESET);
             let request = Frame::Long { control, address, ci, data: vec![code] };
@@ -194,7 +192,8 @@ impl Master {
         let mut seen: Vec<Frame> = Vec::new();
         while telegrams.len() < self.telegram_limit {
             let meter = telegrams.first().and_then(|first| first.header).map(|header| header.meter);
-            let (frame, telegram) = self.request(line, address, meter, &seen).await?;
+            let earlier = if telegrams.is_empty() { &stale } else { &seen };
+            let (frame, telegram) = self.request(line, address, meter, earlier).await?;
             let more = telegram.more;
             telegrams.push(telegram);
             seen.push(frame);
@@ -213,17 +212,23 @@ impl Master {
     }
 
     /// Reads telegrams up to the last one for nobody: after an answer the slave's frame count bit is known, and
-    /// after its last telegram it begins anew.
-    async fn let_pass(&mut self, line: &mut Line, address: u8) -> Result<(), MeterError> {
+    /// after its last telegram it begins anew. Gives what can't be the first telegram of the reading: all but the first
+    /// one, of which a copy may still come late.
+    async fn let_pass(&mut self, line: &mut Line, address: u8) -> Result<Vec<Frame>, MeterError> {
         debug!(address, "what the slave may repeat from before is let pass");
+        let mut passed: Vec<Frame> = Vec::new();
         for _ in 0..self.telegram_limit {
-            let (_, telegram) = self.request(line, address, None, &[]).await?;
+            let (frame, telegram) = self.request(line, address, None, &passed).await?;
+            passed.push(frame);
             if !telegram.more {
                 break;
             }
         }
+        let first = passed.first().cloned();
+        passed.retain(|frame| Some(frame) != first.as_ref());
         // A second copy of it must not be taken for the first telegram of the reading.
-        self.link.begin(line).await
+        self.link.begin(line).await?;
+        Ok(passed)
     }
 
     /// Asks for the telegram after those that were seen.

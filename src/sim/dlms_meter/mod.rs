@@ -14,9 +14,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
-use super::pty::Pty;
 use crate::os::alarm::Alarm;
 use crate::os::line::{Framing, Speed};
+use crate::os::pty::Pty;
 use crate::wire::dlms::hdlc::{Decoder, Event, Parameters};
 use crate::wire::dlms::wrapper;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::Control;
-use crate::sim::pty::Pty;
+use crate::os::pty::Pty;
 use crate::wire::iec62056::{Decoder, Event, Identification, Message, OptionSelect, Parity, SIGN_ON_BAUD, encode};
 
 /// The time in which a meter answers a message (IEC 62056-21, clause 6.4.1).

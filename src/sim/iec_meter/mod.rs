@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::pty::Pty;
 use crate::os::clock;
+use crate::os::pty::Pty;
 use crate::wire::iec62056::data;
 use crate::wire::iec62056::{
     Decoder, Event, Identification, Message, Mode, OptionSelect, Parity, SIGN_ON_BAUD, encode,
