@@ -203,6 +203,7 @@ fn uplink(scale: &Scale) -> Vec<Figure> {
         ca: certificates.ca.clone(),
         uplink: "",
         radio,
+        keys: None,
         tells_every: Some(Duration::from_millis(tells)),
         malloc: true,
     };

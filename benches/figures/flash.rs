@@ -104,6 +104,7 @@ fn agent(certificates: &Certificates, up: bool, rate: u64, (warm, steady): (u64,
         ca: certificates.ca.clone(),
         uplink: "",
         radio: Some(radio),
+        keys: None,
         tells_every: Some(Duration::from_millis(200)),
         malloc: true,
     };

@@ -1,7 +1,7 @@
 //! The figures of docs/figures.md, each as a ratio to a baseline measured in the same run:
 //! `cargo bench --bench figures [-- [--quick] [--json] [SECTION...]]`.
 //!
-//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, dlms, openlinkiq, flash, size. `WEIR_FIGURES_DIR` names the disk to
+//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, dlms, openlinkiq, radio, flash, size. `WEIR_FIGURES_DIR` names the disk to
 //! measure (default: target/tmp), `WEIR_FIGURES_BINARY` another build of weir than cargo's own.
 
 #![allow(
@@ -25,6 +25,7 @@ mod flash;
 mod memory;
 mod modbus;
 mod openlinkiq;
+mod radio;
 mod ready;
 mod rig;
 mod size;
@@ -68,6 +69,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("modbus", modbus::measure),
     ("dlms", dlms::measure),
     ("openlinkiq", openlinkiq::measure),
+    ("radio", radio::measure),
     ("flash", flash::measure),
     ("size", size::measure),
 ];
@@ -88,6 +90,11 @@ fn main() {
         && word == dlms::READER
     {
         return dlms::reader(device, size, pdu, days.parse().unwrap());
+    }
+    if let [word, lines, keys, count] = &arguments[..]
+        && word == radio::LISTENER
+    {
+        return radio::listener(lines, keys, count.parse().unwrap());
     }
     let (mut scale, mut json, mut named) = (FULL, false, Vec::new());
     for argument in std::env::args().skip(1) {

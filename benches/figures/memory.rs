@@ -27,6 +27,7 @@ fn phases(scale: &Scale, malloc: bool) -> Vec<Figure> {
         ca: certificates.ca.clone(),
         uplink: "",
         radio: Some(radio),
+        keys: None,
         tells_every: Some(TELLS),
         malloc,
     };

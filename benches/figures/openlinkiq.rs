@@ -1,9 +1,11 @@
 //! What OpenlinkIQ's decoder mends, and what that costs: frames with wrong bits, never a wrong
 //! payload.
 
+use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
-use std::process::Command;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use data_encoding::HEXLOWER;
@@ -55,6 +57,7 @@ pub fn measure(scale: &Scale) -> Vec<Figure> {
     figures.push(never_wrong(5 * trials));
     figures.extend(times(scale));
     figures.extend(instructions());
+    figures.extend(aarch64());
     figures
 }
 
@@ -210,4 +213,84 @@ fn instructions() -> Vec<Figure> {
         Figure::new("instructions, largest frame, all iterations", worst, "").note("user space, callgrind"),
         Figure::new("instructions, largest frame without a wrong bit", whole, "").note("user space, callgrind"),
     ]
+}
+
+/// The static firmware that cross/build.sh leaves for 64-bit ARM gateways.
+const FIRMWARE: &str = "aarch64-unknown-linux-musl/firmware/weir";
+
+/// Instructions of `weir decode`, the firmware itself, for one frame more, under qemu's emulation of the processor.
+fn aarch64() -> Vec<Figure> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let targets = std::env::var_os("WEIR_CROSS_TARGET").map_or_else(|| root.join("target-cross"), PathBuf::from);
+    let firmware = targets.join(FIRMWARE);
+    if !firmware.is_file() {
+        eprintln!("no {}: cross/build.sh generic makes it", firmware.display());
+        return Vec::new();
+    }
+    let each = |frame: &[u8], few: usize, many: usize| {
+        let count = |frames| executed(&firmware, &format!("{}\n", HEXLOWER.encode(frame)).repeat(frames));
+        Some((count(many)? - count(few)?) / (many - few) as f64)
+    };
+    let largest = made(LONGEST_MBAL, Rate::Third).frame;
+    let mended = Noise(4).over(&largest, 100);
+    let iterations = decode(&mended).unwrap().iterations;
+    let (Some(worst), Some(some), Some(whole)) = (each(&worst(), 1, 2), each(&mended, 1, 2), each(&largest, 10, 30))
+    else {
+        eprintln!("no qemu-aarch64-static: tests/install qemu-user-static");
+        return Vec::new();
+    };
+    let note = "user space, the firmware's weir decode under qemu-aarch64-static";
+    let against = "without a wrong bit";
+    vec![
+        Figure::new("aarch64 instructions, largest frame, all iterations", worst, "")
+            .against(against, whole)
+            .note(note),
+        Figure::new("aarch64 instructions, largest frame, 10 % wrong bits", some, "")
+            .against(against, whole)
+            .note(format!("{note}; {iterations} iterations")),
+        Figure::new("aarch64 instructions, largest frame without a wrong bit", whole, "")
+            .note(format!("{note}; reading the line and printing it as JSON in it")),
+    ]
+}
+
+/// The instructions that qemu executes. It tells each block that it translates, an instruction a line, and then the address of each
+/// block that it executes; a block is executed to its end.
+fn executed(firmware: &Path, lines: &str) -> Option<f64> {
+    let mut child = Command::new("qemu-aarch64-static")
+        .args(["-d", "in_asm,exec,nochain"])
+        .arg(firmware)
+        .args(["decode", "--format", "openlinkiq-rf", "--json"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    child.stdin.take().unwrap().write_all(lines.as_bytes()).unwrap();
+    let mut log = BufReader::with_capacity(1 << 20, child.stderr.take().unwrap());
+    let (mut sizes, mut line) = (HashMap::<u64, u64>::new(), Vec::new());
+    let (mut sum, mut block) = (0, None);
+    while log.read_until(b'\n', &mut line).unwrap() > 0 {
+        if let Some(rest) = line.strip_prefix(b"Trace ") {
+            // Trace 0: 0x7f0c9c000100 [CS_BASE/PC/FLAGS/CFLAGS] NAME
+            let place = rest.split(|byte| *byte == b'/').nth(1).map(hex);
+            sum += sizes[&place.unwrap()];
+        } else if line.starts_with(b"IN:") {
+            block = None;
+        } else if let Some(rest) = line.strip_prefix(b"0x") {
+            let address = hex(rest.split(|byte| *byte == b':').next().unwrap());
+            // The same block may be translated again.
+            let first = *block.get_or_insert(address);
+            if first == address {
+                sizes.insert(first, 0);
+            }
+            *sizes.get_mut(&first).unwrap() += 1;
+        }
+        line.clear();
+    }
+    child.wait().unwrap();
+    Some(sum as f64)
+}
+
+fn hex(digits: &[u8]) -> u64 {
+    u64::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap()
 }

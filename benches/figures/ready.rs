@@ -23,6 +23,7 @@ pub fn measure(scale: &Scale) -> Vec<Figure> {
         ca: certificates.ca.clone(),
         uplink: "",
         radio: None,
+        keys: None,
         tells_every: None,
         malloc: true,
     };

@@ -141,6 +141,8 @@ pub struct Setup {
     pub uplink: &'static str,
     /// A TCP server with lines of hex.
     pub radio: Option<u16>,
+    /// Keys of its meters: their telegrams are decoded.
+    pub keys: Option<PathBuf>,
     /// How often it tells its counters; `None`: as systemd would have it.
     pub tells_every: Option<Duration>,
     /// glibc's habits, as systemd/weir.service sets them.
@@ -268,9 +270,12 @@ fn counters(note: &str) -> Option<Counters> {
 }
 
 fn configuration(setup: &Setup) -> String {
-    let Setup { store, broker, ca, uplink, radio, .. } = setup;
+    let Setup { store, broker, ca, uplink, radio, keys, .. } = setup;
+    let keys = keys
+        .as_ref()
+        .map_or_else(String::new, |keys| format!("forward = \"decoded\"\nkeys_file = \"{}\"\n", keys.display()));
     let radio = radio.map_or_else(String::new, |port| {
-        format!("[[radio]]\nname = \"roof\"\nreceiver = \"hex-lines\"\ndevice = \"tcp://127.0.0.1:{port}\"\n")
+        format!("[[radio]]\nname = \"roof\"\nreceiver = \"hex-lines\"\ndevice = \"tcp://127.0.0.1:{port}\"\n{keys}")
     });
     format!(
         "version = 1\n[gateway]\nid = \"figures\"\n[broker]\nurl = \"ssl://localhost:{broker}\"\nca_file = \"{}\"\n\
@@ -304,6 +309,13 @@ impl Receptor {
         }
         out.flush().unwrap();
         drop(out);
+        stream
+    }
+
+    /// The same with these lines.
+    pub fn send_text(&self, lines: &[u8]) -> TcpStream {
+        let (mut stream, _) = self.listener.accept().unwrap();
+        stream.write_all(lines).unwrap();
         stream
     }
 }

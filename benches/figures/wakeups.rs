@@ -18,6 +18,7 @@ pub fn measure(scale: &Scale) -> Vec<Figure> {
         ca: certificates.ca.clone(),
         uplink: "",
         radio: Some(radio),
+        keys: None,
         tells_every: None,
         malloc: true,
     };
