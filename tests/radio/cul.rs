@@ -2,7 +2,7 @@
 
 use weir::model::{Rssi, TelegramKind};
 use weir::sim::cul_stick::CulStick;
-use weir::sim::radio_stick::plug;
+use weir::sim::stick::plug;
 use weir::wire::wmbus::format::{self, FrameFormat};
 
 use super::Logged;
@@ -70,7 +70,7 @@ async fn telegrams_that_the_firmwares_buffer_cuts_are_counted_and_the_next_is_he
         let mut long = vec![200, 0x44];
         long.extend((0..199u8).map(|n| n ^ 0x5A));
         plugged.hears(&long, 0xD0);
-        plugged.noise(b"LOVF\r\n\xFF\x00");
+        plugged.say(b"LOVF\r\n\xFF\x00");
         hear_all(&mut running, &plugged, &telegrams(1), 0xD0, Some(Rssi::Dbm(-98))).await;
         let status = running.health.status();
         assert_eq!((status.damaged, status.noise, status.heard), (1, 1, 1), "{limit} {odd}");
@@ -91,7 +91,7 @@ async fn one_flipped_bit_in_a_frame_of_either_format_is_refused() {
         format::encode(format, &telegrams[0], &mut frame).unwrap();
         for bit in 0..frame.len() * 8 {
             frame[bit / 8] ^= 1 << (bit % 8);
-            plugged.noise(format!("{start}{}\r\n", data_encoding::HEXUPPER.encode(&frame)).as_bytes());
+            plugged.say(format!("{start}{}\r\n", data_encoding::HEXUPPER.encode(&frame)).as_bytes());
             frame[bit / 8] ^= 1 << (bit % 8);
             flipped += 1;
         }
