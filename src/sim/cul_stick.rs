@@ -21,6 +21,8 @@ pub struct CulStick {
     pub mode: Option<char>,
     /// What it was told to report.
     pub report: u8,
+    /// It says its version when it starts.
+    pub greets: bool,
     /// Telegrams that it hears just before it answers each of the next lines.
     pub meanwhile: std::collections::VecDeque<(Vec<u8>, u8)>,
     line: Vec<u8>,
@@ -42,6 +44,7 @@ impl CulStick {
             format: FrameFormat::A,
             mode: None,
             report: 0,
+            greets: false,
             meanwhile: std::collections::VecDeque::new(),
             line: Vec::new(),
         }
@@ -126,6 +129,6 @@ impl Radio for CulStick {
     fn restart(&mut self) -> Vec<u8> {
         (self.mode, self.report) = (None, 0);
         self.line.clear();
-        Vec::new()
+        if self.greets { format!("{}\r\n", self.version).into_bytes() } else { Vec::new() }
     }
 }

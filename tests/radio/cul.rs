@@ -1,12 +1,21 @@
 //! A stick with culfw: every CRC is checked here, and what is cut is counted.
 
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::timeout;
 use weir::model::{Rssi, TelegramKind};
+use weir::radio::{RadioSettings, Rules};
 use weir::sim::cul_stick::CulStick;
-use weir::sim::stick::plug;
+use weir::sim::stick::{Radio, plug};
 use weir::wire::wmbus::format::{self, FrameFormat};
 
-use super::Logged;
 use super::sticks::{self, found, hear_all, stick, telegrams};
+use super::{LIMIT, Logged, settings, start_by};
+
+async fn within(what: impl Future<Output = ()>) {
+    timeout(LIMIT, what).await.expect("the stick within the limit");
+}
 
 #[tokio::test]
 async fn a_stick_is_told_its_mode_and_to_report_strength() {
@@ -23,6 +32,33 @@ async fn a_stick_is_told_its_mode_and_to_report_strength() {
         hear_all(&mut running, &plugged, &telegrams(3), 0xD0, Some(Rssi::Dbm(-98))).await;
         sticks::end(running).await;
     }
+}
+
+#[tokio::test]
+async fn a_stick_that_restarts_by_itself_is_told_everything_again_over_the_same_line() {
+    let (logged, _guard) = Logged::start();
+    for greets in [true, false] {
+        let mut simulated = CulStick::new();
+        simulated.greets = greets;
+        let plugged = plug(simulated).unwrap();
+        let device = Some(plugged.path().to_string_lossy().into_owned());
+        let settings = RadioSettings { baud: None, ..settings("cul", device, None) };
+        // One that greets is not waited for; the other is told again after a silence.
+        let retell = Duration::from_millis(if greets { 3_600_000 } else { 300 });
+        let mut running = start_by(settings, 16, Rules { retell, ..Rules::default() }, Path::new("/sys"));
+        within(plugged.until(|stick| stick.report == 0x21)).await;
+        for telegram in telegrams(3) {
+            hear_all(&mut running, &plugged, &[telegram], 0xD0, Some(Rssi::Dbm(-98))).await;
+            let greeting = plugged.look(CulStick::restart);
+            plugged.say(greeting);
+            within(plugged.until(|stick| (stick.mode, stick.report) == (Some('c'), 0x21))).await;
+        }
+        let status = running.health.status();
+        assert_eq!((status.opened, status.failures, status.heard), (1, 0, 3), "{greets}");
+        sticks::end(running).await;
+    }
+    assert_eq!(logged.lines_with("restarted by itself"), 1, "of the one that says so, once");
+    assert_eq!(logged.lines_with("WARN"), 1);
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! IMST's sticks: told what differs and nothing else, and heard whatever happens to them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use weir::model::{Rssi, TelegramKind};
-use weir::radio::{RadioSettings, SourceState};
+use weir::radio::{RadioSettings, Rules, SourceState};
 use weir::sim::im871a::Im871a;
 use weir::sim::iu891a::Iu891a;
 use weir::sim::radio_replay::{Lines, RadioReplay};
@@ -13,7 +14,7 @@ use weir::wire::imst_hci::{Field, device};
 use weir::wire::iu891a::{Config as IuConfig, DEVICE, GATEWAY, gateway};
 use weir::wire::wmbus;
 
-use super::{LIMIT, Logged, Running, start};
+use super::{LIMIT, Logged, Running, start, start_by};
 
 fn settings(receiver: &str, path: &Path, mode: Option<&str>) -> RadioSettings {
     RadioSettings {
@@ -161,6 +162,31 @@ async fn a_module_that_restarts_by_itself_is_told_its_settings_again_over_the_sa
     let status = running.health.status();
     assert_eq!((status.heard, status.opened, status.failures), (5, 1, 0));
     assert_eq!(logged.lines_with("restarted by itself"), 1);
+}
+
+#[tokio::test]
+async fn a_stick_that_restarts_and_says_nothing_is_told_its_settings_again_after_a_silence() {
+    let rules = Rules { retell: Duration::from_millis(300), ..Rules::default() };
+    let mut telegrams = telegrams();
+    let stick = plug(Im871a::new(0x33, 0x15, 1)).unwrap();
+    let mut running = start_by(settings("im871a", stick.path(), None), 4, rules.clone(), Path::new("/sys"));
+    within(stick.until(|stick| stick.config.field(Field::LinkMode) == Some(0x0A))).await;
+    heard(&mut running, &stick, &telegrams.next().unwrap()).await;
+    stick.look(Radio::restart);
+    assert_ne!(stick.look(|stick| stick.config.field(Field::LinkMode)), Some(0x0A));
+    within(stick.until(|stick| stick.config.field(Field::LinkMode) == Some(0x0A))).await;
+    assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)));
+    assert_eq!(running.health.status().opened, 1);
+
+    let stick = plug(Iu891a::new(1)).unwrap();
+    let mut running = start_by(settings("iu891a", stick.path(), None), 4, rules, Path::new("/sys"));
+    within(stick.until(|stick| stick.config.mode == 3)).await;
+    iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
+    stick.look(Radio::restart);
+    assert_eq!(stick.look(|stick| stick.config.mode), 0);
+    within(stick.until(|stick| stick.config.mode == 3)).await;
+    iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
+    assert_eq!(running.health.status().opened, 1);
 }
 
 #[tokio::test]
