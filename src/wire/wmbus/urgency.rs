@@ -62,7 +62,7 @@ impl Reasons {
     /// None.
     pub const NONE: Self = Self(0);
     /// All.
-    pub const ALL: Self = Self(u16::MAX);
+    pub const ALL: Self = Self(0x01FF);
     /// Those that a meter may keep up for months; the others are events by themselves.
     pub const LASTING: Self = Self::NONE
         .with(Reason::LinkPriority)
