@@ -118,6 +118,27 @@ fn a_meter_that_sends_by_itself_has_its_port_and_server_for_itself() {
 }
 
 #[test]
+fn decoding_and_what_needs_it_are_looked_at_over_all_receivers() {
+    let directory = tempfile::tempdir().unwrap();
+    let keys = directory.path().join("keys");
+    std::fs::write(&keys, "").unwrap();
+    std::fs::set_permissions(&keys, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let keys = format!("keys_file = \"{}\"\n", keys.display());
+    let radio = |number: u32, more: &str| {
+        format!("[[radio]]\nname = \"r{number}\"\nreceiver = \"hex-lines\"\ndevice = \"/dev/ttyUSB{number}\"\n{more}\n")
+    };
+    let site = |parts: &[String]| complaints(&format!("{MINIMAL}{}", parts.concat()));
+    let flags = "[telegrams]\nurgent = [\"alarm-status\", \"error-flags\"]\n".to_owned();
+    let both = "forward = \"both\"\n";
+    assert_eq!(site(&[radio(1, &keys), radio(2, both), flags.clone()]), Vec::<String>::new());
+    let raw = site(&[radio(1, &keys), radio(2, ""), flags]);
+    assert_eq!(raw.len(), 2, "{raw:#?}");
+    assert!(raw[0].contains("keys_file has no effect") && raw[1].contains("error-flags has no effect"), "{raw:#?}");
+    let keyless = site(&[radio(1, ""), radio(2, both)]);
+    assert!(keyless.len() == 1 && keyless[0].contains("without any keys_file"), "{keyless:#?}");
+}
+
+#[test]
 fn a_file_that_is_no_toml_is_told_where() {
     let found = complaints("[broker\nurl = \"ssl://x:1\"\n[store]\npath = 5\n");
     assert!(found[0].starts_with("1:8: error: not valid TOML"), "{found:#?}");

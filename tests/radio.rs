@@ -289,6 +289,24 @@ async fn a_flood_of_garbage_is_counted_and_the_next_telegram_is_heard() {
 }
 
 #[tokio::test]
+async fn a_telegram_now_and_then_among_noise_is_told_of_once() {
+    let (logged, _guard) = Logged::start();
+    let (listener, device) = listener().await;
+    let mut running = start(settings("hex-lines", device, None), 4);
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut replay = RadioReplay::new(Lines::HexLines);
+    for _ in 0..20 {
+        let step = replay.next(clock::now());
+        stream.write_all("a neighbour's thermometer\n".repeat(150).as_bytes()).await.unwrap();
+        stream.write_all(step.text.as_bytes()).await.unwrap();
+        assert_eq!(running.telegram().await.1.bytes, step.telegram);
+    }
+    let noise = 20 * 150 + replay.tally().noise;
+    running.status(|status| status.noise == noise).await;
+    assert_eq!((logged.lines_with("nothing but noise"), logged.lines_with("telegrams again")), (1, 1));
+}
+
+#[tokio::test]
 async fn a_full_channel_holds_the_receiver_back_and_loses_nothing() {
     let (listener, device) = listener().await;
     let mut running = start(settings("hex-lines", device, None), 1);

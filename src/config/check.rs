@@ -15,8 +15,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     unique("meter", settings.meter.iter().map(|m| (m.name.as_str(), m.name.span())), problems);
     unique("radio", settings.radio.iter().map(|r| (r.name.as_str(), r.name.span())), problems);
     settings.meter.iter().for_each(|m| meter::check(m, problems));
-    settings.radio.iter().for_each(|r| radio::check(r, problems));
-    radio::check_telegrams(&settings.telegrams, problems);
+    radio::check(&settings.radio, &settings.telegrams, problems);
     uplink::check(&settings.broker, &settings.uplink, problems);
     uplink::check_budget(&settings.budget, problems);
     settings.control.iter().for_each(|c| control::check(c, problems));

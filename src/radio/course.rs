@@ -42,6 +42,8 @@ pub(super) struct Course {
     pub(super) watch: Shared,
     /// Where sysfs is.
     pub(super) sys: PathBuf,
+    /// After so long without a telegram a receiver that forgets is told again.
+    pub(super) retell: Duration,
 }
 
 /// Why a source is not read any more.
@@ -69,10 +71,13 @@ impl Course {
             let heard = self.ear.health.status().heard;
             let mut opened_at = Instant::now();
             let end = match self.source.open().await {
-                Err(reason) => End::Gone(reason),
+                Err(reason) => {
+                    intake.was_away();
+                    End::Gone(reason)
+                }
                 Ok(opened) => {
                     opened_at = Instant::now();
-                    self.opened(by_itself);
+                    self.opened(by_itself, intake.is_mute());
                     tokio::select! {
                         biased;
                         reason = self.read_all(opened, &mut intake, &mut trouble) => End::Gone(reason),
@@ -107,10 +112,13 @@ impl Course {
         }
     }
 
-    fn opened(&self, by_itself: bool) {
+    /// One that was mute was there all the time: its silence goes on.
+    fn opened(&self, by_itself: bool, mute: bool) {
         tracing::debug!(receiver = &*self.ear.name, "receiver opened");
         let silent = self.watch.with(|watch| {
-            watch.opened(Instant::now(), by_itself);
+            if !mute {
+                watch.opened(Instant::now(), by_itself);
+            }
             watch.is_silent()
         });
         self.ear.health.change(|status| {
@@ -140,13 +148,25 @@ impl Course {
         let steady_at = Instant::now() + STEADY;
         let mut steady = false;
         let mut restarts = 0u64;
+        // When the receiver was last told its settings or brought a telegram, which was the one with this number.
+        let (mut fresh, mut telegrams) = (Instant::now(), intake.telegrams());
         loop {
+            if std::mem::replace(&mut telegrams, intake.telegrams()) != intake.telegrams() {
+                fresh = Instant::now();
+            }
+            let stale_at = intake.forgets().then(|| fresh + self.retell);
+            if stale_at.is_some_and(|at| at <= Instant::now()) {
+                tracing::debug!(receiver = &*self.ear.name, "receiver says nothing; it is told its settings again");
+                intake.start(open, &self.clock).await.map_err(io::Error::other)?;
+                fresh = Instant::now();
+                continue;
+            }
             if !steady && Instant::now() >= steady_at {
                 steady = true;
                 trouble.is_over(&self.ear.name);
             }
             let silent_at = intake.patience().map(|patience| Instant::now() + patience);
-            let until = [silent_at, (!steady).then_some(steady_at)].into_iter().flatten().min();
+            let until = [silent_at, stale_at, (!steady).then_some(steady_at)].into_iter().flatten().min();
             let read = open.read(&mut buffer);
             let count = match until {
                 None => read.await?,
@@ -177,6 +197,7 @@ impl Course {
                     tracing::debug!(receiver, restarts, "receiver has restarted again");
                 }
                 intake.start(open, &self.clock).await.map_err(io::Error::other)?;
+                fresh = Instant::now();
             }
         }
     }

@@ -33,16 +33,22 @@ pub(super) struct Cul {
     decoder: LineDecoder,
     /// A line has begun.
     waiting: bool,
+    /// It said its version without being asked.
+    restarted: bool,
+    /// The log was told that it has no mode C.
+    told: bool,
     ready: VecDeque<Item>,
 }
 
 impl Cul {
     pub(super) fn new(radio: &RadioSettings) -> Result<Self, String> {
         let mode = settings::told(radio, WORDS)?;
-        Ok(Self { mode, decoder: LineDecoder::new(), waiting: false, ready: VecDeque::new() })
+        let (decoder, ready) = (LineDecoder::new(), VecDeque::new());
+        Ok(Self { mode, decoder, waiting: false, restarted: false, told: false, ready })
     }
 
     async fn begin(&mut self, open: &mut Open) -> Result<String, String> {
+        self.restarted = false;
         let mut spoke = false;
         let mut version = None;
         for _ in 0..VERSION_TRIES {
@@ -94,7 +100,9 @@ impl Cul {
             ));
         }
         if self.is_set(open, b"brt\r\n", "TMODE").await? {
-            tracing::warn!("the stick's firmware has no mode C; it hears mode T only");
+            if !std::mem::replace(&mut self.told, true) {
+                tracing::warn!("the stick's firmware has no mode C; it hears mode T only");
+            }
             return Ok("T");
         }
         Err("the stick's firmware has no wireless M-Bus; put a newer culfw on it".to_owned())
@@ -184,6 +192,20 @@ impl Driver for Cul {
     }
 
     fn next(&mut self) -> Option<Item> {
-        self.ready.pop_front().or_else(|| self.decoder.next().map(item))
+        if let Some(ready) = self.ready.pop_front() {
+            return Some(ready);
+        }
+        let piece = self.decoder.next()?;
+        // Some firmware greets with its version when it starts.
+        self.restarted |= matches!(&piece, Piece::Line(line) if text_of(line).is_some_and(|text| is_version(&text)));
+        Some(item(piece))
+    }
+
+    fn restarted(&self) -> bool {
+        self.restarted
+    }
+
+    fn forgets(&self) -> bool {
+        true
     }
 }

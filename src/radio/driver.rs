@@ -42,6 +42,12 @@ pub trait Driver: Send {
         false
     }
 
+    /// Whether the receiver forgets what [`Driver::start`] told it when it restarts, and may then hear nothing and say nothing:
+    /// that is done again after a long silence, with the source as it is.
+    fn forgets(&self) -> bool {
+        false
+    }
+
     /// What is too much work for the runtime's thread, when that comes next; asked when [`Driver::next`] has nothing. It is
     /// done on another thread, and nothing is read meanwhile.
     fn work(&mut self) -> Option<Work> {

@@ -101,6 +101,8 @@ pub(super) struct Im871a {
     expects_strength: bool,
     /// One came without.
     restarted: bool,
+    /// The log was told that it does not show its settings.
+    told: bool,
 }
 
 impl Im871a {
@@ -112,6 +114,7 @@ impl Im871a {
             ready: VecDeque::new(),
             expects_strength: false,
             restarted: false,
+            told: false,
         }))
     }
 
@@ -182,7 +185,8 @@ impl Im871a {
                 return Err("the module does not take its settings; unplug it and plug it in again".to_owned());
             }
             let after = self.config(open).await?;
-            if after.field(Field::LinkMode) != Some(code) || after.field(Field::Rssi) != Some(1) {
+            let taken = after.field(Field::LinkMode) == Some(code) && after.field(Field::Rssi) == Some(1);
+            if !taken && !std::mem::replace(&mut self.told, true) {
                 tracing::warn!(mode, "receiver does not show the settings that it was given; update its firmware");
             }
             self.expects_strength = after.field(Field::Rssi) == Some(1);
@@ -258,6 +262,10 @@ impl Driver for Im871a {
 
     fn restarted(&self) -> bool {
         self.restarted
+    }
+
+    fn forgets(&self) -> bool {
+        true
     }
 }
 

@@ -26,6 +26,12 @@ pub(super) struct Intake {
     who: String,
     /// Items in a row that brought no telegram.
     useless: u32,
+    /// The log was told of those.
+    told: bool,
+    /// Telegrams so far.
+    telegrams: u64,
+    /// The receiver was there and could not be brought to listen.
+    mute: bool,
 }
 
 /// What was heard longer ago than this before it was told has a wrong clock.
@@ -36,12 +42,25 @@ const TOO_MANY_USELESS: u32 = 100;
 impl Intake {
     pub(super) fn new(driver: Box<dyn Driver>, out: mpsc::Sender<Heard>, ear: Arc<Ear>, watch: Shared) -> Self {
         let (name, health) = (ear.name.to_string(), ear.health.clone());
-        Self { name, driver, out, ear, health, watch, who: String::new(), useless: 0 }
+        Self {
+            name,
+            driver,
+            out,
+            ear,
+            health,
+            watch,
+            who: String::new(),
+            useless: 0,
+            told: false,
+            telegrams: 0,
+            mute: false,
+        }
     }
 
     /// Brings a receiver whose source was just opened to listen.
     pub(super) async fn start(&mut self, open: &mut Open, clock: &Clock) -> Result<(), String> {
         let who = self.driver.start(open).await;
+        self.mute = who.is_err();
         self.drain(Instant::now(), clock.stamp()).await;
         if let Some(who) = who? {
             self.found(who);
@@ -54,10 +73,33 @@ impl Intake {
         self.driver.restarted()
     }
 
+    /// Whether a long silence may mean that the receiver forgot what it was told.
+    pub(super) fn forgets(&self) -> bool {
+        self.driver.forgets()
+    }
+
+    /// Whether the receiver was there the last time and could not be brought to listen.
+    pub(super) const fn is_mute(&self) -> bool {
+        self.mute
+    }
+
+    /// Tells that the receiver itself was not there.
+    pub(super) const fn was_away(&mut self) {
+        self.mute = false;
+    }
+
+    /// The number of telegrams so far.
+    pub(super) const fn telegrams(&self) -> u64 {
+        self.telegrams
+    }
+
     /// Tells who the receiver is, once; it says so at every start and perhaps every minute.
     fn found(&mut self, who: String) {
-        if who == self.who {
-            return tracing::debug!(receiver = self.name, who, "receiver found again");
+        let again = who == self.who || !self.watch.with(|watch| watch.may_introduce(Instant::now()));
+        if again {
+            tracing::debug!(receiver = self.name, who, "receiver found again");
+            self.who = who;
+            return;
         }
         tracing::info!(receiver = self.name, who, "receiver found");
         self.who = who;
@@ -109,7 +151,8 @@ impl Intake {
     }
 
     async fn heard(&mut self, reception: Reception, arrival: Instant, stamp: Stamp) {
-        if self.useless >= TOO_MANY_USELESS {
+        self.telegrams += 1;
+        if std::mem::take(&mut self.told) {
             tracing::info!(receiver = self.name, useless = self.useless, "receiver brings telegrams again");
         }
         self.useless = 0;
@@ -126,13 +169,14 @@ impl Intake {
             }
         });
         // A closed channel ends the whole receiver, in `run`.
-        let _ = self.out.send(Heard { reception, arrival, stamp, ear: self.ear.clone() }).await;
+        let _ = self.out.send(Heard::Telegram { reception, arrival, stamp, ear: self.ear.clone() }).await;
     }
 
     fn was_useless(&mut self, count: impl FnOnce(&mut super::Status)) {
         self.health.change(count);
         self.useless = self.useless.saturating_add(1);
-        if self.useless == TOO_MANY_USELESS {
+        if self.useless == TOO_MANY_USELESS && self.watch.with(|watch| watch.may_tell_noise(Instant::now())) {
+            self.told = true;
             tracing::warn!(
                 receiver = self.name,
                 useless = self.useless,

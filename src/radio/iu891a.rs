@@ -72,6 +72,8 @@ pub(super) struct Iu891a {
     clock: Option<u32>,
     /// It went back.
     restarted: bool,
+    /// The log was told that it does not show its settings.
+    told: bool,
 }
 
 impl Iu891a {
@@ -83,6 +85,7 @@ impl Iu891a {
             ready: VecDeque::new(),
             clock: None,
             restarted: false,
+            told: false,
         }))
     }
 
@@ -174,7 +177,7 @@ impl Iu891a {
         if before != wanted {
             let order = wanted.bytes();
             self.need(open, (GATEWAY, gateway::SET_CONFIG), &order, "take its settings").await?;
-            if self.config(open).await? != wanted {
+            if self.config(open).await? != wanted && !std::mem::replace(&mut self.told, true) {
                 tracing::warn!(
                     mode = self.mode,
                     "receiver does not show the settings that it was given; update its firmware"
@@ -208,5 +211,9 @@ impl Driver for Iu891a {
 
     fn restarted(&self) -> bool {
         self.restarted
+    }
+
+    fn forgets(&self) -> bool {
+        true
     }
 }

@@ -37,7 +37,7 @@ pub use health::{Health, SourceState, Status};
 use keys::Decoding;
 pub use settings::{Forward, OnSilence, RadioSettings, check};
 pub use source::{Open, Place};
-pub use telegrams::{SampleSettings, TelegramsSettings, Urgency, check as check_telegrams};
+pub use telegrams::{SampleSettings, TelegramsSettings, Urgency};
 pub use watch::Rules;
 
 use self::course::Course;
@@ -155,12 +155,18 @@ pub async fn run_by(
     let source = Arc::new(Source::of(&settings)?);
     let decoding = Decoding::of(&settings);
     let ear = Arc::new(Ear { name: Arc::from(settings.name.as_str()), health, decoding });
+    let retell = rules.retell;
     let watch = course::watch(&settings, rules);
     let closed = out.clone();
-    let course = Course { settings, source, out, clock, ear, watch, sys: sys.to_owned() };
+    let desk = (out.clone(), ear.clone());
+    let course = Course { settings, source, out, clock, ear, watch, sys: sys.to_owned(), retell };
     let intake = course.intake()?;
     tokio::select! {
         () = closed.closed() => Ok(()),
-        never = course.follow(intake) => match never {},
+        never = async {
+            // A closed channel ends it all.
+            let _ = desk.0.send(Heard::Receiver(desk.1)).await;
+            course.follow(intake).await
+        } => match never {},
     }
 }

@@ -1,6 +1,7 @@
 //! `[[radio]]` of weir.toml.
 
 use super::source::Place;
+use super::telegrams::{self, TelegramsSettings};
 use super::{RECEIVERS, keys, receiver};
 use crate::setting::{At, Count, Problems, SecretFile};
 use crate::{choices, settings};
@@ -62,8 +63,29 @@ choices! {
     }
 }
 
-/// Says everything that is wrong with a receiver's settings.
-pub fn check(settings: &RadioSettings, problems: &mut Problems) {
+/// Says everything that is wrong with the settings of all receivers and of what becomes of their telegrams.
+pub fn check(radios: &[RadioSettings], telegrams: &TelegramsSettings, problems: &mut Problems) {
+    radios.iter().for_each(|radio| check_one(radio, problems));
+    let decoding = radios.iter().find(|radio| *radio.forward != Forward::Raw);
+    telegrams::check(telegrams, decoding.is_some(), problems);
+    let mut files = radios.iter().filter_map(|radio| radio.keys_file.as_ref());
+    match (files.next(), decoding) {
+        // The keys of each receiver are for the telegrams of all.
+        (Some(file), None) => {
+            problems.warning(file.span(), "keys_file has no effect while every [[radio]] has forward = \"raw\"");
+        }
+        (None, Some(radio)) => problems.warning(
+            radio.forward.span(),
+            format!(
+                "forward = \"{}\" without any keys_file gives values of meters that send in clear text only; name a keys_file",
+                radio.forward.word()
+            ),
+        ),
+        _ => {}
+    }
+}
+
+fn check_one(settings: &RadioSettings, problems: &mut Problems) {
     let name = &settings.name;
     if name.trim().is_empty() {
         problems.error(name.span(), "the name of a radio must not be empty");
@@ -92,9 +114,6 @@ pub fn check(settings: &RadioSettings, problems: &mut Problems) {
     }
     if let Some(file) = &settings.keys_file {
         keys::check(file, problems);
-        if *settings.forward == Forward::Raw {
-            problems.warning(file.span(), "keys_file has no effect while forward = \"raw\"");
-        }
     }
 }
 
@@ -152,7 +171,7 @@ mod tests {
         let (span, table) = (document.span(), DeValue::Table(document.into_inner()));
         let mut problems = Problems::new();
         if let Some(settings) = RadioSettings::read(&Node::new(&table, span, "radio"), &mut problems) {
-            check(&settings, &mut problems);
+            check(&[settings], &TelegramsSettings::default(), &mut problems);
         }
         problems.located(&source).iter().map(ToString::to_string).collect()
     }
@@ -171,8 +190,6 @@ mod tests {
             ] {
                 let found = problems(&format!("receiver = '{receiver}'\n{source}\nforward = 'raw'"));
                 assert!(found.is_empty(), "{found:?}");
-                let found = problems(&format!("receiver = '{receiver}'\n{source}\nforward = 'both'"));
-                assert!(found.is_empty(), "{found:?}");
             }
         }
     }
@@ -180,9 +197,10 @@ mod tests {
     #[test]
     fn every_mistake_is_named_with_its_place() {
         let found = problems("receiver = 'rtl434'\ndevice = 'ttyUSB0'\nforward = 'both'");
-        assert_eq!(found.len(), 2, "{found:?}");
+        assert_eq!(found.len(), 3, "{found:?}");
         assert!(found[0].starts_with("2:") && found[0].contains("no receiver") && found[0].contains("hex-lines"));
         assert!(found[1].starts_with("3:") && found[1].contains("absolute path"));
+        assert!(found[2].starts_with("4:11: warning") && found[2].contains("without any keys_file"), "{found:?}");
         let source = |text: &str| problems(&format!("receiver = 'hex-lines'\n{text}")).join("\n");
         assert!(source("").contains("no source"));
         assert!(source("device = '/dev/a'\ncommand = ['a']").contains("both"));

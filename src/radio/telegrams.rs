@@ -20,8 +20,8 @@ settings! {
         pub gather: At<Duration> = "500ms",
         /// How long the same telegram is recognised: from other receivers, repeaters, or a receiver that gives it twice.
         pub window: At<Duration> = "10s",
-        /// What makes a telegram of wireless M-Bus or OpenlinkIQ urgent, besides OpenlinkIQ's priority bit, which always does.
-        pub urgent: Vec<Urgency> = ["access-demand", "alarm-data", "alarm-message", "alarm-status"],
+        /// What makes a telegram urgent.
+        pub urgent: Vec<At<Urgency>> = ["openlinkiq-priority", "access-demand", "alarm-data", "alarm-message", "alarm-status"],
         /// How often a meter that stays in alarm is urgent again; its other telegrams are ordinary until something changes.
         pub reminder: At<Duration> = "1d",
         /// Meters of which not every telegram is wanted; the first entry that names a meter counts.
@@ -46,7 +46,15 @@ impl Default for TelegramsSettings {
             deny: Vec::new(),
             gather: At::nowhere(Duration::from_millis(500)),
             window: At::nowhere(Duration::from_secs(10)),
-            urgent: vec![Urgency::AccessDemand, Urgency::AlarmData, Urgency::AlarmMessage, Urgency::AlarmStatus],
+            urgent: [
+                Urgency::OpenlinkiqPriority,
+                Urgency::AccessDemand,
+                Urgency::AlarmData,
+                Urgency::AlarmMessage,
+                Urgency::AlarmStatus,
+            ]
+            .map(At::nowhere)
+            .into(),
             reminder: At::nowhere(Duration::from_hours(24)),
             sample: Vec::new(),
         }
@@ -56,6 +64,8 @@ impl Default for TelegramsSettings {
 choices! {
     /// What can make a telegram urgent; all but the last show without a key.
     pub enum Urgency {
+        /// The control field of an OpenlinkIQ frame has its priority bit (bit 0) set.
+        OpenlinkiqPriority = "openlinkiq-priority",
         /// A meter is being installed (C field SND-IR).
         Installation = "installation",
         /// The meter demands access (ACC-DMD).
@@ -80,6 +90,7 @@ impl Urgency {
     /// The reason that it names.
     pub(super) const fn reason(self) -> Reason {
         match self {
+            Self::OpenlinkiqPriority => Reason::PriorityBit,
             Self::Installation => Reason::Installation,
             Self::AccessDemand => Reason::AccessDemand,
             Self::AccessOffer => Reason::AccessOffer,
@@ -95,8 +106,13 @@ impl Urgency {
 /// The longest time that a telegram may be held or recognised.
 const LONGEST_WINDOW: Duration = Duration::from_mins(5);
 
-/// Says everything that is wrong with these settings.
-pub fn check(settings: &TelegramsSettings, problems: &mut Problems) {
+/// Says everything that is wrong with these settings; `decodes`: some receiver does.
+pub(super) fn check(settings: &TelegramsSettings, decodes: bool, problems: &mut Problems) {
+    let opened = settings.urgent.iter().find(|reason| ***reason == Urgency::ErrorFlags);
+    if let Some(reason) = opened.filter(|_| !decodes) {
+        let message = "error-flags has no effect: they stand among the values, and no [[radio]] decodes them (forward = \"both\" or \"decoded\")";
+        problems.warning(reason.span(), message);
+    }
     let sampled = settings.sample.iter().flat_map(|sample| &sample.meters);
     for pattern in settings.allow.iter().chain(&settings.deny).chain(sampled) {
         if Pattern::parse(pattern).is_none() {

@@ -21,14 +21,23 @@ pub struct Rules {
     pub unlearnt: Duration,
     /// What is waited at least after the first thing that was tried; each time twice as long.
     pub pause: Duration,
+    /// After so long without a telegram a receiver that forgets what it was told is told again, over the open line.
+    pub retell: Duration,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { shortest: Duration::from_mins(10), unlearnt: Duration::from_hours(24), pause: Duration::from_mins(2) }
+        Self {
+            shortest: Duration::from_mins(10),
+            unlearnt: Duration::from_hours(24),
+            pause: Duration::from_mins(2),
+            retell: RETELL,
+        }
     }
 }
 
+/// Seldom enough for a receiver that is deaf for a moment while it is told, often enough for one that restarted.
+const RETELL: Duration = Duration::from_mins(5);
 /// Intervals until the rate counts as known.
 const LEARNT: u32 = 16;
 /// So many intervals the mean remembers.
@@ -46,6 +55,8 @@ const LONGEST_SILENCE: Duration = Duration::from_hours(14 * 24);
 const LONGEST_PAUSE: Duration = Duration::from_hours(12);
 /// Attempts within a day.
 const MOST_A_DAY: usize = 12;
+/// Introductions that are told within a day.
+const MOST_INTRODUCED: u32 = 16;
 const DAY: Duration = Duration::from_hours(24);
 /// What is looked at again while the receiver is held back by others.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -101,6 +112,10 @@ pub(super) struct Watch {
     busy: u32,
     episode: Option<Episode>,
     attempts: VecDeque<Instant>,
+    /// When the log was last told of nothing but noise.
+    noisy: Option<Instant>,
+    /// When the first of the last introductions was, and how many there were.
+    introduced: Option<(Instant, u32)>,
 }
 
 impl Watch {
@@ -116,7 +131,27 @@ impl Watch {
             busy: 0,
             episode: None,
             attempts: VecDeque::new(),
+            noisy: None,
+            introduced: None,
         }
+    }
+
+    /// Whether the log is to be told that nothing but noise comes: once a day, whoever connects and however often it
+    /// ends.
+    pub(super) fn may_tell_noise(&mut self, now: Instant) -> bool {
+        let may = self.noisy.is_none_or(|told| now.saturating_duration_since(told) >= DAY);
+        if may {
+            self.noisy = Some(now);
+        }
+        may
+    }
+
+    /// Whether the log is to be told who the receiver is: sixteen times a day, whatever it calls itself.
+    pub(super) fn may_introduce(&mut self, now: Instant) -> bool {
+        let young = |(first, _): &(Instant, u32)| now.saturating_duration_since(*first) < DAY;
+        let (first, count) = self.introduced.filter(young).unwrap_or((now, 0));
+        self.introduced = Some((first, count.saturating_add(1)));
+        count < MOST_INTRODUCED
     }
 
     /// The source is open; when it had been away by itself, that time was no silence.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::radio_stick::Stick;
+use super::stick::{Radio, Stick};
 use crate::wire::amber::{Form, Parameters, command, encode, encode_telegram};
 
 /// The stick. What it hears before it was told a mode is heard in the mode of its memory.
@@ -111,9 +111,11 @@ impl Default for AmberStick {
 }
 
 impl Stick for AmberStick {
-    const BAUD: u32 = 9600;
+    fn baud(&self) -> u32 {
+        9600
+    }
 
-    fn told(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut said = Vec::new();
         self.partial.extend_from_slice(bytes);
         loop {
@@ -143,6 +145,10 @@ impl Stick for AmberStick {
             }
         }
     }
+}
+
+impl Radio for AmberStick {
+    type Strength = u8;
 
     fn hears(&mut self, telegram: &[u8], raw: u8) -> Vec<u8> {
         let mut said = Vec::new();
@@ -150,9 +156,10 @@ impl Stick for AmberStick {
         said
     }
 
-    fn restart(&mut self) {
+    fn restart(&mut self) -> Vec<u8> {
         self.form = Form { framed: self.at(Parameters::FRAMED) != 0, rssi: self.at(Parameters::RSSI) != 0 };
         self.mode = self.at(Parameters::MODE);
         self.partial.clear();
+        Vec::new()
     }
 }

@@ -1,6 +1,6 @@
 //! A nanoCUL with culfw, whose buffer may be too short for a telegram.
 
-use super::radio_stick::Stick;
+use super::stick::{Radio, Stick};
 use crate::wire::cul::encode;
 use crate::wire::wmbus::format::FrameFormat;
 
@@ -21,6 +21,8 @@ pub struct CulStick {
     pub mode: Option<char>,
     /// What it was told to report.
     pub report: u8,
+    /// It says its version when it starts.
+    pub greets: bool,
     /// Telegrams that it hears just before it answers each of the next lines.
     pub meanwhile: std::collections::VecDeque<(Vec<u8>, u8)>,
     line: Vec<u8>,
@@ -42,6 +44,7 @@ impl CulStick {
             format: FrameFormat::A,
             mode: None,
             report: 0,
+            greets: false,
             meanwhile: std::collections::VecDeque::new(),
             line: Vec::new(),
         }
@@ -80,9 +83,11 @@ impl Default for CulStick {
 }
 
 impl Stick for CulStick {
-    const BAUD: u32 = 38_400;
+    fn baud(&self) -> u32 {
+        38_400
+    }
 
-    fn told(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut said = Vec::new();
         for &byte in bytes {
             if !matches!(byte, b'\r' | b'\n') {
@@ -99,6 +104,10 @@ impl Stick for CulStick {
         }
         said
     }
+}
+
+impl Radio for CulStick {
+    type Strength = u8;
 
     fn hears(&mut self, telegram: &[u8], raw: u8) -> Vec<u8> {
         let mut said = Vec::new();
@@ -117,8 +126,9 @@ impl Stick for CulStick {
         said
     }
 
-    fn restart(&mut self) {
+    fn restart(&mut self) -> Vec<u8> {
         (self.mode, self.report) = (None, 0);
         self.line.clear();
+        if self.greets { format!("{}\r\n", self.version).into_bytes() } else { Vec::new() }
     }
 }

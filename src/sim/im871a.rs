@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::stick::Stick;
+use super::stick::{Radio, Stick};
 use crate::wire::imst_hci::{
     Config, DEVICE, Decoder, Event, Field, Info, Message, RADIO, TELEGRAM, device, encode, raw_rssi,
 };
@@ -50,30 +50,9 @@ impl Im871a {
         }
     }
 
-    /// Loses power: what is not in flash is forgotten.
-    pub fn restart(&mut self) {
-        self.config = self.flash.clone();
-        self.clock = 0;
-        self.decoder = Decoder::new();
-    }
-
     /// The identifiers of the requests so far.
     pub fn ids(&self) -> Vec<u8> {
         self.told.iter().filter_map(|bytes| bytes.get(2).copied()).collect()
-    }
-
-    /// What it says when it hears a telegram in the normal form.
-    pub fn hears(&mut self, telegram: &[u8], dbm: i16) -> Vec<u8> {
-        self.clock = self.clock.wrapping_add(1);
-        let on = |field| self.config.field(field) == Some(1);
-        written(&Message {
-            endpoint: RADIO,
-            id: TELEGRAM,
-            payload: telegram.get(1..).unwrap_or_default().to_vec(),
-            stamp: on(Field::Stamp).then_some(self.clock),
-            rssi: on(Field::Rssi).then(|| raw_rssi(dbm)),
-            checked: true,
-        })
     }
 
     fn answer(&mut self, request: &Message) -> Option<Vec<u8>> {
@@ -135,6 +114,32 @@ impl Stick for Im871a {
             says.extend(self.answer(&request).unwrap_or_default());
         }
         says
+    }
+}
+
+impl Radio for Im871a {
+    type Strength = i16;
+
+    /// What it says when it hears a telegram in the normal form.
+    fn hears(&mut self, telegram: &[u8], dbm: i16) -> Vec<u8> {
+        self.clock = self.clock.wrapping_add(1);
+        let on = |field| self.config.field(field) == Some(1);
+        written(&Message {
+            endpoint: RADIO,
+            id: TELEGRAM,
+            payload: telegram.get(1..).unwrap_or_default().to_vec(),
+            stamp: on(Field::Stamp).then_some(self.clock),
+            rssi: on(Field::Rssi).then(|| raw_rssi(dbm)),
+            checked: true,
+        })
+    }
+
+    /// Loses power: what is not in flash is forgotten.
+    fn restart(&mut self) -> Vec<u8> {
+        self.config = self.flash.clone();
+        self.clock = 0;
+        self.decoder = Decoder::new();
+        Vec::new()
     }
 }
 

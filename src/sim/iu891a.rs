@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::stick::Stick;
+use super::stick::{Radio, Stick};
 use crate::wire::iu891a::{Config, DEVICE, Decoder, Event, GATEWAY, Message, Reported, WAKE, device, encode, gateway};
 
 /// A simulated stick.
@@ -63,28 +63,10 @@ impl Iu891a {
         }
     }
 
-    /// Loses power: the default settings are in force, and the clock starts anew.
-    pub fn restart(&mut self) {
-        self.config = self.default;
-        (self.clock, self.awake, self.ends) = (EPOCH, false, 0);
-        self.decoder = Decoder::new();
-    }
-
     /// Service and identifier of the requests so far.
     pub fn ids(&self) -> Vec<(u8, u8)> {
         let about = |bytes: &Vec<u8>| Some((*bytes.get(1)?, *bytes.get(2)?));
         self.told.iter().filter_map(about).collect()
-    }
-
-    /// What it says when it hears a telegram in the normal form, ten seconds after the last one; nothing when it is
-    /// off or may not tell.
-    pub fn hears(&mut self, telegram: &[u8], dbm: i8) -> Vec<u8> {
-        self.clock = self.clock.wrapping_add(10);
-        if self.config.mode == 0 || self.config.options & Config::TELL == 0 {
-            return Vec::new();
-        }
-        let mode = if self.config.mode == 3 { 2 } else { self.config.mode };
-        written(&Message::telegram(Reported { clock: self.clock, status: [0, 0], mode, rssi: dbm }, telegram))
     }
 
     fn answer(&mut self, request: &Message) -> Option<Vec<u8>> {
@@ -134,6 +116,29 @@ impl Stick for Iu891a {
             says.extend(self.answer(&request).unwrap_or_default());
         }
         says
+    }
+}
+
+impl Radio for Iu891a {
+    type Strength = i8;
+
+    /// What it says when it hears a telegram in the normal form, ten seconds after the last one; nothing when it is
+    /// off or may not tell.
+    fn hears(&mut self, telegram: &[u8], dbm: i8) -> Vec<u8> {
+        self.clock = self.clock.wrapping_add(10);
+        if self.config.mode == 0 || self.config.options & Config::TELL == 0 {
+            return Vec::new();
+        }
+        let mode = if self.config.mode == 3 { 2 } else { self.config.mode };
+        written(&Message::telegram(Reported { clock: self.clock, status: [0, 0], mode, rssi: dbm }, telegram))
+    }
+
+    /// Loses power: the default settings are in force, and the clock starts anew.
+    fn restart(&mut self) -> Vec<u8> {
+        self.config = self.default;
+        (self.clock, self.awake, self.ends) = (EPOCH, false, 0);
+        self.decoder = Decoder::new();
+        Vec::new()
     }
 }
 

@@ -18,7 +18,6 @@ pub mod modbus_paced;
 pub mod openlinkiq;
 pub mod push_meter;
 pub mod radio_replay;
-pub mod radio_stick;
 pub mod rc1180_stick;
 pub mod rtl_433;
 pub mod stick;

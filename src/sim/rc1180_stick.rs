@@ -1,6 +1,6 @@
 //! A Radiocrafts RC1180-MBUS or RC1180-MBUS3 with its configuration memory.
 
-use super::radio_stick::Stick;
+use super::stick::{Radio, Stick};
 use crate::wire::rc1180::{Memory, PROMPT, command, encode};
 
 /// The module.
@@ -63,7 +63,7 @@ impl Rc1180Stick {
         Self { memory, writes: 0, missed: 0, last: None, deaf: 0, state: State::Listening }
     }
 
-    fn take(&mut self, byte: u8, said: &mut Vec<u8>) {
+    fn take_byte(&mut self, byte: u8, said: &mut Vec<u8>) {
         self.state = match std::mem::replace(&mut self.state, State::Configuration) {
             State::Listening if byte == command::ENTER => {
                 if let Some((telegram, raw)) = self.last.take() {
@@ -112,19 +112,25 @@ impl Default for Rc1180Stick {
 }
 
 impl Stick for Rc1180Stick {
-    const BAUD: u32 = 19_200;
+    fn baud(&self) -> u32 {
+        19_200
+    }
 
-    fn told(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut said = Vec::new();
         for &byte in bytes {
             if self.deaf > 0 {
                 self.deaf -= 1;
             } else {
-                self.take(byte, &mut said);
+                self.take_byte(byte, &mut said);
             }
         }
         said
     }
+}
+
+impl Radio for Rc1180Stick {
+    type Strength = u8;
 
     fn hears(&mut self, telegram: &[u8], raw: u8) -> Vec<u8> {
         let mut said = Vec::new();
@@ -136,7 +142,8 @@ impl Stick for Rc1180Stick {
         said
     }
 
-    fn restart(&mut self) {
+    fn restart(&mut self) -> Vec<u8> {
         self.state = State::Listening;
+        Vec::new()
     }
 }

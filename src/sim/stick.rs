@@ -1,8 +1,11 @@
-//! A simulated receiver plugged into a pseudo-terminal: what it is told it answers, what it hears it says.
+//! Simulated receivers on a pseudo-terminal: what one is told it answers, what it hears it says.
+//!
+//! A [`Stick`] turns bytes into bytes; [`plug`] puts it on a pseudo-terminal, where it understands nothing and is
+//! understood by nobody unless the reader has set its speed.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -11,94 +14,146 @@ use crate::os::pty::Pty;
 
 /// A receiver that is spoken to.
 pub trait Stick: Send + 'static {
-    /// Bits per second; at another speed it understands nothing.
+    /// Bits per second on its line.
     fn baud(&self) -> u32;
 
-    /// Takes what the reader sent and returns what the stick says to it.
+    /// Takes what a reader sent and returns what the stick says to it.
     fn take(&mut self, bytes: &[u8]) -> Vec<u8>;
 }
 
-/// A stick in its socket. Dropping it unplugs it.
+/// A stick with its radio and its power.
+pub trait Radio: Stick {
+    /// How its radio gives the signal strength.
+    type Strength: Send + 'static;
+
+    /// Hears a telegram in the normal form; returns what it says.
+    fn hears(&mut self, telegram: &[u8], strength: Self::Strength) -> Vec<u8>;
+
+    /// Starts again, as after a moment without power; returns what it says.
+    fn restart(&mut self) -> Vec<u8>;
+}
+
+type Order<S> = Box<dyn FnOnce(&mut S) -> Vec<u8> + Send>;
+
+/// A stick in its socket. Dropping it pulls it out.
 #[derive(Debug)]
 pub struct Plugged<S> {
     stick: Arc<Mutex<S>>,
     path: PathBuf,
-    say: mpsc::Sender<Vec<u8>>,
-    told: watch::Receiver<u64>,
-    task: JoinHandle<()>,
+    /// `None` when it is being pulled out.
+    orders: Option<mpsc::UnboundedSender<Order<S>>>,
+    /// Changes after everything that happened.
+    happened: watch::Receiver<()>,
+    task: JoinHandle<io::Result<()>>,
 }
 
-/// Sayings that may wait for the line.
-const WAITING: usize = 64;
+/// Plugs a stick in. Must be called inside a tokio runtime.
+///
+/// # Errors
+/// As [`Pty::open`].
+pub fn plug<S: Stick>(stick: S) -> io::Result<Plugged<S>> {
+    let pty = Pty::open()?;
+    let path = pty.path().to_owned();
+    let stick = Arc::new(Mutex::new(stick));
+    let (orders, taken) = mpsc::unbounded_channel();
+    let (happens, happened) = watch::channel(());
+    let task = tokio::spawn(run(pty, stick.clone(), taken, happens));
+    Ok(Plugged { stick, path, orders: Some(orders), happened, task })
+}
+
+async fn run<S: Stick>(
+    mut pty: Pty,
+    stick: Arc<Mutex<S>>,
+    mut orders: mpsc::UnboundedReceiver<Order<S>>,
+    happens: watch::Sender<()>,
+) -> io::Result<()> {
+    let mut buffer = [0; 1024];
+    loop {
+        let (mut said, baud) = tokio::select! {
+            count = pty.receive(&mut buffer) => {
+                let bytes = buffer.get(..count?).unwrap_or_default();
+                let speed = pty.baud()?;
+                with(&stick, |stick| {
+                    let baud = stick.baud();
+                    (if speed == baud { stick.take(bytes) } else { Vec::new() }, baud)
+                })
+            }
+            order = orders.recv() => match order {
+                Some(order) => with(&stick, |stick| (order(stick), stick.baud())),
+                None => return Ok(()),
+            },
+        };
+        if pty.baud()? != baud {
+            // At another speed every byte is another one.
+            said.iter_mut().for_each(|byte| *byte ^= 0x66);
+        }
+        pty.send(&said).await?;
+        happens.send_replace(());
+    }
+}
+
+fn with<S, T>(stick: &Mutex<S>, look: impl FnOnce(&mut S) -> T) -> T {
+    look(&mut stick.lock().unwrap_or_else(PoisonError::into_inner))
+}
 
 impl<S: Stick> Plugged<S> {
-    /// Plugs a stick in. Must be called inside a tokio runtime.
-    ///
-    /// # Errors
-    /// As [`Pty::open`].
-    pub fn plug(stick: S) -> io::Result<Self> {
-        let pty = Pty::open()?;
-        let path = pty.path().to_owned();
-        let stick = Arc::new(Mutex::new(stick));
-        let (say, sayings) = mpsc::channel(WAITING);
-        let (tell, told) = watch::channel(0);
-        let task = tokio::spawn(run(pty, stick.clone(), sayings, tell));
-        Ok(Self { stick, path, say, told, task })
-    }
-
     /// The device file that a reader opens.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The stick itself; do not hold it over an await.
-    pub fn stick(&self) -> MutexGuard<'_, S> {
-        self.stick.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Looks at the stick, or changes it.
+    pub fn look<T>(&self, look: impl FnOnce(&mut S) -> T) -> T {
+        with(&self.stick, look)
     }
 
-    /// Lets it say `bytes` by itself.
-    pub async fn say(&self, bytes: Vec<u8>) {
-        // The task ends with this.
-        let _ = self.say.send(bytes).await;
-    }
-
-    /// Waits until something that it was told makes `is` true.
+    /// Waits until something that it was told, or did, makes `is` true; for ever when its line is gone.
     pub async fn until(&self, mut is: impl FnMut(&S) -> bool) {
-        let mut told = self.told.clone();
-        // It fails only when the line does; the stick then stays as it is.
-        let _ = told.wait_for(|_| is(&self.stick())).await;
+        let mut happened = self.happened.clone();
+        while happened.wait_for(|()| self.look(|stick| is(stick))).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Puts bytes on its line.
+    pub fn say(&self, bytes: impl Into<Vec<u8>>) {
+        let bytes = bytes.into();
+        self.order(|_| bytes);
+    }
+
+    /// Pulls it out after it has said everything; its memory stays as it is.
+    pub async fn unplug(mut self) -> Option<S> {
+        self.orders = None;
+        // How its line ended is nothing to its memory.
+        let _ = (&mut self.task).await;
+        let stick = self.stick.clone();
+        drop(self);
+        Arc::into_inner(stick).map(|stick| stick.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn order(&self, order: impl FnOnce(&mut S) -> Vec<u8> + Send + 'static) {
+        if let Some(orders) = &self.orders {
+            // It fails when the line is gone.
+            let _ = orders.send(Box::new(order));
+        }
+    }
+}
+
+impl<S: Radio> Plugged<S> {
+    /// Lets it hear a telegram in the normal form.
+    pub fn hears(&self, telegram: &[u8], strength: S::Strength) {
+        let telegram = telegram.to_vec();
+        self.order(move |stick| stick.hears(&telegram, strength));
+    }
+
+    /// Takes its power for a moment.
+    pub fn restart(&self) {
+        self.order(S::restart);
     }
 }
 
 impl<S> Drop for Plugged<S> {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-async fn run<S: Stick>(
-    mut pty: Pty,
-    stick: Arc<Mutex<S>>,
-    mut sayings: mpsc::Receiver<Vec<u8>>,
-    tell: watch::Sender<u64>,
-) {
-    let mut buffer = [0; 1024];
-    loop {
-        let says = tokio::select! {
-            got = pty.receive(&mut buffer) => {
-                let Ok(count) = got else { return };
-                let speed = pty.baud().unwrap_or(0);
-                let mut stick = stick.lock().unwrap_or_else(PoisonError::into_inner);
-                if speed == stick.baud() { stick.take(buffer.get(..count).unwrap_or_default()) } else { Vec::new() }
-            }
-            said = sayings.recv() => match said {
-                Some(said) => said,
-                None => return,
-            },
-        };
-        if pty.send(&says).await.is_err() {
-            return;
-        }
-        tell.send_modify(|told| *told += 1);
     }
 }

@@ -2,7 +2,7 @@
 
 use weir::model::Rssi;
 use weir::sim::amber_stick::AmberStick;
-use weir::sim::radio_stick::{Plugged, plug};
+use weir::sim::stick::{Plugged, plug};
 use weir::wire::amber::Parameters;
 
 use super::sticks::{self, hear_all, stick, telegrams};
@@ -13,7 +13,7 @@ fn configured() -> AmberStick {
     for (address, value) in [(Parameters::FRAMED, 1), (Parameters::RSSI, 1), (Parameters::MODE, 9)] {
         stick.set(address, value);
     }
-    weir::sim::radio_stick::Stick::restart(&mut stick);
+    weir::sim::stick::Radio::restart(&mut stick);
     stick
 }
 
@@ -56,7 +56,7 @@ async fn telegrams_of_every_form_that_come_during_the_dialogue_are_heard() {
         let mut simulated = AmberStick::new();
         simulated.set(Parameters::FRAMED, framed);
         simulated.set(Parameters::RSSI, rssi);
-        weir::sim::radio_stick::Stick::restart(&mut simulated);
+        weir::sim::stick::Radio::restart(&mut simulated);
         let telegrams = telegrams(12);
         simulated.meanwhile = telegrams.iter().map(|telegram| (telegram.clone(), 0xD0)).collect();
         let plugged = plug(simulated).unwrap();
@@ -112,7 +112,7 @@ async fn noise_and_cut_telegrams_cost_no_telegram_behind_them() {
     let mut running = listen(&plugged, None);
     sticks::found(&logged, 1, "AMB8465-M").await;
     for (count, telegram) in telegrams(6).into_iter().enumerate() {
-        plugged.noise([&b"\xFF\x03"[..], b"\x00\xFF\xFF\x03\x40\x44", b"noise"][count % 3]);
+        plugged.say([&b"\xFF\x03"[..], b"\x00\xFF\xFF\x03\x40\x44", b"noise"][count % 3]);
         hear_all(&mut running, &plugged, &[telegram], 0xD0, Some(Rssi::Dbm(-98))).await;
     }
     sticks::end(running).await;

@@ -1,12 +1,21 @@
 //! A stick with culfw: every CRC is checked here, and what is cut is counted.
 
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::timeout;
 use weir::model::{Rssi, TelegramKind};
+use weir::radio::{RadioSettings, Rules};
 use weir::sim::cul_stick::CulStick;
-use weir::sim::radio_stick::plug;
+use weir::sim::stick::{Radio, plug};
 use weir::wire::wmbus::format::{self, FrameFormat};
 
-use super::Logged;
 use super::sticks::{self, found, hear_all, stick, telegrams};
+use super::{LIMIT, Logged, settings, start_by};
+
+async fn within(what: impl Future<Output = ()>) {
+    timeout(LIMIT, what).await.expect("the stick within the limit");
+}
 
 #[tokio::test]
 async fn a_stick_is_told_its_mode_and_to_report_strength() {
@@ -23,6 +32,33 @@ async fn a_stick_is_told_its_mode_and_to_report_strength() {
         hear_all(&mut running, &plugged, &telegrams(3), 0xD0, Some(Rssi::Dbm(-98))).await;
         sticks::end(running).await;
     }
+}
+
+#[tokio::test]
+async fn a_stick_that_restarts_by_itself_is_told_everything_again_over_the_same_line() {
+    let (logged, _guard) = Logged::start();
+    for greets in [true, false] {
+        let mut simulated = CulStick::new();
+        simulated.greets = greets;
+        let plugged = plug(simulated).unwrap();
+        let device = Some(plugged.path().to_string_lossy().into_owned());
+        let settings = RadioSettings { baud: None, ..settings("cul", device, None) };
+        // One that greets is not waited for; the other is told again after a silence.
+        let retell = Duration::from_millis(if greets { 3_600_000 } else { 300 });
+        let mut running = start_by(settings, 16, Rules { retell, ..Rules::default() }, Path::new("/sys"));
+        within(plugged.until(|stick| stick.report == 0x21)).await;
+        for telegram in telegrams(3) {
+            hear_all(&mut running, &plugged, &[telegram], 0xD0, Some(Rssi::Dbm(-98))).await;
+            let greeting = plugged.look(CulStick::restart);
+            plugged.say(greeting);
+            within(plugged.until(|stick| (stick.mode, stick.report) == (Some('c'), 0x21))).await;
+        }
+        let status = running.health.status();
+        assert_eq!((status.opened, status.failures, status.heard), (1, 0, 3), "{greets}");
+        sticks::end(running).await;
+    }
+    assert_eq!(logged.lines_with("restarted by itself"), 1, "of the one that says so, once");
+    assert_eq!(logged.lines_with("WARN"), 1);
 }
 
 #[tokio::test]
@@ -70,7 +106,7 @@ async fn telegrams_that_the_firmwares_buffer_cuts_are_counted_and_the_next_is_he
         let mut long = vec![200, 0x44];
         long.extend((0..199u8).map(|n| n ^ 0x5A));
         plugged.hears(&long, 0xD0);
-        plugged.noise(b"LOVF\r\n\xFF\x00");
+        plugged.say(b"LOVF\r\n\xFF\x00");
         hear_all(&mut running, &plugged, &telegrams(1), 0xD0, Some(Rssi::Dbm(-98))).await;
         let status = running.health.status();
         assert_eq!((status.damaged, status.noise, status.heard), (1, 1, 1), "{limit} {odd}");
@@ -91,7 +127,7 @@ async fn one_flipped_bit_in_a_frame_of_either_format_is_refused() {
         format::encode(format, &telegrams[0], &mut frame).unwrap();
         for bit in 0..frame.len() * 8 {
             frame[bit / 8] ^= 1 << (bit % 8);
-            plugged.noise(format!("{start}{}\r\n", data_encoding::HEXUPPER.encode(&frame)).as_bytes());
+            plugged.say(format!("{start}{}\r\n", data_encoding::HEXUPPER.encode(&frame)).as_bytes());
             frame[bit / 8] ^= 1 << (bit % 8);
             flipped += 1;
         }

@@ -1,19 +1,20 @@
 //! IMST's sticks: told what differs and nothing else, and heard whatever happens to them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use weir::model::{Rssi, TelegramKind};
-use weir::radio::{RadioSettings, SourceState};
+use weir::radio::{RadioSettings, Rules, SourceState};
 use weir::sim::im871a::Im871a;
 use weir::sim::iu891a::Iu891a;
 use weir::sim::radio_replay::{Lines, RadioReplay};
-use weir::sim::stick::{Plugged, Stick};
+use weir::sim::stick::{Plugged, Radio, Stick, plug};
 use weir::wire::imst_hci::{Field, device};
 use weir::wire::iu891a::{Config as IuConfig, DEVICE, GATEWAY, gateway};
 use weir::wire::wmbus;
 
-use super::{LIMIT, Logged, Running, start};
+use super::{LIMIT, Logged, Running, start, start_by};
 
 fn settings(receiver: &str, path: &Path, mode: Option<&str>) -> RadioSettings {
     RadioSettings {
@@ -52,8 +53,7 @@ const GET: u8 = device::GET_CONFIG;
 const SET: u8 = device::SET_CONFIG;
 
 async fn heard(running: &mut Running, stick: &Plugged<Im871a>, telegram: &[u8]) -> Option<Rssi> {
-    let says = stick.stick().hears(telegram, -77);
-    stick.say(says).await;
+    stick.hears(telegram, -77);
     let (_, got) = running.telegram().await;
     assert_eq!((got.kind, &got.bytes[..], got.corrected_bits), (TelegramKind::WirelessMbus, telegram, 0));
     got.rssi
@@ -62,27 +62,27 @@ async fn heard(running: &mut Running, stick: &Plugged<Im871a>, telegram: &[u8]) 
 #[tokio::test]
 async fn an_im871a_is_told_what_differs_once_and_never_in_its_flash() {
     let (logged, _guard) = Logged::start();
-    let stick = Plugged::plug(Im871a::new(0x33, 0x14, 0x0011_2233)).unwrap();
-    let factory = stick.stick().flash.clone();
+    let stick = plug(Im871a::new(0x33, 0x14, 0x0011_2233)).unwrap();
+    let factory = stick.look(|stick| stick.flash.clone());
     let mut telegrams = telegrams();
     let mut running = start(settings("im871a", stick.path(), None), 4);
     within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
     assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)));
-    assert_eq!(stick.stick().told[3], [0xA5, 0x01, 0x03, 0x06, 0x00, 0x02, 0x0A, 0x30, 0x01, 0x00]);
+    assert_eq!(stick.look(|stick| stick.told[3].clone()), [0xA5, 0x01, 0x03, 0x06, 0x00, 0x02, 0x0A, 0x30, 0x01, 0x00]);
     assert_eq!(logged.lines_with("iM871A, firmware 1.4, serial 00112233, mode C+T"), 1);
     end(running).await;
-    stick.stick().told.clear();
+    stick.look(|stick| stick.told.clear());
 
     let mut running = start(settings("im871a", stick.path(), Some("C+T")), 4);
     within(stick.until(|stick| stick.ids() == [PING, INFO, GET])).await;
     assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)));
-    assert_eq!(stick.stick().ids(), [PING, INFO, GET], "the second start writes nothing");
+    assert_eq!(stick.look(|stick| stick.ids()), [PING, INFO, GET], "the second start writes nothing");
     end(running).await;
 
     let mut running = start(settings("im871a", stick.path(), Some("T")), 4);
     within(stick.until(|stick| stick.config.field(Field::LinkMode) == Some(3))).await;
     heard(&mut running, &stick, &telegrams.next().unwrap()).await;
-    assert_eq!(stick.stick().flash, factory);
+    assert_eq!(stick.look(|stick| stick.flash.clone()), factory);
 }
 
 #[tokio::test]
@@ -90,10 +90,10 @@ async fn an_im170a_listens_to_its_own_modes_and_a_meter_s_role_is_taken_from_it(
     let (logged, _guard) = Logged::start();
     let mut module = Im871a::new(0x36, 0x13, 7);
     module.config = module.config.with(Field::DeviceMode, 1).with(Field::PowerSaving, 1).with(Field::Stamp, 1);
-    let stick = Plugged::plug(module).unwrap();
+    let stick = plug(module).unwrap();
     let mut running = start(settings("im871a", stick.path(), Some("N1c")), 4);
     within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
-    let config = stick.stick().config.clone();
+    let config = stick.look(|stick| stick.config.clone());
     let fields = [Field::LinkMode, Field::DeviceMode, Field::PowerSaving, Field::Rssi, Field::Stamp];
     assert_eq!(fields.map(|field| config.field(field)), [Some(0x0E), Some(0), Some(0), Some(1), Some(0)]);
     heard(&mut running, &stick, &telegrams().next().unwrap()).await;
@@ -113,7 +113,7 @@ async fn what_is_heard_while_a_stick_is_asked_is_not_lost_and_noise_and_lost_req
         let says = [module.hears(telegram, -60), vec![0x55, 0xA5]].concat();
         module.chatter.push_back(says);
     }
-    let stick = Plugged::plug(module).unwrap();
+    let stick = plug(module).unwrap();
     let mut running = start(settings("im871a", stick.path(), None), 8);
     for telegram in &sent[..4] {
         assert_eq!(running.telegram().await.1.bytes, *telegram);
@@ -133,7 +133,7 @@ async fn what_is_heard_while_a_stick_is_asked_is_not_lost_and_noise_and_lost_req
         let says = [b"\xDBstale\xC0".to_vec(), module.hears(telegram, -60), b"\xC0\x09\x20stale".to_vec()].concat();
         module.chatter.push_back(says);
     }
-    let stick = Plugged::plug(module).unwrap();
+    let stick = plug(module).unwrap();
     let mut running = start(settings("iu891a", stick.path(), None), 8);
     for telegram in &sent[..5] {
         assert_eq!(running.telegram().await.1.bytes, *telegram);
@@ -145,14 +145,16 @@ async fn what_is_heard_while_a_stick_is_asked_is_not_lost_and_noise_and_lost_req
 #[tokio::test]
 async fn a_module_that_restarts_by_itself_is_told_its_settings_again_over_the_same_line() {
     let (logged, _guard) = Logged::start();
-    let stick = Plugged::plug(Im871a::new(0x33, 0x15, 1)).unwrap();
+    let stick = plug(Im871a::new(0x33, 0x15, 1)).unwrap();
     let mut telegrams = telegrams();
     let mut running = start(settings("im871a", stick.path(), None), 4);
     within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
     for _ in 0..2 {
         assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)));
-        stick.stick().restart();
-        stick.stick().told.clear();
+        stick.look(|stick| {
+            stick.restart();
+            stick.told.clear();
+        });
         assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, None);
         within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
     }
@@ -163,28 +165,52 @@ async fn a_module_that_restarts_by_itself_is_told_its_settings_again_over_the_sa
 }
 
 #[tokio::test]
+async fn a_stick_that_restarts_and_says_nothing_is_told_its_settings_again_after_a_silence() {
+    let rules = Rules { retell: Duration::from_millis(300), ..Rules::default() };
+    let mut telegrams = telegrams();
+    let stick = plug(Im871a::new(0x33, 0x15, 1)).unwrap();
+    let mut running = start_by(settings("im871a", stick.path(), None), 4, rules.clone(), Path::new("/sys"));
+    within(stick.until(|stick| stick.config.field(Field::LinkMode) == Some(0x0A))).await;
+    heard(&mut running, &stick, &telegrams.next().unwrap()).await;
+    stick.look(Radio::restart);
+    assert_ne!(stick.look(|stick| stick.config.field(Field::LinkMode)), Some(0x0A));
+    within(stick.until(|stick| stick.config.field(Field::LinkMode) == Some(0x0A))).await;
+    assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)));
+    assert_eq!(running.health.status().opened, 1);
+
+    let stick = plug(Iu891a::new(1)).unwrap();
+    let mut running = start_by(settings("iu891a", stick.path(), None), 4, rules, Path::new("/sys"));
+    within(stick.until(|stick| stick.config.mode == 3)).await;
+    iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
+    stick.look(Radio::restart);
+    assert_eq!(stick.look(|stick| stick.config.mode), 0);
+    within(stick.until(|stick| stick.config.mode == 3)).await;
+    iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
+    assert_eq!(running.health.status().opened, 1);
+}
+
+#[tokio::test]
 async fn a_module_that_never_tells_the_strength_is_not_asked_for_ever() {
-    let stick = Plugged::plug(Im871a::new(0x33, 0x14, 1)).unwrap();
+    let stick = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
     let mut telegrams = telegrams();
     let mut running = start(settings("im871a", stick.path(), None), 4);
     within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
     assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)));
-    stick.stick().told.clear();
+    stick.look(|stick| stick.told.clear());
     for _ in 0..4 {
         let telegram = telegrams.next().unwrap();
-        let says = {
-            let mut stick = stick.stick();
+        let says = stick.look(|stick| {
             let config = std::mem::take(&mut stick.config);
             let says = stick.hears(&telegram, -60);
             stick.config = config;
             says
-        };
-        stick.say(says).await;
+        });
+        stick.say(says);
         assert_eq!(running.telegram().await.1.rssi, None);
         within(stick.until(|stick| stick.ids().ends_with(&[PING, INFO, GET]))).await;
     }
     heard(&mut running, &stick, &telegrams.next().unwrap()).await;
-    assert_eq!(stick.stick().ids(), [PING, INFO, GET]);
+    assert_eq!(stick.look(|stick| stick.ids()), [PING, INFO, GET]);
 }
 
 #[tokio::test]
@@ -194,7 +220,7 @@ async fn a_stick_that_is_pulled_is_told_its_settings_when_it_is_plugged_in_again
     let mut running = start(settings("im871a", &path, Some("C")), 4);
     let mut telegrams = telegrams();
     for round in 1..=2 {
-        let stick = Plugged::plug(Im871a::new(0x33, 0x14, 1)).unwrap();
+        let stick = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
         std::os::unix::fs::symlink(stick.path(), &path).unwrap();
         within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
         assert_eq!(heard(&mut running, &stick, &telegrams.next().unwrap()).await, Some(Rssi::Dbm(-77)), "{round}");
@@ -206,19 +232,19 @@ async fn a_stick_that_is_pulled_is_told_its_settings_when_it_is_plugged_in_again
 
 #[tokio::test]
 async fn damaged_messages_are_counted_and_the_next_is_heard() {
-    let stick = Plugged::plug(Im871a::new(0x33, 0x14, 1)).unwrap();
+    let stick = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
     let mut telegrams = telegrams();
     let mut running = start(settings("im871a", stick.path(), None), 4);
     within(stick.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
     heard(&mut running, &stick, &telegrams.next().unwrap()).await;
     for (at, dropped) in [(20, false), (20, true), (1, true), (0, true)] {
-        let mut says = stick.stick().hears(&telegrams.next().unwrap(), -60);
+        let mut says = stick.look(|stick| stick.hears(&telegrams.next().unwrap(), -60));
         if dropped {
             says.remove(at);
         } else {
             says[at] ^= 0x10;
         }
-        stick.say(says).await;
+        stick.say(says);
         heard(&mut running, &stick, &telegrams.next().unwrap()).await;
     }
     let status = running.health.status();
@@ -228,7 +254,7 @@ async fn damaged_messages_are_counted_and_the_next_is_heard() {
 
 async fn refused<S: Stick>(stick: S, receiver: &str, mode: Option<&str>) -> String {
     let (logged, _guard) = Logged::start();
-    let stick = Plugged::plug(stick).unwrap();
+    let stick = plug(stick).unwrap();
     reason(&start(settings(receiver, stick.path(), mode), 4), &logged).await
 }
 
@@ -270,8 +296,7 @@ const IU_START: [(u8, u8); 6] = [
 ];
 
 async fn iu_heard(running: &mut Running, stick: &Plugged<Iu891a>, telegram: &[u8]) {
-    let says = stick.stick().hears(telegram, -25);
-    stick.say(says).await;
+    stick.hears(telegram, -25);
     let (_, got) = running.telegram().await;
     assert_eq!((&got.bytes[..], got.rssi), (telegram, Some(Rssi::Dbm(-25))));
 }
@@ -279,19 +304,18 @@ async fn iu_heard(running: &mut Running, stick: &Plugged<Iu891a>, telegram: &[u8
 #[tokio::test]
 async fn an_iu891a_is_woken_told_what_differs_once_and_again_after_a_restart() {
     let (logged, _guard) = Logged::start();
-    let stick = Plugged::plug(Iu891a::new(0x0055_6677)).unwrap();
-    let default = stick.stick().default;
+    let stick = plug(Iu891a::new(0x0055_6677)).unwrap();
+    let default = stick.look(|stick| stick.default);
     let mut telegrams = telegrams();
     let mut running = start(settings("iu891a", stick.path(), None), 4);
     within(stick.until(|stick| stick.ids() == IU_START)).await;
-    assert_eq!(stick.stick().config, IuConfig { mode: 3, options: IuConfig::TELL, ..default });
+    assert_eq!(stick.look(|stick| stick.config), IuConfig { mode: 3, options: IuConfig::TELL, ..default });
     iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
     assert_eq!(logged.lines_with("iU891A-XL, firmware 1.2, serial 00556677, mode C+T"), 1);
 
     iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
     let telegram = telegrams.next().unwrap();
-    let says = {
-        let mut stick = stick.stick();
+    let says = stick.look(|stick| {
         stick.restart();
         stick.told.clear();
         let listening = IuConfig { mode: 2, ..stick.config };
@@ -299,21 +323,21 @@ async fn an_iu891a_is_woken_told_what_differs_once_and_again_after_a_restart() {
         let says = stick.hears(&telegram, -25);
         stick.config = config;
         says
-    };
-    stick.say(says).await;
+    });
+    stick.say(says);
     assert_eq!(running.telegram().await.1.bytes, telegram);
     within(stick.until(|stick| stick.ids() == IU_START)).await;
     iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
     assert_eq!(running.health.status().opened, 1);
     end(running).await;
 
-    stick.stick().told.clear();
-    stick.stick().firmware = None;
+    stick.look(|stick| stick.told.clear());
+    stick.look(|stick| stick.firmware = None);
     let mut running = start(settings("iu891a", stick.path(), None), 4);
     within(stick.until(|stick| stick.ids() == IU_START[..4])).await;
     iu_heard(&mut running, &stick, &telegrams.next().unwrap()).await;
-    assert_eq!(stick.stick().ids(), IU_START[..4], "the second start writes nothing");
-    assert_eq!(stick.stick().default, default);
+    assert_eq!(stick.look(|stick| stick.ids()), IU_START[..4], "the second start writes nothing");
+    assert_eq!(stick.look(|stick| stick.default), default);
 }
 
 /// The telegrams of the corpus, each once; none when it is not there, which is said.
@@ -342,13 +366,13 @@ fn corpus() -> Vec<Vec<u8>> {
 #[tokio::test]
 async fn every_real_telegram_passes_both_sticks_byte_for_byte() {
     let corpus = corpus();
-    let im871a = Plugged::plug(Im871a::new(0x33, 0x14, 1)).unwrap();
+    let im871a = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
     let mut running = start(settings("im871a", im871a.path(), None), 4);
     within(im871a.until(|stick| stick.ids() == [PING, INFO, GET, SET, GET])).await;
     for telegram in &corpus {
         assert_eq!(heard(&mut running, &im871a, telegram).await, Some(Rssi::Dbm(-77)));
     }
-    let iu891a = Plugged::plug(Iu891a::new(1)).unwrap();
+    let iu891a = plug(Iu891a::new(1)).unwrap();
     let mut running = start(settings("iu891a", iu891a.path(), None), 4);
     within(iu891a.until(|stick| stick.ids() == IU_START)).await;
     for telegram in &corpus {
@@ -356,8 +380,8 @@ async fn every_real_telegram_passes_both_sticks_byte_for_byte() {
     }
     // Many in one write, as after a pause of the reader.
     let many: Vec<_> = telegrams().take(20).collect();
-    let says: Vec<u8> = many.iter().flat_map(|telegram| iu891a.stick().hears(telegram, -30)).collect();
-    iu891a.say(says).await;
+    let says: Vec<u8> = many.iter().flat_map(|telegram| iu891a.look(|stick| stick.hears(telegram, -30))).collect();
+    iu891a.say(says);
     for telegram in &many {
         assert_eq!(running.telegram().await.1.bytes, *telegram);
     }

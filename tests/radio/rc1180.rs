@@ -1,8 +1,8 @@
 //! Radiocrafts' module: its memory is written only where it differs.
 
 use weir::model::Rssi;
-use weir::sim::radio_stick::plug;
 use weir::sim::rc1180_stick::Rc1180Stick;
+use weir::sim::stick::plug;
 use weir::wire::rc1180::Memory;
 
 use super::Logged;
@@ -61,7 +61,7 @@ async fn a_module_that_missed_the_first_byte_or_is_in_configuration_already_is_f
     let mut deaf = Rc1180Stick::new();
     deaf.deaf = 2;
     let mut left = Rc1180Stick::new();
-    weir::sim::radio_stick::Stick::told(&mut left, &[0]);
+    weir::sim::stick::Stick::take(&mut left, &[0]);
     for (start, simulated) in [deaf, left].into_iter().enumerate() {
         let plugged = plug(simulated).unwrap();
         let mut running = stick("rc1180", plugged.path(), None, None);
@@ -81,7 +81,7 @@ async fn noise_and_cut_telegrams_cost_no_telegram_behind_a_silence() {
     for (count, telegram) in telegrams(4).into_iter().enumerate() {
         // The second could be the beginning of a telegram, and only a silence tells that it is none.
         let noise = [&b"\x99\x9A\x9B"[..], b"\x50\x44\x2D"][count % 2];
-        plugged.noise(noise);
+        plugged.say(noise);
         skipped += noise.len() as u64;
         running.status(|s| s.skipped_bytes == skipped).await;
         hear_all(&mut running, &plugged, &[telegram], 180, RSSI).await;

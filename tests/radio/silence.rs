@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::PathBuf;
 
+use weir::sim::im871a::Im871a;
+use weir::sim::stick::plug;
+
 use super::*;
 
 /// Half a second is a long silence here.
@@ -11,6 +14,7 @@ fn rules() -> Rules {
         shortest: Duration::from_millis(500),
         unlearnt: Duration::from_millis(500),
         pause: Duration::from_millis(300),
+        ..Rules::default()
     }
 }
 
@@ -57,6 +61,27 @@ async fn a_silent_receiver_is_told_reopened_and_reset_and_its_first_telegram_end
     running.status(|s| s.source == SourceState::Open).await;
     assert_eq!((logged.lines_with("WARN"), logged.lines_with("silent against its usual rate")), (1, 1));
     assert_eq!((logged.lines_with("no longer silent"), logged.lines_with("USB device was reset")), (1, 1));
+}
+
+#[tokio::test]
+async fn a_stick_that_is_there_and_answers_no_more_is_reset() {
+    let (logged, _guard) = Logged::start();
+    let sys = tempfile::tempdir().unwrap();
+    let stick = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
+    let authorized = usb_of(stick.path(), sys.path());
+    let device = Some(stick.path().to_string_lossy().into_owned());
+    let settings = RadioSettings { baud: None, ..settings("im871a", device, None) };
+    // Longer than it takes to find out that nobody answers.
+    let (unlearnt, pause) = (Duration::from_secs(6), Duration::from_secs(3));
+    let rules = Rules { shortest: unlearnt, unlearnt, pause, retell: Duration::from_millis(200) };
+    let running = start_by(settings, 4, rules, sys.path());
+    timeout(LIMIT, stick.until(|stick| stick.ids().len() == 5)).await.unwrap();
+    stick.look(|stick| stick.deaf = u32::MAX);
+    let mut watch = running.health.watch();
+    let reset = watch.wait_for(|status| status.resets > 0);
+    let status = timeout(6 * LIMIT, reset).await.expect("a reset").unwrap().clone();
+    assert_eq!((status.silences, fs::read_to_string(&authorized).unwrap().as_str()), (1, "1"));
+    assert_eq!((logged.lines_with("receiver is gone"), logged.lines_with("silent against its usual rate")), (1, 1));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use weir::os::clock;
 use weir::setting::Count;
 use weir::sim::cul_stick::CulStick;
 use weir::sim::radio_replay::{Lines, RadioReplay};
-use weir::sim::radio_stick::{Plugged, Stick, plug};
+use weir::sim::stick::{Plugged, Radio, plug};
 
 use super::{LIMIT, Logged, Running, SourceState, settings, start};
 
@@ -61,7 +61,7 @@ pub(super) async fn found(logged: &Logged, count: usize, who: &str) {
 }
 
 /// Lets the stick hear all telegrams at once; each arrives byte for byte, with its strength.
-pub(super) async fn hear_all<S: Stick>(
+pub(super) async fn hear_all<S: Radio<Strength = u8>>(
     running: &mut Running,
     plugged: &Plugged<S>,
     telegrams: &[Vec<u8>],
@@ -83,7 +83,7 @@ pub(super) async fn end(running: Running) {
 }
 
 /// A stick is pulled out in the middle of a telegram and plugged in again elsewhere.
-pub(super) async fn replug<S: Stick>(receiver: &str, simulated: S, raw: u8, rssi: Option<Rssi>) {
+pub(super) async fn replug<S: Radio<Strength = u8>>(receiver: &str, simulated: S, raw: u8, rssi: Option<Rssi>) {
     let (logged, _guard) = Logged::start();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("by-id");
@@ -107,10 +107,5 @@ pub(super) async fn replug<S: Stick>(receiver: &str, simulated: S, raw: u8, rssi
 /// Waits until a CUL is found and has taken what it was told last.
 pub(super) async fn ready(logged: &Logged, plugged: &Plugged<CulStick>) {
     found(logged, 1, "CUL").await;
-    let told = async {
-        while plugged.look(|stick| stick.report) == 0 {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    timeout(LIMIT, told).await.expect("the report is on within the limit");
+    timeout(LIMIT, plugged.until(|stick| stick.report != 0)).await.expect("the report is on within the limit");
 }

@@ -39,8 +39,10 @@ pub(super) async fn check(settings: &RadioSettings, clock: &Clock, window: Durat
     let health = Health::new();
     let mut telegrams: BTreeSet<Vec<u8>> = BTreeSet::new();
     let counted = async {
-        while let Some(Heard { reception, .. }) = heard.recv().await {
-            if telegrams.len() < MOST {
+        while let Some(heard) = heard.recv().await {
+            if let Heard::Telegram { reception, .. } = heard
+                && telegrams.len() < MOST
+            {
                 telegrams.insert(reception.bytes);
             }
         }

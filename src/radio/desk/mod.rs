@@ -19,7 +19,7 @@ use super::{Forward, Health, Status};
 use crate::model::{Body, ClockState, Decoded, Frame, Lane, Stamp, Telegram, Timestamp};
 use crate::wire::radio_line::Reception;
 use crate::wire::telegram::{self, facts};
-use crate::wire::wmbus::{self, Meter, Reason, Reasons};
+use crate::wire::wmbus::{self, Keys, Meter, Reason, Reasons};
 
 mod copies;
 mod meters;
@@ -37,17 +37,22 @@ pub(super) use pattern::Pattern;
 use sampler::{Outcome, Sampler};
 pub use sight::{Security, Sight, Signal};
 
-/// A telegram that one receiver heard.
+/// What a receiver tells the desk.
 #[derive(Debug)]
-pub struct Heard {
-    /// What it heard.
-    pub reception: Reception,
-    /// When its last byte came.
-    pub arrival: Instant,
-    /// What the gateway's clock showed then.
-    pub stamp: Stamp,
-    /// Who heard it.
-    pub ear: Arc<Ear>,
+pub enum Heard {
+    /// It begins to listen.
+    Receiver(Arc<Ear>),
+    /// It heard a telegram.
+    Telegram {
+        /// What it heard.
+        reception: Reception,
+        /// When its last byte came.
+        arrival: Instant,
+        /// What the gateway's clock showed then.
+        stamp: Stamp,
+        /// Who heard it.
+        ear: Arc<Ear>,
+    },
 }
 
 /// A receiver, as the desk knows it.
@@ -105,6 +110,8 @@ struct Desk {
     selection: Selection,
     urgent: Reasons,
     survey: Survey,
+    /// Every receiver: the keys of each are for all.
+    ears: Vec<Arc<Ear>>,
     copies: Copies<Way>,
     sampler: Sampler<Gathered<Way>>,
     opening: Opening,
@@ -117,6 +124,7 @@ impl Desk {
             selection: Selection::new(&settings),
             urgent: urgency::wanted(&settings.urgent),
             survey,
+            ears: Vec::new(),
             copies: Copies::new(*settings.gather, *settings.window),
             sampler: Sampler::new(),
             opening: Opening::default(),
@@ -125,9 +133,19 @@ impl Desk {
         }
     }
 
+    /// Takes what a receiver tells.
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Telegram { reception, arrival, stamp, ear } => self.take(reception, arrival, stamp, ear),
+            Heard::Receiver(ear) => match self.ears.iter_mut().find(|known| known.name == ear.name) {
+                Some(known) => *known = ear,
+                None => self.ears.push(ear),
+            },
+        }
+    }
+
     /// Takes a telegram; what may leave is in `out` then.
-    fn take(&mut self, heard: Heard) {
-        let Heard { reception, arrival, stamp, ear } = heard;
+    fn take(&mut self, reception: Reception, arrival: Instant, stamp: Stamp, ear: Arc<Ear>) {
         self.release(arrival, false);
         let Some(facts) = facts(reception.kind, &reception.bytes) else {
             // Receivers give sound telegrams only.
@@ -148,15 +166,17 @@ impl Desk {
         let piece = facts.upper.afl.is_some_and(|afl| afl.more_fragments() || afl.fragment() > 1);
         let mut shown = wmbus::urgency(&facts);
         // Fragments are joined in the order in which they came, whenever they leave.
-        let said = if wanted && ear.decodes() && (piece || self.urgent.has(Reason::ErrorFlags)) {
-            let said = said_by(&mut self.opening, &ear, &reception, arrival).map(Box::new);
+        // A better reception may be that of a receiver that decodes.
+        let decodes = ear.decodes() || self.ears.iter().any(|ear| ear.decodes());
+        let said = if wanted && decodes && (piece || self.urgent.has(Reason::ErrorFlags)) {
+            let said = self.said_by(&ear, &reception, arrival).map(Box::new);
             shown = said.as_ref().map_or(shown, |said| shown.or(said.shown));
             Early::Known(said)
         } else {
             Early::Unknown
         };
-        let (shown, reminder, bit) = (shown.wanted(self.urgent), *self.settings.reminder, facts.priority_bit);
-        let urgent = self.survey.judge(meter, |alarm| wanted & (alarm.is_news(shown, arrival, reminder) | bit));
+        let (shown, reminder) = (shown.wanted(self.urgent), *self.settings.reminder);
+        let urgent = self.survey.judge(meter, |alarm| wanted & alarm.is_news(shown, arrival, reminder));
         // A piece of a message says nothing without the others.
         let sampled =
             sampled.filter(|_| !piece).and_then(|place| self.settings.sample.get(place)).map(|sample| *sample.every);
@@ -201,14 +221,14 @@ impl Desk {
     fn forward(&mut self, gathered: Gathered<Way>, lane: Lane) {
         let Gathered { reception, copies, with: Way { ear, stamp, arrival, meter, said, .. } } = gathered;
         let time = time(&reception, stamp);
-        let mut leave = |body, count| {
-            let frame = Frame { time, lane, body, origin: None };
-            self.out.push_back(Leaving { frame, ear: ear.clone(), count });
-        };
         let said = match said {
             _ if !ear.decodes() => None,
             Early::Known(said) => said.map(|said| *said),
-            Early::Unknown => said_by(&mut self.opening, &ear, &reception, arrival),
+            Early::Unknown => self.said_by(&ear, &reception, arrival),
+        };
+        let mut leave = |body, count| {
+            let frame = Frame { time, lane, body, origin: None };
+            self.out.push_back(Leaving { frame, ear: ear.clone(), count });
         };
         let decoded = said.map(|said| Body::Decoded(decoded(said, meter, &reception, copies)));
         let Reception { kind, bytes, rssi, corrected_bits, .. } = reception;
@@ -229,6 +249,13 @@ impl Desk {
                 leave(decoded, |status| status.decoded += 1);
             }
         }
+    }
+
+    /// What a telegram says, opened with the keys of whoever heard it or else with those of the other receivers.
+    fn said_by(&mut self, ear: &Arc<Ear>, reception: &Reception, now: Instant) -> Option<Said> {
+        let others = self.ears.iter().filter(|other| !Arc::ptr_eq(other, ear));
+        let keys = Keys::of_all([ear].into_iter().chain(others).map(|ear| ear.decoding.keys(now)));
+        self.opening.said((reception.kind, &reception.bytes), &keys, now)
     }
 
     /// When something will have waited long enough.
@@ -261,7 +288,7 @@ pub(super) async fn run(
             () = frames.closed() => return,
         };
         match next {
-            Some(heard) => desk.take(heard),
+            Some(heard) => desk.hear(heard),
             None => break,
         }
     }
@@ -282,10 +309,6 @@ impl Leaving {
         }
         sent
     }
-}
-
-fn said_by(opening: &mut Opening, ear: &Ear, reception: &Reception, now: Instant) -> Option<Said> {
-    opening.said((reception.kind, &reception.bytes), &ear.decoding.keys(now), now)
 }
 
 fn decoded(said: Said, sender: Meter, reception: &Reception, copies: u16) -> Decoded {

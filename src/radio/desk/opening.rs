@@ -31,7 +31,10 @@ pub(super) struct Said {
 pub(super) struct Opening {
     formats: Formats,
     fragments: Fragments,
-    wrong: WrongKeys,
+    /// Whose key is wrong.
+    wrong: Distrusted,
+    /// Who has a key and sends values in clear text all the same.
+    clear: Distrusted,
 }
 
 impl Opening {
@@ -45,7 +48,7 @@ impl Opening {
         let opened = match self.fragments.open(sender, bytes.get(offset..)?, offset, keys) {
             Ok(opened) => opened,
             Err(Locked::WrongKey { meter, proof }) => {
-                self.wrong.came(meter, proof, now);
+                self.key_is_wrong(meter, proof, now);
                 return None;
             }
             Err(locked) => {
@@ -56,15 +59,57 @@ impl Opening {
         match opened.how {
             // On the air, one encrypted body in 65,536 looks clear.
             How::ClearAgainstHeader => return None,
-            How::Decrypted => self.wrong.is_over(opened.meter),
+            How::Decrypted => self.is_proven(opened.meter),
             How::Clear => {}
         }
         let content = wmbus::records(&opened, &mut self.formats).ok()?;
         if content.fault.is_some() || content.values.is_empty() {
             return None;
         }
+        // Anybody can send values in clear text under the address of a meter that encrypts.
+        if opened.how == How::Clear && [opened.meter, sender].into_iter().any(|meter| keys.of(meter).next().is_some()) {
+            self.is_clear(opened.meter, now);
+            return None;
+        }
         let shown = wmbus::of_values(&content);
         Some(Said { meter: opened.meter, values: coded(content), shown })
+    }
+
+    fn key_is_wrong(&mut self, meter: Meter, proof: &'static str, now: Instant) {
+        match self.wrong.came(meter, now) {
+            Tell::Nothing => {}
+            Tell::Meter => tracing::warn!(
+                meter = name(meter),
+                proof,
+                "the key of a meter is wrong; its telegrams are forwarded undecoded until keys_file is corrected"
+            ),
+            Tell::Many => {
+                tracing::warn!(meters = MOST, "more keys are wrong than are told one by one; correct keys_file");
+            }
+        }
+    }
+
+    fn is_clear(&mut self, meter: Meter, now: Instant) {
+        match self.clear.came(meter, now) {
+            Tell::Nothing => {}
+            Tell::Meter => tracing::warn!(
+                meter = name(meter),
+                "a meter that has a key sends values in clear text; they are not believed and forwarded undecoded"
+            ),
+            Tell::Many => tracing::warn!(
+                meters = MOST,
+                "more meters that have a key send values in clear text than are told one by one"
+            ),
+        }
+    }
+
+    fn is_proven(&mut self, meter: Meter) {
+        if let Some(telegrams) = self.wrong.is_over(meter) {
+            tracing::info!(meter = name(meter), telegrams, "the key of a meter is right again");
+        }
+        if let Some(telegrams) = self.clear.is_over(meter) {
+            tracing::info!(meter = name(meter), telegrams, "a meter that sent values in clear text encrypts again");
+        }
     }
 }
 
@@ -76,58 +121,62 @@ fn coded(content: Content) -> Vec<CodedValue> {
     content.values.into_iter().map(one).collect()
 }
 
-/// The most meters with a wrong key that are told apart; the file of keys names some 20,000 at most.
+/// The most meters of a kind that are told apart; the file of keys names some 20,000 at most.
 const MOST: usize = 4096;
-/// A meter whose key is wrong now and then, because somebody forges its telegrams, is told so often.
+/// A meter that does so now and then, because somebody forges its telegrams, is told so often.
 const AGAIN: Duration = Duration::from_hours(24);
 
-/// Meters whose key is wrong: told once each, then counted, and the end is told.
+/// Meters whose telegrams are not believed: told once each, then counted, and the end is told.
 #[derive(Debug, Default)]
-struct WrongKeys {
-    meters: HashMap<Meter, Wrong>,
+struct Distrusted {
+    meters: HashMap<Meter, Distrust>,
     full: bool,
 }
 
 #[derive(Debug)]
-struct Wrong {
+struct Distrust {
     told: Instant,
-    /// Telegrams that the key did not open since it last opened one.
+    /// Telegrams that were not believed since the last one that was.
     telegrams: u64,
     /// Whether the log was told of these, and so must be told of their end.
     open: bool,
 }
 
-impl WrongKeys {
-    fn came(&mut self, meter: Meter, proof: &'static str, now: Instant) {
-        if let Some(wrong) = self.meters.get_mut(&meter) {
-            wrong.telegrams += 1;
-            if wrong.open || now.saturating_duration_since(wrong.told) < AGAIN {
-                return;
+/// What the log is to be told of a telegram that is not believed.
+#[derive(Debug, PartialEq, Eq)]
+enum Tell {
+    Nothing,
+    /// Of this meter.
+    Meter,
+    /// That there are more than are told one by one.
+    Many,
+}
+
+impl Distrusted {
+    fn came(&mut self, meter: Meter, now: Instant) -> Tell {
+        if let Some(distrust) = self.meters.get_mut(&meter) {
+            distrust.telegrams += 1;
+            if distrust.open || now.saturating_duration_since(distrust.told) < AGAIN {
+                return Tell::Nothing;
             }
-            (wrong.told, wrong.open) = (now, true);
+            (distrust.told, distrust.open) = (now, true);
+            Tell::Meter
         } else if self.meters.len() < MOST {
-            self.meters.insert(meter, Wrong { told: now, telegrams: 1, open: true });
+            self.meters.insert(meter, Distrust { told: now, telegrams: 1, open: true });
+            Tell::Meter
+        } else if std::mem::replace(&mut self.full, true) {
+            Tell::Nothing
         } else {
-            if !self.full {
-                tracing::warn!(meters = MOST, "more keys are wrong than are told one by one; correct keys_file");
-            }
-            self.full = true;
-            return;
+            Tell::Many
         }
-        let meter = name(meter);
-        tracing::warn!(
-            meter,
-            proof,
-            "the key of a meter is wrong; its telegrams are forwarded undecoded until keys_file is corrected"
-        );
     }
 
-    fn is_over(&mut self, meter: Meter) {
-        let Some(wrong) = self.meters.get_mut(&meter) else { return };
-        if wrong.open {
-            tracing::info!(meter = name(meter), telegrams = wrong.telegrams, "the key of a meter is right again");
-        }
-        (wrong.telegrams, wrong.open) = (0, false);
+    /// A telegram is believed: how many were not before it, when the log was told of them.
+    fn is_over(&mut self, meter: Meter) -> Option<u64> {
+        let distrust = self.meters.get_mut(&meter)?;
+        let telegrams = distrust.open.then_some(distrust.telegrams);
+        (distrust.telegrams, distrust.open) = (0, false);
+        telegrams
     }
 }
 
@@ -136,7 +185,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        Keys::parse("12345678 = 01010101010101010101010101010101").0
+        Keys::parse("12345679 = 01010101010101010101010101010101").0
     }
 
     fn telegram(rest: &[u8]) -> Vec<u8> {
@@ -145,8 +194,12 @@ mod tests {
     }
 
     fn said(opening: &mut Opening, rest: &[u8]) -> Option<Vec<String>> {
+        said_with(opening, rest, &keys())
+    }
+
+    fn said_with(opening: &mut Opening, rest: &[u8], keys: &Keys) -> Option<Vec<String>> {
         let bytes = telegram(rest);
-        let said = opening.said((TelegramKind::WirelessMbus, &bytes), &keys(), Instant::now())?;
+        let said = opening.said((TelegramKind::WirelessMbus, &bytes), keys, Instant::now())?;
         assert_eq!(name(said.meter), "KAM.12345678.1b.16");
         let told = |v: &CodedValue| format!("{}={:?} {:?}", v.value.name, v.value.value, v.obis);
         Some(said.values.iter().map(told).collect())
@@ -171,21 +224,44 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn values_in_clear_text_of_a_meter_that_has_a_key_are_not_believed() {
+        let mut opening = Opening::default();
+        let keys = Keys::parse("12345678 = 01010101010101010101010101010101").0;
+        let body = |head: &[u8]| [head, &VOLUME].concat();
+        for head in [&[0x78][..], &[0x7A, 1, 0, 0, 0]] {
+            assert!(said_with(&mut opening, &body(head), &Keys::none()).is_some());
+            assert_eq!(said_with(&mut opening, &body(head), &keys), None);
+        }
+        // Without values nothing is claimed.
+        assert_eq!(said_with(&mut opening, &[0x8A, 1, 0, 0, 0], &keys), None);
+        assert_eq!(opening.clear.meters.values().map(|meter| meter.telegrams).collect::<Vec<_>>(), [2]);
+        let mut iv = telegram(&[])[2..10].to_vec();
+        iv.extend([1; 8]);
+        let mut sealed = [&[0x2F, 0x2F][..], &VOLUME, &[0x2F; 8]].concat();
+        crate::wire::aes::Aes128::new(&[1; 16]).cbc_encrypt(iv.try_into().unwrap(), &mut sealed);
+        let encrypted = [&[0x7A, 1, 0, 0x10, 0x05][..], &sealed].concat();
+        assert!(said_with(&mut opening, &encrypted, &keys).is_some());
+        assert!(opening.clear.meters.values().all(|meter| !meter.open), "its end was told");
+    }
+
+    #[tokio::test]
     async fn wrong_keys_are_remembered_within_bounds_and_their_end_with_them() {
-        let mut wrong = WrongKeys::default();
+        let mut wrong = Distrusted::default();
         let meter = |id| Meter { manufacturer: 1, id, version: 1, device: 7 };
         let now = Instant::now();
         for id in 0..10_000 {
-            wrong.came(meter(id), "", now);
-            wrong.came(meter(id), "", now);
+            let told = [wrong.came(meter(id), now), wrong.came(meter(id), now)];
+            let first = if id < 4096 { Tell::Meter } else { Tell::Many };
+            assert_eq!(told, [if id > 4096 { Tell::Nothing } else { first }, Tell::Nothing]);
         }
         assert_eq!((wrong.meters.len(), wrong.full), (MOST, true));
-        let state = |wrong: &WrongKeys| wrong.meters.get(&meter(1)).map(|w| (w.telegrams, w.open));
+        let state = |wrong: &Distrusted| wrong.meters.get(&meter(1)).map(|w| (w.telegrams, w.open));
         assert_eq!(state(&wrong), Some((2, true)));
-        wrong.is_over(meter(1));
-        wrong.came(meter(1), "", now + Duration::from_hours(23));
+        assert_eq!(wrong.is_over(meter(1)), Some(2));
+        assert_eq!(wrong.is_over(meter(1)), None);
+        assert_eq!(wrong.came(meter(1), now + Duration::from_hours(23)), Tell::Nothing);
         assert_eq!(state(&wrong), Some((1, false)), "it comes and goes: not told again the same day");
-        wrong.came(meter(1), "", now + AGAIN);
+        assert_eq!(wrong.came(meter(1), now + AGAIN), Tell::Meter);
         assert_eq!(state(&wrong), Some((2, true)));
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::radio::telegrams::Urgency;
+use crate::setting::At;
 use crate::wire::wmbus::{Reasons, Shown};
 
 /// The reasons that the settings name.
-pub(super) fn wanted(reasons: &[Urgency]) -> Reasons {
+pub(super) fn wanted(reasons: &[At<Urgency>]) -> Reasons {
     reasons.iter().map(|reason| reason.reason()).collect()
 }
 
@@ -43,7 +44,8 @@ mod tests {
 
     /// A telegram whose header shows these reasons, or none.
     fn shows(reasons: &[Urgency]) -> Shown {
-        Shown { found: wanted(reasons), visible: wanted(&[Urgency::AlarmStatus, Urgency::LinkPriority]) }
+        let set = |reasons: &[Urgency]| wanted(&reasons.iter().copied().map(At::nowhere).collect::<Vec<_>>());
+        Shown { found: set(reasons), visible: set(&[Urgency::AlarmStatus, Urgency::LinkPriority]) }
     }
 
     #[tokio::test]

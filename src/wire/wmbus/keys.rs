@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::meter::Meter;
 use crate::wire::aes::KEY;
@@ -19,6 +20,8 @@ pub const LARGEST_FILE: u64 = 1 << 20;
 pub struct Keys {
     named: HashMap<Name, [u8; KEY]>,
     any: Option<[u8; KEY]>,
+    /// Those of further files, which are tried in this order.
+    further: Vec<Arc<Keys>>,
 }
 
 /// As much of an address as a line gives.
@@ -41,7 +44,7 @@ pub struct KeyFault {
 
 impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Keys({})", self.named.len() + usize::from(self.any.is_some()))
+        write!(f, "Keys({})", self.len())
     }
 }
 
@@ -53,7 +56,12 @@ impl Keys {
 
     /// One key for whatever meter.
     pub fn for_any(key: [u8; KEY]) -> Self {
-        Self { named: HashMap::new(), any: Some(key) }
+        Self { any: Some(key), ..Self::default() }
+    }
+
+    /// The keys of several files together; a meter that several name has a key of each.
+    pub fn of_all(files: impl IntoIterator<Item = Arc<Keys>>) -> Self {
+        Self { further: files.into_iter().filter(|keys| !keys.is_empty()).collect(), ..Self::default() }
     }
 
     /// Reads the text of a file: the good lines, and what is wrong with the others.
@@ -83,7 +91,8 @@ impl Keys {
 
     /// The number of keys.
     pub fn len(&self) -> usize {
-        self.named.len() + usize::from(self.any.is_some())
+        let further: usize = self.further.iter().map(|keys| keys.len()).sum();
+        self.named.len() + usize::from(self.any.is_some()) + further
     }
 
     /// Tells whether there are none.
@@ -91,8 +100,13 @@ impl Keys {
         self.len() == 0
     }
 
-    /// The key of a meter, by the line that says most about it.
-    pub fn of(&self, meter: Meter) -> Option<&[u8; KEY]> {
+    /// The keys of a meter: of each file that of the line that says most about it.
+    pub fn of(&self, meter: Meter) -> impl Iterator<Item = &[u8; KEY]> {
+        let further = self.further.iter().filter_map(move |keys| keys.own(meter));
+        self.own(meter).into_iter().chain(further)
+    }
+
+    fn own(&self, meter: Meter) -> Option<&[u8; KEY]> {
         let id = meter.id;
         let manufacturer = Some(meter.manufacturer & !Meter::LOCAL);
         let kind = Some((meter.version, meter.device));
@@ -152,7 +166,7 @@ mod tests {
     fn the_line_that_says_most_about_a_meter_wins() {
         let (keys, faults) = Keys::parse(FILE);
         assert_eq!((keys.len(), faults), (4, vec![]));
-        let first = |meter| keys.of(meter).map(|key| key[1]);
+        let first = |meter| keys.of(meter).next().map(|key| key[1]);
         assert_eq!(first(meter("KAM", 0x1234_5678, 0x1B, 0x16)), Some(0x20));
         assert_eq!(first(meter("KAM", 0x1234_5678, 0x1C, 0x16)), Some(0x10));
         assert_eq!(first(meter("DME", 0x1234_5678, 0x1B, 0x16)), Some(0x01));
@@ -175,6 +189,16 @@ mod tests {
         assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8, 9]);
         let told = format!("{faults:?} {keys:?} {}", faults[0]);
         assert!(!told.contains("0102") && told.contains("line 2"), "{told}");
+    }
+
+    #[test]
+    fn of_several_files_each_gives_its_key_in_their_order() {
+        let file = |text: &str| Arc::new(Keys::parse(text).0);
+        let other = "12345678 = bb0102030405060708090a0b0c0d0e0f";
+        let all = Keys::of_all([file(FILE), file(""), file(other)]);
+        let keys: Vec<u8> = all.of(meter("KAM", 0x1234_5678, 0x1B, 0x16)).map(|key| key[0]).collect();
+        assert_eq!((keys, all.len(), all.is_empty()), (vec![0x20, 0xBB], 5, false));
+        assert!(Keys::of_all([file("")]).is_empty());
     }
 
     proptest! {

@@ -99,18 +99,18 @@ pub fn open_link<'a>(sender: Meter, layers: &'a [u8], keys: &Keys) -> Result<(Co
             Err(Locked::Unreadable(DecodeError::new(0, "the CRC of the payload in the extended link layer", found)))
         }
         1 => {
-            let Some(key) = key_of(keys, sender) else {
-                return if fits { Ok((layers.into(), How::ClearAgainstHeader)) } else { Err(no_key(sender)) };
-            };
-            let mut opened = layers.to_vec();
-            let covered = opened.get_mut(ell.length()..).unwrap_or_default();
-            Aes128::new(key).ctr(counter_block(sender, ell), covered);
-            if upper(&opened, 0).ell.and_then(|ell| ell.payload_crc_fits) == Some(true) {
-                Ok((opened.into(), How::Decrypted))
-            } else if fits {
-                Ok((layers.into(), How::ClearAgainstHeader))
-            } else {
-                Err(wrong_key(sender, "the CRC of the payload in the extended link layer does not fit"))
+            let opened = with_keys(keys, sender, |key| {
+                let mut opened = layers.to_vec();
+                let covered = opened.get_mut(ell.length()..).unwrap_or_default();
+                Aes128::new(key).ctr(counter_block(sender, ell), covered);
+                let proven = upper(&opened, 0).ell.and_then(|ell| ell.payload_crc_fits) == Some(true);
+                let proof = "the CRC of the payload in the extended link layer does not fit";
+                if proven { Ok(opened) } else { Err(wrong_key(sender, proof)) }
+            });
+            match opened {
+                Ok(opened) => Ok((opened.into(), How::Decrypted)),
+                Err(_) if fits => Ok((layers.into(), How::ClearAgainstHeader)),
+                Err(locked) => Err(locked),
             }
         }
         other => Err(Locked::Unsupported(format!("encryption {other} of the extended link layer"))),
@@ -172,11 +172,10 @@ fn decided(opened: Result<Vec<u8>, Locked>, sent: &[u8]) -> Result<(How, Vec<u8>
 
 /// AES-CBC with the meter's key and an initialization vector of address and access number.
 fn mode_5(meter: Meter, header: TplHeader, body: &[u8], keys: &Keys) -> Result<Vec<u8>, Locked> {
-    let key = key_of(keys, meter).ok_or_else(|| no_key(meter))?;
     let [m0, m1, a0, a1, a2, a3, a4, a5] = meter.to_wire();
     let n = header.access;
     let iv = [m0, m1, a0, a1, a2, a3, a4, a5, n, n, n, n, n, n, n, n];
-    decrypted(meter, &Aes128::new(key), iv, header, body)
+    with_keys(keys, meter, |key| decrypted(meter, &Aes128::new(key), iv, header, body))
 }
 
 /// AES-CBC with a key of this message only, and a code over the whole of it (EN 13757-7, 9.6.1).
@@ -197,12 +196,14 @@ fn mode_7(
     let Some((length, true)) = afl.mac_kind().filter(|(length, _)| *length == afl.mac.len()) else {
         return Err(unsupported("without a CMAC"));
     };
-    let key = Aes128::new(key_of(keys, meter).ok_or_else(|| no_key(meter))?);
-    let code = derived(&key, AUTHENTICATION, counter, meter).cmac(&[&afl.covered(), found.message]);
-    if !code.get(..length).is_some_and(|code| equal(code, afl.mac)) {
-        return Err(wrong_key(meter, "the authentication code does not fit, or the telegram was altered"));
-    }
-    decrypted(meter, &derived(&key, ENCRYPTION, counter, meter), [0; BLOCK], header, body)
+    with_keys(keys, meter, |key| {
+        let key = Aes128::new(key);
+        let code = derived(&key, AUTHENTICATION, counter, meter).cmac(&[&afl.covered(), found.message]);
+        if !code.get(..length).is_some_and(|code| equal(code, afl.mac)) {
+            return Err(wrong_key(meter, "the authentication code does not fit, or the telegram was altered"));
+        }
+        decrypted(meter, &derived(&key, ENCRYPTION, counter, meter), [0; BLOCK], header, body)
+    })
 }
 
 /// The extension of the configuration field that asks for key derivation function A; the low four
@@ -234,9 +235,22 @@ fn decrypted(meter: Meter, key: &Aes128, iv: [u8; BLOCK], header: TplHeader, bod
     if opened.starts_with(&PROOF) { Ok(opened) } else { Err(wrong_key(meter, "2F 2F is not what it opens first")) }
 }
 
-/// The key of a meter, under either reading of its address.
-fn key_of(keys: &Keys, meter: Meter) -> Option<&[u8; KEY]> {
-    keys.of(meter.as_meant()).or_else(|| keys.of(meter))
+/// Tries the keys of a meter, under either reading of its address, until one is right; when none is, the first one's
+/// failure counts.
+fn with_keys<T>(keys: &Keys, meter: Meter, attempt: impl Fn(&[u8; KEY]) -> Result<T, Locked>) -> Result<T, Locked> {
+    let mut tried: Vec<&[u8; KEY]> = Vec::new();
+    let mut first = None;
+    for key in keys.of(meter.as_meant()).chain(keys.of(meter)) {
+        if tried.contains(&key) {
+            continue;
+        }
+        tried.push(key);
+        match attempt(key) {
+            Err(locked @ Locked::WrongKey { .. }) => first = first.or(Some(locked)),
+            decided => return decided,
+        }
+    }
+    Err(first.unwrap_or_else(|| no_key(meter)))
 }
 
 fn no_key(meter: Meter) -> Locked {

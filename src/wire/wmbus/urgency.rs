@@ -12,7 +12,7 @@ use crate::wire::telegram::Facts;
 
 /// A source of urgency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
+#[repr(u16)]
 pub enum Reason {
     /// C field 46, or MBAL's function 6: SND-IR, somebody installs the meter and waits.
     Installation = 1 << 0,
@@ -30,11 +30,14 @@ pub enum Reason {
     AlarmData = 1 << 6,
     /// Error flags among the values are not zero; this one shows only in an opened telegram.
     ErrorFlags = 1 << 7,
+    /// Bit 0 of MBAL's control field: the meter prioritises the frame.
+    PriorityBit = 1 << 8,
 }
 
 impl Reason {
     /// Every reason with its word, for settings, logs and explanations.
     pub const ALL: &[(&str, Self)] = &[
+        ("openlinkiq-priority", Self::PriorityBit),
         ("installation", Self::Installation),
         ("access-demand", Self::AccessDemand),
         ("access-offer", Self::AccessOffer),
@@ -53,13 +56,13 @@ impl Reason {
 
 /// A set of reasons.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Reasons(u8);
+pub struct Reasons(u16);
 
 impl Reasons {
     /// None.
     pub const NONE: Self = Self(0);
     /// All.
-    pub const ALL: Self = Self(u8::MAX);
+    pub const ALL: Self = Self(0x01FF);
     /// Those that a meter may keep up for months; the others are events by themselves.
     pub const LASTING: Self = Self::NONE
         .with(Reason::LinkPriority)
@@ -70,7 +73,7 @@ impl Reasons {
     /// The same and one more.
     #[must_use]
     pub const fn with(self, reason: Reason) -> Self {
-        Self(self.0 | reason as u8)
+        Self(self.0 | reason as u16)
     }
 
     /// Those that are in both.
@@ -93,7 +96,7 @@ impl Reasons {
 
     /// Tells whether a reason is among them.
     pub const fn has(self, reason: Reason) -> bool {
-        self.0 & reason as u8 != 0
+        self.0 & reason as u16 != 0
     }
 
     /// Tells whether there are none.
@@ -146,7 +149,7 @@ impl Shown {
     }
 }
 
-/// What a telegram shows to everyone; MBAL's priority bit, which always counts, is not among it.
+/// What a telegram shows to everyone.
 pub fn urgency(facts: &Facts<'_>) -> Shown {
     const RELAYED: u8 = 0x80;
     const FUNCTION: u8 = 0xF0;
@@ -159,6 +162,7 @@ pub fn urgency(facts: &Facts<'_>) -> Shown {
     let (ell, tpl) = (facts.upper.ell, facts.upper.tpl.as_ref());
     let header = tpl.and_then(|tpl| tpl.header);
     let found = Reasons::NONE
+        .with_if(facts.priority_bit, Reason::PriorityBit)
         .with_if(installs, Reason::Installation)
         .with_if(control == 0x47, Reason::AccessOffer)
         .with_if(control == 0x48, Reason::AccessDemand)
@@ -243,7 +247,7 @@ mod tests {
     #[test]
     fn every_reason_is_one_bit_with_a_word() {
         let all = Reason::ALL.iter().fold(Reasons::NONE, |set, (_, reason)| set.with(*reason));
-        assert_eq!((all, all.words().count()), (Reasons::ALL, 8));
+        assert_eq!((all, all.words().count()), (Reasons::ALL, 9));
         assert_eq!(all.and(Reasons::NONE.with(Reason::AccessOffer)).words().collect::<Vec<_>>(), ["access-offer"]);
     }
 }
