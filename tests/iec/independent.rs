@@ -19,8 +19,9 @@ async fn read_python(arguments: &[&str]) {
     assert_eq!((values.len(), text(&values, "1.6.1#2")), (13, "2601121545"), "{arguments:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_meter_is_read_whatever_is_wrong_with_it() {
+    crate::pace::hold();
     tokio::join!(
         read_python(&["--parity"]),
         read_python(&[]),
@@ -34,8 +35,9 @@ async fn an_independent_meter_is_read_whatever_is_wrong_with_it() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_reader_reads_our_meter() {
+    crate::pace::hold();
     let options = Options {
         parity: Parity::Absent,
         reaction: Duration::from_millis(400),
@@ -57,8 +59,9 @@ async fn an_independent_reader_reads_our_meter() {
     assert_eq!((state.blocks, state.wrong_rates), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_reader_programs_our_meter() {
+    crate::pace::hold();
     let options = Options {
         parity: Parity::Absent,
         reaction: Duration::from_millis(400),
@@ -93,8 +96,9 @@ async fn program_python(arguments: &[&str], more: &str) {
     assert_eq!((values[1].value.as_deref(), values[1].quality), (None, Quality::Refused), "{arguments:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn single_values_of_an_independent_meter_are_read_whatever_is_wrong_with_it() {
+    crate::pace::hold();
     tokio::join!(
         program_python(&["--parity"], ""),
         program_python(&["--errtext"], "read_command = \"R2\""),
@@ -128,8 +132,9 @@ async fn profile_python(arguments: &[&str], more: &str) {
     assert_eq!(intervals[0].meter_time, "0260110061500");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_load_profile_of_an_independent_meter_is_read_in_one_block_and_in_parts() {
+    crate::pace::hold();
     tokio::join!(
         profile_python(&["--parity"], ""),
         profile_python(&["--parity"], ", request_time = \"plain\""),
@@ -140,8 +145,9 @@ async fn a_load_profile_of_an_independent_meter_is_read_in_one_block_and_in_part
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_meter_takes_what_is_written_only_after_the_password() {
+    crate::pace::hold();
     for (password, expected) in [(true, Answer::Done), (false, Answer::Refused("NAK".to_owned()))] {
         let meter = PythonMeter::start(&["--parity"]);
         let (_directory, file) = password_file("00000000");

@@ -54,7 +54,7 @@ impl Reader {
 
 /// Waits until the meter has heard every break: nothing answers it.
 pub(crate) async fn ended(control: &Control) -> State {
-    let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
         let state = control.state().clone();
         if state.breaks + state.timeouts == state.sessions {

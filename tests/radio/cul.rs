@@ -8,8 +8,9 @@ use weir::wire::wmbus::format::{self, FrameFormat};
 use super::Logged;
 use super::sticks::{self, found, hear_all, stick, telegrams};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_is_told_its_mode_and_to_report_strength() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     for (start, (mode, letter)) in
         [(None, 'c'), (Some("C"), 'c'), (Some("T"), 't'), (Some("S"), 's')].iter().enumerate()
@@ -25,8 +26,9 @@ async fn a_stick_is_told_its_mode_and_to_report_strength() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn old_firmware_without_mode_c_hears_mode_t_unless_c_was_asked_for() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut old = CulStick::new();
     (old.has_c, old.version) = (false, "V 1.61 CUL868".to_owned());
@@ -40,8 +42,9 @@ async fn old_firmware_without_mode_c_hears_mode_t_unless_c_was_asked_for() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn telegrams_that_come_during_the_dialogue_are_heard() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut simulated = CulStick::new();
     // Another program had told it before.
@@ -58,8 +61,9 @@ async fn telegrams_that_come_during_the_dialogue_are_heard() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn telegrams_that_the_firmwares_buffer_cuts_are_counted_and_the_next_is_heard() {
+    crate::pace::hold();
     for (limit, odd) in [(110, false), (110, true), (148, false), (148, true)] {
         let (logged, _guard) = Logged::start();
         let mut simulated = CulStick::new();
@@ -78,8 +82,9 @@ async fn telegrams_that_the_firmwares_buffer_cuts_are_counted_and_the_next_is_he
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_flipped_bit_in_a_frame_of_either_format_is_refused() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(CulStick::new()).unwrap();
     let mut running = stick("cul", plugged.path(), None, None);
@@ -102,8 +107,9 @@ async fn one_flipped_bit_in_a_frame_of_either_format_is_refused() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_real_telegram_in_frames_of_either_format_arrives_byte_for_byte() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(CulStick::new()).unwrap();
     let mut running = stick("cul", plugged.path(), None, None);
@@ -120,8 +126,9 @@ async fn every_real_telegram_in_frames_of_either_format_arrives_byte_for_byte() 
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_speed_and_another_kind_are_told_in_one_sentence() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(CulStick::new()).unwrap();
     let running = stick("cul", plugged.path(), None, Some(9600));
@@ -135,7 +142,8 @@ async fn another_speed_and_another_kind_are_told_in_one_sentence() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_is_pulled_and_plugged_in_again_is_told_everything_again() {
+    crate::pace::hold();
     sticks::replug("cul", CulStick::new(), 0xD0, Some(Rssi::Dbm(-98))).await;
 }
