@@ -78,8 +78,7 @@ async fn the_one_live_meter_among_31_dead_ones_is_read_on_schedule() {
     };
     timeout(2 * PATIENCE, watched).await.expect("the silent ones are asked less often");
     late.sort_unstable();
-    let between: Vec<usize> =
-        meters.seen()[known.unwrap()..].split(|s| s.unit == LIVE).map(<[_]>::len).collect();
+    let between: Vec<usize> = meters.seen()[known.unwrap()..].split(|s| s.unit == LIVE).map(<[_]>::len).collect();
     println!(
         "31 of 32 meters dead, every 500 ms, time limit 100 ms, {:?}: the live one read {} times, late by p50 {} ms, \
          max {} ms; requests to dead ones before each: {between:?}",
@@ -217,7 +216,13 @@ async fn what_a_person_asks_goes_first_then_the_schedule_then_the_background() {
     let first = bus.frames.recv().await.unwrap();
     assert!(good(&first));
     let enough = || meters.seen().iter().filter(|s| s.unit == 3).count() >= 3;
-    timeout(PATIENCE, async { while !enough() { sleep(SECOND / 100).await } }).await.expect("the background goes on");
+    timeout(PATIENCE, async {
+        while !enough() {
+            sleep(SECOND / 100).await
+        }
+    })
+    .await
+    .expect("the background goes on");
     let units: Vec<u8> = meters.seen().iter().map(|s| s.unit).collect();
     let person = units.iter().position(|unit| *unit == 2).unwrap();
     let background: Vec<usize> = units.iter().enumerate().filter(|(_, u)| **u == 3).map(|(at, _)| at).collect();

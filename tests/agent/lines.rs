@@ -36,7 +36,11 @@ async fn a_serial_port_that_is_missing_or_vanishes_is_told_once_and_opened_again
     let missing = home.path("ttyUSB9");
     home.configure(
         &format!("url = \"tcp://127.0.0.1:{}\"", broker.port),
-        &format!("{}{}", meter("bus", ours.to_str().unwrap(), "10s"), meter("missing", missing.to_str().unwrap(), "10s")),
+        &format!(
+            "{}{}",
+            meter("bus", ours.to_str().unwrap(), "10s"),
+            meter("missing", missing.to_str().unwrap(), "10s")
+        ),
     );
     let mut agent = home.run("info");
     let mut consumer = Consumer::default();
@@ -118,7 +122,11 @@ async fn garbage_on_the_meters_line_gives_nulls_and_one_warning() {
     let feed = Feed::start(Lines::OpenlinkIq, Duration::from_millis(20), usize::MAX).await;
     home.configure(
         &format!("url = \"tcp://127.0.0.1:{}\"", broker.port),
-        &format!("{}{}", meter("noisy", &format!("tcp://127.0.0.1:{port}"), "300ms"), feed.radio("street", "openlinkiq")),
+        &format!(
+            "{}{}",
+            meter("noisy", &format!("tcp://127.0.0.1:{port}"), "300ms"),
+            feed.radio("street", "openlinkiq")
+        ),
     );
     let babble = tokio::spawn(async move {
         loop {

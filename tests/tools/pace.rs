@@ -13,12 +13,16 @@ pub(crate) fn hold() {
     const LEAST: Duration = Duration::from_millis(1);
     const MOST: Duration = Duration::from_millis(20);
     tokio::spawn(async {
-        let mut before = std::time::Instant::now();
+        let (mut before, mut owed) = (std::time::Instant::now(), Duration::ZERO);
         loop {
             std::thread::sleep(LEAST);
             let now = std::time::Instant::now();
-            tokio::time::sleep((now - before).clamp(LEAST, MOST)).await;
+            owed += (now - before).min(MOST);
             before = now;
+            // The runtime counts in whole milliseconds and rounds up.
+            let whole = LEAST * u32::try_from(owed.as_millis()).unwrap_or_default();
+            owed -= whole;
+            tokio::time::sleep(whole).await;
         }
     });
 }
