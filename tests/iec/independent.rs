@@ -152,7 +152,8 @@ async fn a_load_profile_of_an_independent_meter_is_read_in_one_block_and_in_part
 async fn an_independent_meter_takes_what_is_written_only_after_the_password() {
     crate::pace::hold();
     for (password, expected) in [(true, Answer::Done), (false, Answer::Refused("NAK".to_owned()))] {
-        let meter = PythonMeter::start(&["--parity"]);
+        // No sign-on is tried twice here, so the meter leaves time enough for the change of rate.
+        let meter = PythonMeter::start(&["--parity", "--tr", "3000"]);
         let (_directory, file) = password_file("00000000");
         let key = if password { format!("password_file = \"{file}\"") } else { String::new() };
         let settings = configured(&format!("{PATIENT}{key}"));
