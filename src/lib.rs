@@ -33,3 +33,7 @@ pub mod agent;
 
 // Floor 6: the commands a person types.
 pub mod cli;
+
+#[cfg(test)]
+#[path = "../tests/tools/pace.rs"]
+mod pace;

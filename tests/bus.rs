@@ -10,9 +10,12 @@
 )]
 #![cfg(feature = "demo")]
 
+#[path = "tools/pace.rs"]
+mod pace;
 #[path = "bus/plumbing.rs"]
 mod plumbing;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -29,61 +32,80 @@ use weir::sim::modbus_meter::{Fault, ModbusMeters};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-#[tokio::test]
+/// Long enough for anything that must happen at all, on any machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
 async fn the_one_live_meter_among_31_dead_ones_is_read_on_schedule() {
-    const EVERY: Duration = Duration::from_millis(500);
-    const TIMEOUT: Duration = Duration::from_millis(100);
+    pace::hold();
+    const LIVE: u8 = 17;
     let units: Vec<u8> = (1..=32).collect();
     let meters = ModbusMeters::new(&units);
     let (path, _served) = meters.serve_rtu().unwrap();
-    let common = "every = \"500ms\"\ntimeout = \"100ms\"\nretries = 0";
     let on_the_line = units.iter().map(|unit| {
-        meters.set_fault(*unit, (*unit != 17).then_some(Fault::Silent));
-        meter(&format!("m{unit}"), &format!("address = {unit}\n{common}"))
+        meters.set_fault(*unit, (*unit != LIVE).then_some(Fault::Silent));
+        // A machine that stands still must not make the live one silent.
+        let limit = if *unit == LIVE { "50s" } else { "100ms" };
+        let every = format!("every = \"500ms\"\ntimeout = \"{limit}\"\nretries = 0");
+        meter(&format!("m{unit}"), &format!("address = {unit}\n{every}"))
     });
     let mut bus = Running::start(port(Endpoint::Device(path)), on_the_line.collect());
-    // Nobody knows yet who is dead: the first round takes 31 time limits.
-    let first_round = TIMEOUT * 31 + SECOND;
-    let (mut live, mut dead, mut late) = (0, 0, Vec::new());
     let begun = Instant::now();
-    let whole = Duration::from_secs(12);
-    while let Ok(frame) = tokio::time::timeout_at(begun + whole, bus.frames.recv()).await {
-        let frame = frame.unwrap();
-        let Body::Reading(reading) = &frame.body else { panic!("{frame:?}") };
-        if begun.elapsed() < first_round {
-            continue;
+    // Nobody knows yet who is dead: the first round takes 31 time limits. Then until most are left alone.
+    let (mut counts, mut late, mut known) = (BTreeMap::<String, usize>::new(), Vec::new(), None);
+    let watched = async {
+        loop {
+            let frame = bus.frames.recv().await.unwrap();
+            let Body::Reading(reading) = &frame.body else { panic!("{frame:?}") };
+            let live = reading.meter == "m17";
+            let wanted = if live { Quality::Good } else { Quality::NoAnswer };
+            assert!(reading.values.iter().all(|v| v.quality == wanted), "{reading:?}");
+            if known.is_none() {
+                // Silence is known when the reading has ended, so not before the request after it.
+                let asked: BTreeSet<u8> = meters.seen().iter().rev().skip(1).map(|s| s.unit).collect();
+                known = (asked.len() == units.len()).then(|| meters.seen().len());
+                continue;
+            }
+            *counts.entry(reading.meter.clone()).or_default() += 1;
+            if live {
+                late.push(u64::try_from(frame.time.wall.as_millis()).unwrap() % 500);
+                let stretched = bus.health.meters().values().filter(|m| m.stretch >= 2).count();
+                if stretched >= 25 && late.len() >= 10 {
+                    return;
+                }
+            }
         }
-        if reading.meter == "m17" {
-            assert!(reading.values.iter().all(|v| v.quality == Quality::Good), "{reading:?}");
-            live += 1;
-            late.push(u64::try_from(frame.time.wall.as_millis()).unwrap() % 500);
-        } else {
-            assert!(reading.values.iter().all(|v| v.quality == Quality::NoAnswer), "{reading:?}");
-            dead += 1;
-        }
-    }
+    };
+    timeout(2 * PATIENCE, watched).await.expect("the silent ones are asked less often");
     late.sort_unstable();
-    let slots = (whole - first_round).as_millis() / EVERY.as_millis();
-    let asked = bus.health.meters().iter().filter(|(name, _)| *name != "m17").map(|(_, m)| m.requests).sum::<u64>();
+    let between: Vec<usize> = meters.seen()[known.unwrap()..].split(|s| s.unit == LIVE).map(<[_]>::len).collect();
     println!(
-        "31 of 32 meters dead, every 500 ms, time limit 100 ms, {slots} slots: the live one read {live} times, late by \
-         p50 {} ms, p95 {} ms, max {} ms; {dead} frames of nulls, {asked} requests to dead meters in {whole:?}",
+        "31 of 32 meters dead, every 500 ms, time limit 100 ms, {:?}: the live one read {} times, late by p50 {} ms, \
+         max {} ms; requests to dead ones before each: {between:?}",
+        begun.elapsed(),
+        late.len(),
         late[late.len() / 2],
-        late[late.len() * 95 / 100],
         late[late.len() - 1],
     );
-    assert!(live + 1 >= slots, "{live} of {slots} slots");
-    // Its own exchange takes some 30 ms; a dead one that is being asked may take its limit before.
-    assert!(late[late.len() * 9 / 10] < 250, "{late:?}");
-    assert!(dead >= slots * 31 * 9 / 10, "a gap is visible: {dead} frames of nulls");
-    assert!(bus.health.meters().values().filter(|m| m.stretch >= 2).count() >= 25);
+    // Each takes its limit, so that five fit into a slot; then the live one is due and goes first.
+    assert!(between.iter().all(|dead| *dead <= 6), "{between:?}");
+    assert!(between.iter().sum::<usize>() >= 25, "the dead ones are still asked: {between:?}");
+    for unit in units.iter().filter(|unit| **unit != LIVE) {
+        let nulls = counts.get(&format!("m{unit}")).copied().unwrap_or_default();
+        assert!(nulls + 2 >= late.len(), "a gap is visible, m{unit}: {nulls} frames of nulls, {} slots", late.len());
+    }
     meters.set_fault(3, None);
-    bus.handle.read("m3").await.unwrap();
+    tokio::select! {
+        () = async { while bus.handle.read("m3").await.is_err() {} } => {}
+        () = async { while bus.frames.recv().await.is_some() {} } => panic!("the bus ended"),
+        () = sleep(PATIENCE) => panic!("m3 does not answer"),
+    }
     assert_eq!(bus.health.meters()["m3"].stretch, 1, "its first answer restores its interval");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_borrower_has_the_line_alone_and_gives_it_back_at_its_speed() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let mut bus = Running::start(port(Endpoint::Device(path)), vec![meter("m", "every = \"200ms\"")]);
@@ -111,8 +133,9 @@ async fn a_borrower_has_the_line_alone_and_gives_it_back_at_its_speed() {
     assert!(bus.health.meters()["m"].not_asked >= 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_borrower_that_never_ends_loses_the_line_and_one_that_gave_up_frees_it() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let bus = Running::start(port(Endpoint::Device(path)), vec![meter("m", "")]);
@@ -144,7 +167,7 @@ async fn a_borrower_that_never_ends_loses_the_line_and_one_that_gave_up_frees_it
         _ = hour => panic!("it does not end by itself"),
         started = start => started.unwrap(),
     }
-    timeout(5 * SECOND, bus.handle.read("m")).await.expect("the line is free").unwrap();
+    timeout(PATIENCE, bus.handle.read("m")).await.expect("the line is free").unwrap();
 }
 
 /// Notes when it was asked; what it does takes no time.
@@ -171,8 +194,9 @@ impl Background for Pieces {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_person_asks_goes_first_then_the_schedule_then_the_background() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 2, 3]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let done = Arc::new(Mutex::new(Vec::new()));
@@ -191,7 +215,14 @@ async fn what_a_person_asks_goes_first_then_the_schedule_then_the_background() {
     asked.unwrap();
     let first = bus.frames.recv().await.unwrap();
     assert!(good(&first));
-    sleep(SECOND / 4).await;
+    let enough = || meters.seen().iter().filter(|s| s.unit == 3).count() >= 3;
+    timeout(PATIENCE, async {
+        while !enough() {
+            sleep(SECOND / 100).await
+        }
+    })
+    .await
+    .expect("the background goes on");
     let units: Vec<u8> = meters.seen().iter().map(|s| s.unit).collect();
     let person = units.iter().position(|unit| *unit == 2).unwrap();
     let background: Vec<usize> = units.iter().enumerate().filter(|(_, u)| **u == 3).map(|(at, _)| at).collect();
@@ -201,8 +232,9 @@ async fn what_a_person_asks_goes_first_then_the_schedule_then_the_background() {
     assert!(done.iter().all(|(_, left)| *left <= SECOND), "it is told when the line is needed: {done:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn on_a_line_that_echoes_reads_are_right_and_a_dead_meters_copy_is_no_answer() {
+    pace::hold();
     let echoing = Echoing::start(&[1]);
     let bus = Running::start(port(Endpoint::Device(echoing.path.clone())), vec![meter("m", "retries = 0")]);
     for _ in 0..3 {
@@ -238,8 +270,9 @@ async fn on_a_line_that_echoes_reads_are_right_and_a_dead_meters_copy_is_no_answ
     assert_eq!(line.take_notes().collisions, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_unplugged_adapter_is_closed_and_opened_again_as_soon_as_its_name_is_back() {
+    pace::hold();
     let by_id = tempfile::tempdir().unwrap();
     let link = by_id.path().join("by-id/usb-adapter");
     let plug = |path: &Path| {
@@ -255,7 +288,7 @@ async fn an_unplugged_adapter_is_closed_and_opened_again_as_soon_as_its_name_is_
     // Unplugged while nobody asks: the line hangs up, and udev takes link and folder away.
     drop(served);
     std::fs::remove_dir_all(link.parent().unwrap()).unwrap();
-    let closed = timeout(5 * SECOND, tap.next()).await.expect("it is noticed").unwrap();
+    let closed = timeout(PATIENCE, tap.next()).await.expect("it is noticed").unwrap();
     assert_eq!(closed.what, What::Closed);
     let sentence = bus.handle.read("m").await.unwrap_err();
     assert!(sentence.contains("usb-adapter"), "{sentence}");
@@ -270,8 +303,9 @@ async fn an_unplugged_adapter_is_closed_and_opened_again_as_soon_as_its_name_is_
     assert_eq!(bus.handle.read("m").await.unwrap()[0].value.as_deref(), Some("1000"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_adapter_unplugged_in_the_middle_of_a_reading_ends_it_at_once_with_nulls() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, served) = meters.serve_rtu().unwrap();
     meters.set_fault(1, Some(Fault::Silent));
@@ -289,12 +323,13 @@ async fn an_adapter_unplugged_in_the_middle_of_a_reading_ends_it_at_once_with_nu
     assert_eq!(bus.health.meters()["m"].stretch, 1, "the port's fault stretches no interval");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn when_a_cable_is_mended_no_meter_is_left_alone_any_longer() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 2]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let entry = |unit| {
-        meter(&format!("m{unit}"), &format!("address = {unit}\ntimeout = \"80ms\"\nretries = 0\nevery = \"10m\""))
+        meter(&format!("m{unit}"), &format!("address = {unit}\ntimeout = \"200ms\"\nretries = 0\nevery = \"10m\""))
     };
     let bus = Running::start(port(Endpoint::Device(path)), vec![entry(1), entry(2)]);
     let stretch = || ["m1", "m2"].map(|name| bus.health.meters()[name].stretch);
@@ -307,7 +342,7 @@ async fn when_a_cable_is_mended_no_meter_is_left_alone_any_longer() {
     assert_eq!(stretch(), [4, 4], "every 10 m, and never beyond an hour");
     meters.set_fault(1, None);
     let answer = async { while bus.handle.read("m1").await.is_err() {} };
-    timeout(10 * SECOND, answer).await.expect("it answers");
+    timeout(PATIENCE, answer).await.expect("it answers");
     assert_eq!(stretch(), [1, 1], "an answer after all were silent: the line was at fault");
     for _ in 0..3 {
         bus.handle.read("m2").await.unwrap_err();
@@ -317,8 +352,9 @@ async fn when_a_cable_is_mended_no_meter_is_left_alone_any_longer() {
     assert_eq!(stretch(), [1, 2]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_driver_that_can_not_turn_the_transceiver_says_so_and_what_to_do() {
+    pace::hold();
     let pty = Pty::open().unwrap();
     let mut kernel = port(Endpoint::Device(pty.path().to_owned()));
     kernel.direction = Direction::Kernel(Turnaround::PLAIN);
@@ -327,8 +363,9 @@ async fn a_driver_that_can_not_turn_the_transceiver_says_so_and_what_to_do() {
     assert!(sentence.contains("cannot switch RS485 direction") && sentence.contains("\"auto\""), "{sentence}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whoever_asks_all_the_time_does_not_keep_the_others_from_being_read() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 2]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let on_the_line = vec![meter("asked", "address = 1"), meter("scheduled", "address = 2\nevery = \"500ms\"")];
@@ -338,13 +375,14 @@ async fn whoever_asks_all_the_time_does_not_keep_the_others_from_being_read() {
         tokio::spawn(async move { while handle.read("asked").await.is_ok() {} })
     });
     let flood: Vec<_> = flood.collect();
-    let came = timeout(10 * SECOND, readings(&mut bus.frames, 4)).await.expect("readings come all the same");
+    let came = timeout(PATIENCE, readings(&mut bus.frames, 4)).await.expect("readings come all the same");
     assert!(came.iter().all(good));
     flood.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn meters_of_different_speeds_share_a_line_with_the_guard_time_between_them() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 2]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let mut guarded = port(Endpoint::Device(path));
@@ -396,12 +434,14 @@ async fn a_long_write_at_300_baud_leaves_the_runtime_to_the_others() {
     let closing = Instant::now();
     drop(line);
     println!("during 64 KiB at 300 Bd others waited {longest:?} at most, closing took {:?}", closing.elapsed());
-    assert!(longest < SECOND / 4, "{longest:?}");
-    assert!(closing.elapsed() < SECOND / 4);
+    // Whoever waited for the bytes would wait for minutes, and a close for the 30 s that the kernel allows.
+    assert!(longest < 10 * SECOND, "{longest:?}");
+    assert!(closing.elapsed() < 10 * SECOND);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_a_failure_nothing_of_it_is_left_for_the_next_meter() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 2]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let common = "timeout = \"300ms\"\nretries = 0";

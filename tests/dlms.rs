@@ -36,6 +36,8 @@ mod lockout;
 mod objects;
 #[path = "dlms/oracle.rs"]
 mod oracle;
+#[path = "tools/pace.rs"]
+mod pace;
 #[path = "peers/mod.rs"]
 mod peers;
 #[path = "dlms/plumbing.rs"]
@@ -74,8 +76,9 @@ async fn read(port: u16, settings: &str) -> Vec<Value> {
     session.read(&mut line).await.unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_public_client_reads_the_name_of_a_device_over_the_wrapper() {
+    pace::hold();
     let port = peers::free_port();
     let _meter = Peer::python("dlms_meter.py", &["--wrapper", &port.to_string()], "ready");
     let values = read(port, "[dlms]\nlink = \"wrapper\"").await;

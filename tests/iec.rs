@@ -22,6 +22,8 @@ mod independent;
 mod left_alone;
 #[path = "iec/mode_e.rs"]
 mod mode_e;
+#[path = "tools/pace.rs"]
+mod pace;
 #[path = "iec/plumbing.rs"]
 mod plumbing;
 #[path = "iec/programming.rs"]
@@ -59,8 +61,9 @@ fn identification(baud: char) -> Identification {
     Identification { manufacturer: "WEI".into(), baud, enhanced: vec!['2'], model: "SIM 1".into() }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_readout_has_every_value_with_its_exact_text() {
+    pace::hold();
     let (path, control) = meter(Options::default());
     let values = Reader::open(&path, &settings()).await.read().await.unwrap();
     assert_eq!(values.len(), 13);
@@ -72,8 +75,9 @@ async fn a_readout_has_every_value_with_its_exact_text() {
     assert_eq!((state.sign_ons, state.blocks, state.repeats, state.wrong_rates), (1, 1, 0, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_in_real_time_is_read_at_every_rate_with_and_without_parity() {
+    pace::hold();
     let read = |baud: char, parity: Parity| async move {
         let options = Options { identification: identification(baud), parity, real_time: true, ..Options::default() };
         let (path, control) = meter(options);
@@ -92,8 +96,9 @@ async fn a_meter_in_real_time_is_read_at_every_rate_with_and_without_parity() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn wanted_ids_are_given_in_order_and_an_unknown_one_is_null() {
+    pace::hold();
     let (path, _control) = meter(Options::default());
     let values = ["1.7.0", "9.9.9", "1.8.0"].map(str::to_owned).to_vec();
     let mut reader = Reader::open(&path, &weir::meter::MeterSettings { values, ..settings() }).await;
@@ -105,8 +110,9 @@ async fn wanted_ids_are_given_in_order_and_an_unknown_one_is_null() {
     assert!(absent.len() == 3 && absent.iter().all(|v| v.value.is_none() && v.quality == Quality::NoAnswer));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn only_the_meter_with_the_address_answers() {
+    pace::hold();
     let (path, control) = meter(Options::default());
     let own = Some(At::nowhere(Address::Text("0012345678".into())));
     let other = Some(At::nowhere(Address::Number(999)));
@@ -119,8 +125,9 @@ async fn only_the_meter_with_the_address_answers() {
     assert!(reader.read().await.is_ok());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_second_readout_waits_until_the_meter_listens_again() {
+    pace::hold();
     let (path, control) = meter(Options::default());
     let mut reader = Reader::open(&path, &settings()).await;
     reader.read().await.unwrap();
@@ -131,8 +138,9 @@ async fn a_second_readout_waits_until_the_meter_listens_again() {
     assert_eq!((state.sign_ons, state.wrong_rates), (2, 0), "no sign-on was sent in vain");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_damaged_block_is_asked_for_again() {
+    pace::hold();
     for faults in [Faults { bad_checksums: 2, ..Faults::default() }, Faults { parity_errors: 1, ..Faults::default() }] {
         let wrong = faults.bad_checksums + faults.parity_errors;
         let (path, control) = with(faults);
@@ -143,8 +151,9 @@ async fn a_damaged_block_is_asked_for_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_block_that_stays_damaged_is_given_up_and_nothing_of_it_is_used() {
+    pace::hold();
     let (path, control) = with(Faults { bad_checksums: 100, ..Faults::default() });
     let error = Reader::open(&path, &settings()).await.read().await.unwrap_err();
     assert!(matches!(&error, MeterError::Damaged(text) if text.contains("after 2 repeat requests")), "{error}");
@@ -152,15 +161,17 @@ async fn a_block_that_stays_damaged_is_given_up_and_nothing_of_it_is_used() {
     assert_eq!(control.state().blocks, 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_block_that_breaks_off_is_read_by_a_repetition_or_a_new_sign_on() {
+    pace::hold();
     let (path, _control) = with(Faults { truncated_blocks: 1, ..Faults::default() });
     let values = Reader::open(&path, &settings()).await.read().await.unwrap();
     assert_eq!(values.len(), 13);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn echo_and_junk_are_no_hindrance() {
+    pace::hold();
     let (path, control) = with(Faults { echo: true, junk: true, bad_checksums: 1, ..Faults::default() });
     let values = Reader::open(&path, &settings()).await.read().await.unwrap();
     assert_eq!(values.len(), 13);
@@ -168,8 +179,9 @@ async fn echo_and_junk_are_no_hindrance() {
     assert_eq!((state.sign_ons, state.repeats), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dead_meter_costs_its_time_limit_and_no_more() {
+    pace::hold();
     let (path, control) = with(Faults { silent: true, ..Faults::default() });
     let mut reader = Reader::open(&path, &settings()).await;
     let start = Instant::now();
@@ -183,8 +195,9 @@ async fn a_dead_meter_costs_its_time_limit_and_no_more() {
     assert!(reader.read().await.is_ok(), "and it is read as soon as it lives again");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_missed_the_acknowledgement_is_read_at_300() {
+    pace::hold();
     let (path, control) = with(Faults { lost_acknowledgements: 1, ..Faults::default() });
     let values = Reader::open(&path, &settings()).await.read().await.unwrap();
     assert_eq!(values.len(), 13);
@@ -192,8 +205,9 @@ async fn a_meter_that_missed_the_acknowledgement_is_read_at_300() {
     assert_eq!((state.sign_ons, state.repeats, state.wrong_rates), (1, 1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_rate_above_max_baud_is_not_taken() {
+    pace::hold();
     let (path, control) = meter(Options::default());
     let max_baud = Count::clamped(4800);
     let mut reader = Reader::open(&path, &weir::meter::MeterSettings { max_baud, ..settings() }).await;
@@ -205,8 +219,9 @@ async fn a_rate_above_max_baud_is_not_taken() {
     assert_eq!(reader.read().await.unwrap_err().quality(), Quality::Refused);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_change_of_rate_that_comes_too_late_ends_in_a_reading_all_the_same() {
+    pace::hold();
     let (path, control) = meter(Options::default());
     let baud_change_delay = Duration::from_millis(400);
     let mut reader = Reader::open(&path, &weir::meter::MeterSettings { baud_change_delay, ..settings() }).await;

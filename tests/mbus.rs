@@ -11,6 +11,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "tools/pace.rs"]
+mod pace;
 #[path = "mbus/plumbing.rs"]
 mod plumbing;
 
@@ -47,8 +49,9 @@ fn switched(control: &Control) -> (u32, u32) {
 
 const ALL_THREE: [(&str, &str); 3] = [("volume", "1.000"), ("volume[1]", "1.001"), ("volume[2]", "1.002")];
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reading_names_its_values_and_keeps_their_exact_text() {
+    pace::hold();
     let (path, _control) = start(vec![slave(5, 0x1234_5678)]);
     let values = Reader::open(path, &settings("address = 5")).await.read().await.unwrap();
     assert_eq!((text(&values, "meter_id"), text(&values, "meter_manufacturer")), ("12345678", "WEI"));
@@ -59,8 +62,9 @@ async fn a_reading_names_its_values_and_keeps_their_exact_text() {
     assert_eq!(text(&values, "date_time"), "2027-11-22T10:30");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn all_telegrams_are_read_once_whatever_gets_lost() {
+    pace::hold();
     let (path, control) = start(vec![three()]);
     let mut reader = Reader::open(path, &settings("address = 5\nretries = 2")).await;
     let no_faults = Faults::default();
@@ -83,8 +87,9 @@ async fn all_telegrams_are_read_once_whatever_gets_lost() {
     assert!(tally.repeated >= 2, "{tally:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_frame_count_goes_on_when_a_slave_does_not_confirm_its_reset() {
+    pace::hold();
     let (path, control) = start(vec![slave(5, 0x1234_5678)]);
     let mut reader = Reader::open(path, &settings("address = 5\nretries = 0")).await;
     for round in 0..4_u32 {
@@ -96,8 +101,9 @@ async fn the_frame_count_goes_on_when_a_slave_does_not_confirm_its_reset() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_old_telegram_is_never_taken_for_a_new_one_when_the_reset_is_not_heard() {
+    pace::hold();
     for telegrams in [1_u8, 3] {
         let (path, control) = start(vec![slave(5, 0x1234_5678)]);
         let mut reader = Reader::open(path.clone(), &settings("address = 5\nretries = 0")).await;
@@ -132,8 +138,9 @@ async fn an_old_telegram_is_never_taken_for_a_new_one_when_the_reset_is_not_hear
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_a_change_of_rate_the_frame_count_goes_on() {
+    pace::hold();
     let mut slave = slave(5, 0x1234_5678);
     slave.baud = Some(9600);
     let (path, control) = start(vec![slave]);
@@ -148,8 +155,9 @@ async fn after_a_change_of_rate_the_frame_count_goes_on() {
     assert_eq!(control.state().tally.repeated, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_is_read_by_who_it_is_and_left_deselected() {
+    pace::hold();
     let mut twin = slave(0, 0x1234_5678);
     twin.meter.version = 2;
     twin.telegrams = vec![volume(0, 7)];
@@ -168,8 +176,9 @@ async fn a_meter_is_read_by_who_it_is_and_left_deselected() {
     assert_eq!(control.state().tally.resets, 4);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn wanted_names_are_given_in_order_and_a_missing_one_is_null() {
+    pace::hold();
     let (path, _control) = start(vec![slave(5, 1)]);
     let mut reader = Reader::open(path, &settings("values = [\"volume\", \"power\", \"energy\"]")).await;
     let values = reader.read().await.unwrap();
@@ -178,8 +187,9 @@ async fn wanted_names_are_given_in_order_and_a_missing_one_is_null() {
     assert_eq!(reader.session.absent(Quality::NoAnswer).len(), 3);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rate_and_sub_telegram_are_chosen_only_when_configured() {
+    pace::hold();
     let mut slave = three();
     slave.baud = Some(9600);
     let (path, control) = start(vec![slave]);
@@ -198,8 +208,9 @@ async fn rate_and_sub_telegram_are_chosen_only_when_configured() {
     assert_eq!(volumes(&reader.read().await.unwrap()), ALL_THREE);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_level_converter_is_reached_by_tcp() {
+    pace::hold();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = Endpoint::Tcp(listener.local_addr().unwrap().to_string());
     let control = Control::new(vec![three()]);
@@ -208,8 +219,9 @@ async fn a_level_converter_is_reached_by_tcp() {
     assert_eq!(volumes(&reader.read().await.unwrap()), ALL_THREE);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_encrypted_answer_and_a_dead_meter_are_told_apart() {
+    pace::hold();
     let (path, control) = start(vec![slave(5, 1)]);
     let mut reader = Reader::open(path.clone(), &settings("address = 6\nretries = 0")).await;
     let start = Instant::now();
@@ -225,8 +237,9 @@ async fn an_encrypted_answer_and_a_dead_meter_are_told_apart() {
     assert_eq!(control.state().tally.telegrams, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_search_finds_every_meter_and_says_which_can_not_be_told_apart() {
+    pace::hold();
     let ids = [0x1234_5678, 0x1234_5679, 0x1234_0000, 0x9999_9999, 0x0000_0001];
     let mut slaves: Vec<_> = ids.iter().map(|id| slave(0, *id)).collect();
     slaves.push(slave(0, 0x5000_0000));
@@ -259,8 +272,9 @@ async fn a_search_finds_every_meter_and_says_which_can_not_be_told_apart() {
     assert!(!found.await.unwrap().complete);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_primary_address_tells_who_it_is() {
+    pace::hold();
     let (path, _control) = start(vec![slave(5, 0x1234_5678), slave(6, 0x8765_4321)]);
     let mut line = Line::open(&Endpoint::Device(path), SPEED, Direction::Automatic).await.unwrap();
     let limit = Duration::from_millis(20);
@@ -275,8 +289,9 @@ async fn master(arguments: &[&str]) -> Vec<serde_json::Value> {
     String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_master_reads_and_finds_our_meters() {
+    pace::hold();
     let (path, _control) = start(vec![three(), slave(6, 0x1299_0000), slave(7, 0x8765_4321)]);
     let device = path.to_str().unwrap();
     let frames = master(&[device, "read", "5"]).await;

@@ -10,6 +10,8 @@
 )]
 #![cfg(feature = "demo")]
 
+#[path = "tools/pace.rs"]
+mod pace;
 mod peers;
 
 #[path = "modbus/device.rs"]
@@ -103,8 +105,9 @@ impl Drop for Bus {
 const TWO: &[(&str, &str)] = &[("holding:0", "u16"), ("holding:1", "u16")];
 const APART: &[(&str, &str)] = &[("holding:0", "u16"), ("holding:5", "u16")];
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_answer_is_never_taken_for_the_answer_to_the_next_request() {
+    pace::hold();
     let (meters, _served, bus) = Bus::with_simulator("timeout = \"500ms\"\nretries = 0", APART);
     meters.set_fault(1, Some(Fault::Late(Duration::from_millis(800))));
     let error = bus.read("m").await.unwrap_err();
@@ -120,8 +123,9 @@ async fn a_late_answer_is_never_taken_for_the_answer_to_the_next_request() {
     assert_eq!(texts, ["1000", "1005"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_late_answer_is_not_taken_by_another_entry_for_the_same_unit() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let first = meter("first", "timeout = \"250ms\"\nretries = 0", &[("holding:0", "u16")]);
@@ -132,8 +136,9 @@ async fn a_late_answer_is_not_taken_by_another_entry_for_the_same_unit() {
     assert_eq!(bus.texts("second").await, ["1005"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn over_tcp_too_a_late_answer_is_not_taken_by_another_entry_for_the_same_unit() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (address, _served) = meters.serve_tcp().await.unwrap();
     let entry = |name, timeout, register| {
@@ -147,8 +152,9 @@ async fn over_tcp_too_a_late_answer_is_not_taken_by_another_entry_for_the_same_u
     assert_eq!(bus.texts("second").await, ["1005"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn three_and_a_half_characters_of_silence_stand_between_answer_and_request() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let registers = [("holding:0", "u16"), ("holding:2", "u16"), ("holding:4", "u16"), ("holding:6", "u16")];
@@ -160,8 +166,9 @@ async fn three_and_a_half_characters_of_silence_stand_between_answer_and_request
     assert!(gaps.iter().all(|g| *g >= Duration::from_micros(29_166)), "{gaps:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn damage_is_reported_long_before_the_time_limit_and_says_what_was_found() {
+    pace::hold();
     let (meters, _served, bus) = Bus::with_simulator("timeout = \"10s\"\nretries = 0", TWO);
     for (fault, words) in [(Fault::Flip, "CRC"), (Fault::WrongLength, "2, not 4")] {
         meters.set_fault(1, Some(fault));
@@ -176,8 +183,9 @@ async fn damage_is_reported_long_before_the_time_limit_and_says_what_was_found()
     assert_eq!((health.damaged, health.answers, health.failing), (2, 1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn answers_of_others_echoes_and_noise_are_skipped() {
+    pace::hold();
     let (meters, _served, bus) = Bus::with_simulator("timeout = \"5s\"\nretries = 0", TWO);
     for fault in [Fault::OtherUnitFirst, Fault::Echo, Fault::Noise] {
         meters.set_fault(1, Some(fault));
@@ -185,8 +193,9 @@ async fn answers_of_others_echoes_and_noise_are_skipped() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_is_a_value_and_the_other_registers_are_read() {
+    pace::hold();
     let registers = [("holding:8", "u16"), ("holding:9", "u16"), ("holding:10", "u16"), ("coil:2", "bool")];
     let (meters, _served, bus) = Bus::with_simulator("", &registers);
     assert_eq!(bus.texts("m").await, ["1008", "1009", "refused", "1"]);
@@ -197,8 +206,9 @@ async fn a_refusal_is_a_value_and_the_other_registers_are_read() {
     assert_eq!(bus.texts("m").await, ["refused"; 4]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_dead_meter_delays_the_others_by_its_own_time_limit_only() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 2]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let dead = meter("dead", "address = 1\ntimeout = \"200ms\"\nretries = 2", APART);
@@ -215,8 +225,9 @@ async fn a_dead_meter_delays_the_others_by_its_own_time_limit_only() {
     assert!(start.elapsed() < held + Duration::from_secs(3));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_port_that_vanishes_gives_nulls_and_is_found_again() {
+    pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let name = directory.path().join("tty");
     let meters = ModbusMeters::new(&[1]);
@@ -245,8 +256,9 @@ async fn frame_with(bus: &mut Bus, quality: Quality) {
     panic!("no frame with quality {quality:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tcp_skips_late_answers_and_opens_a_damaged_connection_again() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (address, _served) = meters.serve_tcp().await.unwrap();
     let m = meter("m", "protocol = \"modbus-tcp\"\ntimeout = \"250ms\"\nretries = 0", APART);
@@ -270,8 +282,9 @@ async fn tcp_skips_late_answers_and_opens_a_damaged_connection_again() {
     assert_eq!(texts.unwrap()[1].value.as_deref(), Some("1005"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_connection_closed_while_idle_costs_no_reading() {
+    pace::hold();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let server = tokio::spawn(async move {
@@ -306,8 +319,9 @@ impl Write for Log {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_failure_that_repeats_is_logged_once_and_its_end_with_the_count() {
+    pace::hold();
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
@@ -328,8 +342,9 @@ async fn a_failure_that_repeats_is_logged_once_and_its_end_with_the_count() {
     assert!(lines[1].contains("INFO") && lines[1].contains("failed_readings=3"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_profile_reads_the_whole_simulated_meter() {
+    pace::hold();
     let (_meters, _served, bus) = Bus::with_simulator("profile = \"eastron-sdm630\"", &[]);
     let values = bus.read("m").await.unwrap();
     assert!(values.len() > 25 && values.iter().all(|v| v.quality == Quality::Good), "{values:?}");
@@ -349,8 +364,9 @@ const PYMODBUS: &[(&str, &str)] = &[
 ];
 const PYMODBUS_VALUES: [&str; 8] = ["100", "6619238", "230.5", "210", "1", "0", "1", "refused"];
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pymodbus_is_read_over_rtu() {
+    pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let (_socat, ours, theirs) = Peer::socat_pair(directory.path());
     let _peer = Peer::python("modbus_meter.py", &["rtu", theirs.to_str().unwrap()], "ready");
@@ -359,8 +375,9 @@ async fn pymodbus_is_read_over_rtu() {
     assert_eq!(bus.texts("m").await, PYMODBUS_VALUES);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pymodbus_is_read_over_ascii() {
+    pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let (_socat, ours, theirs) = Peer::socat_pair(directory.path());
     let _peer = Peer::python("modbus_meter.py", &["ascii", theirs.to_str().unwrap()], "ready");
@@ -369,8 +386,9 @@ async fn pymodbus_is_read_over_ascii() {
     assert_eq!(bus.texts("m").await, PYMODBUS_VALUES);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pymodbus_is_read_over_tcp_and_over_rtu_in_tcp() {
+    pace::hold();
     for (mode, protocol) in [("tcp", "modbus-tcp"), ("rtutcp", "modbus-rtu")] {
         let number = peers::free_port();
         let _peer = Peer::python("modbus_meter.py", &[mode, &number.to_string()], "ready");
@@ -385,8 +403,9 @@ async fn mbpoll(arguments: &[&str], place: &str) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mbpoll_reads_the_simulated_meter_over_rtu() {
+    pace::hold();
     let meters = ModbusMeters::new(&[7]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let rtu = ["-m", "rtu", "-a", "7", "-b", "9600", "-P", "none"];
@@ -408,8 +427,9 @@ async fn mbpoll_reads_the_simulated_meter_over_rtu() {
     assert!(refused.contains("Illegal data address"), "{refused}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mbpoll_reads_the_simulated_meter_over_tcp() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (address, _served) = meters.serve_tcp().await.unwrap();
     let number = address.port().to_string();

@@ -10,6 +10,8 @@
     reason = "a test may fail loudly"
 )]
 
+#[path = "tools/pace.rs"]
+mod pace;
 #[path = "peers/mod.rs"]
 mod peers;
 #[path = "push/torn.rs"]
@@ -35,7 +37,7 @@ use weir::sim::push_meter::dlms::Form;
 use weir::sim::push_meter::{Control, Kind, PushMeter};
 
 const CIPHERED: Kind = Kind::P1Ciphered { encryption: [0xAA; 16], authentication: [0x11; 16] };
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 const SPEED: Speed = Speed { baud: 115_200, framing: Framing::EIGHT_N_ONE };
 
 /// A meter that pushes by DLMS, ciphered or not.
@@ -123,8 +125,9 @@ async fn next_good(inbox: &mut mpsc::Receiver<Frame>) -> Vec<Value> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_kind_of_meter_gives_one_reading_an_interval_however_often_it_sends() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let check = |kind: Kind, protocol: &'static str, name: &'static str| {
         let settings = settings(kind, protocol, folder.path());
@@ -134,10 +137,14 @@ async fn every_kind_of_meter_gives_one_reading_an_interval_however_often_it_send
             let values = next_good(&mut inbox).await;
             let energy = energy(&values, name).unwrap();
             assert!(control.state().sent.contains(&energy), "{kind:?}: {energy}");
-            let before = control.state().sent.len();
-            next_good(&mut inbox).await;
-            next_good(&mut inbox).await;
-            assert!(control.state().sent.len() >= before + 10, "{kind:?}: two frames are a second apart");
+            let (before, mut slots) = (control.state().sent.len(), Vec::new());
+            while control.state().sent.len() < before + 20 || slots.len() < 3 {
+                let frame = timeout(LIMIT, inbox.recv()).await.unwrap().unwrap();
+                slots.push(frame.time.wall.as_millis() / 1000);
+            }
+            // One that stands in the queue may be told late, in the second of the next one.
+            let seconds = slots[slots.len() - 1] - slots[0] + 1;
+            assert!(slots.len() as i64 <= seconds + 1, "{kind:?}: {} frames in {seconds} s", slots.len());
             assert!(health.meters()["m"].answers >= 10);
         }
     };
@@ -150,8 +157,9 @@ async fn every_kind_of_meter_gives_one_reading_an_interval_however_often_it_send
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_fault_of_the_line_gives_a_value_that_the_meter_did_not_send() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     for (kind, protocol, name) in KINDS {
         let (path, control, _meter) = meter(kind, 10);
@@ -160,7 +168,7 @@ async fn no_fault_of_the_line_gives_a_value_that_the_meter_did_not_send() {
         let mut line = Line::open(&Endpoint::Device(path), SPEED, Direction::Automatic).await.unwrap();
         // The shape of what has no checksum must be known before the faults begin.
         let (good, _) = hear(&mut line, listener.as_mut(), 2).await;
-        assert_eq!(good.len(), 2, "{kind:?}");
+        assert!(good.len() >= 2, "{kind:?}");
         for turn in 0..8 {
             let faults = weir::sim::push_meter::Faults {
                 flipped: u32::from(turn % 4 == 0),
@@ -201,8 +209,9 @@ async fn hear(line: &mut Line, listener: &mut dyn Listener, count: usize) -> (Ve
     (good, damaged)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_falls_silent_gives_nulls_and_is_heard_again() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let (path, control, _meter) = meter(Kind::P1, 100);
     let (mut inbox, health, _port) = start(Endpoint::Device(path), &settings(Kind::P1, "dsmr-p1", folder.path()));
@@ -225,8 +234,9 @@ async fn a_meter_that_falls_silent_gives_nulls_and_is_heard_again() {
     assert_eq!(health.meters()["m"].failing, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_port_that_is_unplugged_is_opened_again_without_a_restart() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let device = folder.path().join("meter");
     let (path, _control, first) = meter(Kind::Sml, 100);
@@ -245,8 +255,9 @@ async fn a_port_that_is_unplugged_is_opened_again_without_a_restart() {
     assert!(control.state().sent.contains(&energy));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn over_tcp_a_server_that_hangs_up_is_called_again() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let server = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = server.local_addr().unwrap().to_string();
@@ -322,8 +333,9 @@ fn number(text: &str) -> String {
     format!("{:.3}", value * 10_f64.powi(exponent))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_p1_reader_reads_the_same_of_our_meters() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let keys = ["AA".repeat(16), "11".repeat(16)];
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -349,8 +361,9 @@ fn number_or_none(text: &str) -> Option<String> {
     text.parse::<f64>().ok().map(|value| format!("{value:.3}"))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_sml_reader_reads_the_same_of_our_meter() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let (bytes, ours) = one_message(Kind::Sml, "sml", folder.path()).await;
     let theirs = theirs("sml", &[], &bytes);
@@ -362,8 +375,9 @@ async fn an_independent_sml_reader_reads_the_same_of_our_meter() {
     assert_eq!(theirs["129-129:199.130.5*255"].to_uppercase(), octets);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_dlms_reader_reads_the_same_of_our_meters() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let keys = ["AA".repeat(16), "11".repeat(16)];
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
@@ -387,8 +401,9 @@ async fn an_independent_dlms_reader_reads_the_same_of_our_meters() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_push_that_was_read_once_is_a_replay_after_a_restart() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let kind = pushed(Form::Frame, true);
     let (bytes, _) = one_message(kind, "dlms-push", folder.path()).await;

@@ -16,6 +16,8 @@ mod amber;
 mod cul;
 #[path = "radio/imst.rs"]
 mod imst;
+#[path = "tools/pace.rs"]
+mod pace;
 #[path = "radio/rc1180.rs"]
 mod rc1180;
 #[path = "radio/sticks.rs"]
@@ -50,7 +52,7 @@ mod silence;
 #[path = "radio/sources.rs"]
 mod sources;
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(120);
 
 fn settings(receiver: &str, device: Option<String>, command: Option<&[&str]>) -> RadioSettings {
     RadioSettings {
@@ -150,8 +152,9 @@ async fn listener() -> (TcpListener, Option<String>) {
     (listener, Some(device))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rtl_wmbus_over_tcp_gives_each_telegram_once_with_its_own_time() {
+    pace::hold();
     let (listener, device) = listener().await;
     let mut running = start(settings("rtl-wmbus", device, None), 4);
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -174,8 +177,9 @@ async fn rtl_wmbus_over_tcp_gives_each_telegram_once_with_its_own_time() {
     assert!(running.frames.try_recv().is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_receivers_clock_that_is_days_off_is_not_believed() {
+    pace::hold();
     let (listener, device) = listener().await;
     let mut running = start(settings("rtl-wmbus", device, None), 4);
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -186,8 +190,9 @@ async fn a_receivers_clock_that_is_days_off_is_not_believed() {
     assert!(frame.time.wall >= before && frame.time.wall <= clock::now());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn openlinkiq_over_a_serial_line_keeps_priority_strength_and_corrected_bits() {
+    pace::hold();
     let mut pty = Pty::open().unwrap();
     let device = Some(pty.path().to_string_lossy().into_owned());
     let mut running = start(settings("openlinkiq", device, None), 4);
@@ -207,8 +212,9 @@ async fn openlinkiq_over_a_serial_line_keeps_priority_strength_and_corrected_bit
     assert_eq!((tally.priority, status.damaged, status.noise), (4, tally.damaged, tally.noise));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_program_that_ends_is_started_again_and_its_last_line_needs_no_end() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("lines");
     let step = RadioReplay::new(Lines::HexLines).next(clock::now());
@@ -222,15 +228,17 @@ async fn a_program_that_ends_is_started_again_and_its_last_line_needs_no_end() {
     assert!(status.failures >= 1 && status.noise >= 1, "{status:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_program_that_is_missing_is_counted_and_tried_again() {
+    pace::hold();
     let running = start(settings("rtl-wmbus", None, Some(&["/nowhere/rtl_wmbus", "-f"])), 4);
     let status = running.status(|s| s.failures >= 2).await;
     assert_eq!((status.opened, status.source), (0, SourceState::Waiting));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_source_that_vanishes_is_opened_again_and_a_cut_telegram_is_not_forwarded() {
+    pace::hold();
     let (logged, _guard) = Logged::start();
     let (listener, device) = listener().await;
     let mut running = start(settings("hex-lines", device, None), 4);
@@ -249,8 +257,9 @@ async fn a_source_that_vanishes_is_opened_again_and_a_cut_telegram_is_not_forwar
     assert_eq!((logged.lines_with("WARN"), logged.lines_with("receiver is gone")), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_is_pulled_and_plugged_in_again_is_heard_again() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("by-id");
     let device = Some(path.to_string_lossy().into_owned());
@@ -269,8 +278,9 @@ async fn a_stick_that_is_pulled_and_plugged_in_again_is_heard_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_flood_of_garbage_is_counted_and_the_next_telegram_is_heard() {
+    pace::hold();
     let (logged, _guard) = Logged::start();
     let (listener, device) = listener().await;
     let mut running = start(settings("rtl-wmbus", device, None), 4);
@@ -288,8 +298,9 @@ async fn a_flood_of_garbage_is_counted_and_the_next_telegram_is_heard() {
     assert!(logged.lines_with("") < 10, "the log must not be flooded");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_telegram_now_and_then_among_noise_is_told_of_once() {
+    pace::hold();
     let (logged, _guard) = Logged::start();
     let (listener, device) = listener().await;
     let mut running = start(settings("hex-lines", device, None), 4);
@@ -306,8 +317,9 @@ async fn a_telegram_now_and_then_among_noise_is_told_of_once() {
     assert_eq!((logged.lines_with("nothing but noise"), logged.lines_with("telegrams again")), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_full_channel_holds_the_receiver_back_and_loses_nothing() {
+    pace::hold();
     let (listener, device) = listener().await;
     let mut running = start(settings("hex-lines", device, None), 1);
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -323,8 +335,9 @@ async fn a_full_channel_holds_the_receiver_back_and_loses_nothing() {
     writer.await.unwrap().unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_receiver_ends_and_takes_its_program_with_it_when_nobody_takes_frames() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let script = format!("echo $$ > '{}'; echo started; exec sleep 1000", file.display());
@@ -342,8 +355,9 @@ async fn the_receiver_ends_and_takes_its_program_with_it_when_nobody_takes_frame
     timeout(LIMIT, gone).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn settings_that_cannot_be_used_are_an_error_that_names_them() {
+    pace::hold();
     let (sender, _frames) = mpsc::channel(1);
     let run = |settings| radio::run(settings, sender.clone(), trusted(), Health::new());
     let error = run(settings("im8710", Some("/dev/null".into()), None)).await.unwrap_err();
@@ -352,8 +366,9 @@ async fn settings_that_cannot_be_used_are_an_error_that_names_them() {
     assert!(error.to_string().contains("roof"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_demo_plays_arrives_complete_and_once() {
+    pace::hold();
     for (receiver, lines) in
         [("rtl-wmbus", Lines::RtlWmbus), ("hex-lines", Lines::HexLines), ("openlinkiq", Lines::OpenlinkIq)]
     {
@@ -376,8 +391,9 @@ async fn what_the_demo_plays_arrives_complete_and_once() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_receivers_that_hear_the_same_street_give_each_telegram_once_by_its_best_reception() {
+    pace::hold();
     let (sender, mut frames) = mpsc::channel(8);
     let (out, heard) = mpsc::channel(4);
     let survey = Survey::new();
@@ -408,8 +424,9 @@ async fn two_receivers_that_hear_the_same_street_give_each_telegram_once_by_its_
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_demo_plays_over_a_serial_line_arrives_too() {
+    pace::hold();
     let mut pty = Pty::open().unwrap();
     let device = Some(pty.path().to_string_lossy().into_owned());
     let mut running = start(settings("openlinkiq", device, None), 8);
@@ -425,8 +442,9 @@ async fn what_the_demo_plays_over_a_serial_line_arrives_too() {
     drop(player.await.unwrap());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn weir_radio_without_an_agent_listens_itself_and_shows_who_is_heard() {
+    pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let (listener, device) = listener().await;
     let config = folder.path().join("weir.toml");

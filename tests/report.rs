@@ -35,9 +35,9 @@ fn configure(site: &Site, port: u16, device: &str, password: &str) -> std::path:
         "[gateway]\nid = \"GW7\"\n[broker]\n{}username = \"meters\"\npassword_file = \"{}\"\n\
          [uplink]\nwill_topic = \"will\"\nstatus_topic = \"status\"\n[store]\npath = \"{}\"\n\
          [[port]]\nname = \"line\"\ndevice = \"{device}\"\n\
-         [[meter]]\nname = \"one\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 1\ntimeout = \"300ms\"\n\
+         [[meter]]\nname = \"one\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 1\ntimeout = \"3s\"\n\
          register = [{{ name = \"a\", register = \"holding:1\" }}]\n\
-         [[meter]]\nname = \"two\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 2\ntimeout = \"300ms\"\n\
+         [[meter]]\nname = \"two\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 2\ntimeout = \"3s\"\n\
          register = [{{ name = \"b\", register = \"holding:2\" }}]\n",
         site.broker_settings(port),
         site.path(password).display(),
@@ -84,7 +84,7 @@ async fn a_sheet_tells_every_value_and_every_fault_with_what_to_do() {
     assert_eq!(output.status.success(), failed == 0);
     // The broker writes that down a moment after the command has ended.
     let mut log = String::new();
-    for _ in 0..1000 {
+    for _ in 0..6000 {
         log = fs::read_to_string(site.path("mosquitto.log")).unwrap();
         if log.contains("Received DISCONNECT") {
             break;

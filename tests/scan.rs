@@ -13,6 +13,8 @@
 
 #[path = "scan/dlms.rs"]
 mod dlms;
+#[path = "tools/pace.rs"]
+mod pace;
 #[path = "scan/paste.rs"]
 mod paste;
 mod peers;
@@ -150,8 +152,9 @@ fn assert_reads_only(bytes: &[u8]) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn simulated_modbus_meters_are_found_at_their_own_speed_only() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 7, 40]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let wire = Wire::before(&path, Some(19_200)).await;
@@ -168,8 +171,9 @@ async fn simulated_modbus_meters_are_found_at_their_own_speed_only() {
     assert_reads_only(&wire.record.lock().unwrap());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn where_one_meter_answers_all_others_at_that_speed_are_found() {
+    pace::hold();
     let meters = ModbusMeters::new(&[3, 200]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let wire = Wire::before(&path, Some(115_200)).await;
@@ -180,8 +184,9 @@ async fn where_one_meter_answers_all_others_at_that_speed_are_found() {
     assert_eq!(told.found.iter().map(|f| f.address.clone().unwrap().to_string()).collect::<Vec<_>>(), ["3", "200"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pymodbus_units_are_found_and_say_who_they_are() {
+    pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let (_socat, ours, theirs) = Peer::socat_pair(directory.path());
     let _peer = Peer::python("modbus_bus.py", &[theirs.to_str().unwrap(), "2,5,31"], "ready");
@@ -194,8 +199,9 @@ async fn pymodbus_units_are_found_and_say_who_they_are() {
     assert_reads_only(&wire.record.lock().unwrap());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn modbus_tcp_is_found_and_absent_units_are_not() {
+    pace::hold();
     let meters = ModbusMeters::new(&[1, 9]);
     let (address, _served) = meters.serve_tcp().await.unwrap();
     let endpoint = Endpoint::Tcp(address.to_string());
@@ -209,8 +215,9 @@ async fn modbus_tcp_is_found_and_absent_units_are_not() {
     assert_eq!(shown(&told.found), [1, 4].map(|unit| format!("modbus-tcp 9600 {unit} Pymodbus PM version 3.16")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn our_iec_meter_is_found_with_its_serial_number() {
+    pace::hold();
     let meter = IecMeter::open(Options::default()).unwrap();
     let (path, control) = (meter.path().to_owned(), meter.control());
     tokio::spawn(meter.run());
@@ -224,8 +231,9 @@ async fn our_iec_meter_is_found_with_its_serial_number() {
     assert!(text.contains("# address = \"12345678\""), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn m_bus_meters_are_found_by_primary_and_by_secondary_address() {
+    pace::hold();
     let meter = |id| Meter { manufacturer: Meter::manufacturer_code("LUG").unwrap(), id, version: 4, device: 4 };
     let slave = |primary, id| {
         let mut slave = Slave::new(primary, meter(id));
@@ -258,8 +266,9 @@ fn python_meter(arguments: &[&str]) -> (tempfile::TempDir, std::path::PathBuf, P
     (directory, link, peer)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_iec_meter_is_found_by_any_sign_on_and_by_its_address() {
+    pace::hold();
     let (_directory, link, _peer) = python_meter(&["--parity", "--addr", "00004711"]);
     let endpoint = Endpoint::Device(link);
     let told = scanned(&endpoint, &wish("iec62056-21", &[], &[])).await;
@@ -269,8 +278,9 @@ async fn an_independent_iec_meter_is_found_by_any_sign_on_and_by_its_address() {
     accepted(&place(&endpoint), &told.found);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_sends_by_itself_is_heard_at_its_speed_and_nothing_is_asked() {
+    pace::hold();
     let (_directory, link, _peer) = python_meter(&["--mode", "D", "--period", "1"]);
     let wire = Wire::before(&link, None).await;
     let told = scanned(&wire.endpoint(), &Wish::new(Depth::Quick)).await;
@@ -307,8 +317,9 @@ fn registers(words: &[u16]) -> Vec<u8> {
     [&[3, bytes.len() as u8][..], &bytes].concat()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_is_known_by_its_code_and_gets_its_register_map() {
+    pace::hold();
     let endpoint = device(1, |pdu| match pdu {
         [3, 0xFC, 0x02, 0, 1] => framed(1, &registers(&[0x0070])),
         [3, 0, 0, 0, 1] => framed(1, &registers(&[7])),
@@ -321,8 +332,9 @@ async fn a_meter_is_known_by_its_code_and_gets_its_register_map() {
     assert!(text.contains("profile = \"eastron-sdm630\"") && !text.contains("[[meter.register]]"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_sunspec_device_says_who_it_is() {
+    pace::hold();
     let text = |text: &str, registers: usize| -> Vec<u16> {
         let mut bytes = text.as_bytes().to_vec();
         bytes.resize(2 * registers, 0);
@@ -342,16 +354,18 @@ async fn a_sunspec_device_says_who_it_is() {
     assert!(text.contains("SunSpec"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_meters_at_one_address_are_told_of() {
+    pace::hold();
     let endpoint = device(1, |_| vec![0x01, 0x03, 0xFF, 0x00, 0x7E, 0x00, 0x01]);
     let told = scanned(&endpoint, &wish("modbus-rtu", &[9600], &[1])).await;
     assert!(told.found.is_empty());
     assert!(told.warnings[0].contains("two meters with this address"), "{:?}", told.warnings);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn several_iec_meters_that_answer_at_once_are_told_of() {
+    pace::hold();
     let mut pty = Pty::open().unwrap();
     let endpoint = Endpoint::Device(pty.path().to_owned());
     tokio::spawn(async move {
@@ -367,8 +381,9 @@ async fn several_iec_meters_that_answer_at_once_are_told_of() {
     assert!(told.warnings[0].contains("several meters answer at once"), "{:?}", told.warnings);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whatever_is_scanned_for_only_reading_messages_leave_the_line() {
+    pace::hold();
     // A port that never answers: every probe sends all it has.
     let mut pty = Pty::open().unwrap();
     let endpoint = Endpoint::Device(pty.path().to_owned());
@@ -410,8 +425,9 @@ fn weir(arguments: &[&str]) -> Command {
     command
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_command_prints_a_configuration_without_having_one() {
+    pace::hold();
     let meters = ModbusMeters::new(&[2]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let port = path.to_str().unwrap();
@@ -432,8 +448,9 @@ async fn the_command_prints_a_configuration_without_having_one() {
     assert!(events[3]["tried"]["modbus-rtu"][0].as_str().unwrap().starts_with("9600 8N1"), "{lines}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_found_and_a_port_in_use_are_told_with_what_to_do() {
+    pace::hold();
     let pty = Pty::open().unwrap();
     let port = pty.path().to_str().unwrap().to_owned();
     let arguments = ["scan", &port, "--protocol", "modbus-rtu", "--baud", "9600", "--addresses", "1"];
@@ -452,8 +469,9 @@ async fn nothing_found_and_a_port_in_use_are_told_with_what_to_do() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("no port is called \"rs485-9\""));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn ctrl_c_shows_what_was_found_so_far() {
+    pace::hold();
     use tokio::io::AsyncBufReadExt;
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();

@@ -82,12 +82,12 @@ mod tests {
         std::fs::write(root.path().join("other"), "").unwrap();
         timeout(Duration::from_millis(50), arrival.come()).await.expect_err("another device came");
         std::fs::create_dir_all(root.path().join("serial/by-id")).unwrap();
-        timeout(Duration::from_secs(5), arrival.come()).await.expect("its folder came");
+        timeout(Duration::from_secs(60), arrival.come()).await.expect("its folder came");
         let mut arrival = Arrival::of(&link).unwrap();
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-        timeout(Duration::from_secs(5), arrival.come()).await.expect("it came");
+        timeout(Duration::from_secs(60), arrival.come()).await.expect("it came");
         let mut arrival = Arrival::of(&link).unwrap();
         std::fs::remove_dir_all(root.path().join("serial/by-id")).unwrap();
-        timeout(Duration::from_secs(5), arrival.come()).await.expect("its folder went");
+        timeout(Duration::from_secs(60), arrival.come()).await.expect("its folder went");
     }
 }

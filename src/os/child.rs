@@ -229,7 +229,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(10), gone).await.expect("killed and reaped");
+        timeout(Duration::from_secs(60), gone).await.expect("killed and reaped");
     }
 
     #[tokio::test]
@@ -247,7 +247,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
-        timeout(Duration::from_secs(10), gone).await.unwrap();
+        timeout(Duration::from_secs(60), gone).await.unwrap();
     }
 
     #[tokio::test]

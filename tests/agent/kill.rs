@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::{Instant, sleep_until};
 use weir::os::random;
 use weir::sim::radio_replay::Lines;
 
@@ -49,14 +48,15 @@ async fn thirty_kills_at_random_moments_lose_nothing_that_was_durable() {
         relay.set_open(random.random_range(0..3) > 0);
         let mut agent = home.run("debug");
         agent.until_said(&["INFO ready"]).await;
-        let ready = Instant::now();
-        let life = Duration::from_millis(random.random_range(0..1500));
-        let turn = random.random_bool(0.5).then(|| life.mul_f64(random.random()));
-        if let Some(turn) = turn {
-            sleep_until(ready + turn).await;
+        // Lives are as long as it takes to hand over so many telegrams.
+        let handed = || roof.fed().len() + street.fed().len();
+        let (begun, life) = (handed(), random.random_range(0..600));
+        if random.random_bool(0.5) {
+            let turn = random.random_range(0..=life);
+            until("the feeds go on", || handed() >= begun + turn).await;
             relay.set_open(random.random_bool(0.5));
         }
-        sleep_until(ready + life).await;
+        until("the feeds go on", || handed() >= begun + life).await;
         agent.kill().await;
         durable.extend(promised(&agent));
     }

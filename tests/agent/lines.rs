@@ -10,10 +10,10 @@ use weir::sim::radio_replay::{Lines, RadioReplay};
 use super::peers::{self, Peer};
 use super::rig::{Consumer, Feed, Home, Mosquitto, Subscriber, radio, until};
 
-fn meter(name: &str, device: &str) -> String {
+fn meter(name: &str, device: &str, timeout: &str) -> String {
     format!(
         "[[port]]\nname = \"{name}\"\ndevice = \"{device}\"\n[[meter]]\nname = \"{name}\"\nport = \"{name}\"\n\
-         protocol = \"modbus-rtu\"\nevery = \"1s\"\ntimeout = \"300ms\"\nretries = 0\n\
+         protocol = \"modbus-rtu\"\nevery = \"1s\"\ntimeout = \"{timeout}\"\nretries = 0\n\
          register = [{{ name = \"level\", register = \"holding:3\" }}]\n"
     )
 }
@@ -36,7 +36,11 @@ async fn a_serial_port_that_is_missing_or_vanishes_is_told_once_and_opened_again
     let missing = home.path("ttyUSB9");
     home.configure(
         &format!("url = \"tcp://127.0.0.1:{}\"", broker.port),
-        &format!("{}{}", meter("bus", ours.to_str().unwrap()), meter("missing", missing.to_str().unwrap())),
+        &format!(
+            "{}{}",
+            meter("bus", ours.to_str().unwrap(), "10s"),
+            meter("missing", missing.to_str().unwrap(), "10s")
+        ),
     );
     let mut agent = home.run("info");
     let mut consumer = Consumer::default();
@@ -118,7 +122,11 @@ async fn garbage_on_the_meters_line_gives_nulls_and_one_warning() {
     let feed = Feed::start(Lines::OpenlinkIq, Duration::from_millis(20), usize::MAX).await;
     home.configure(
         &format!("url = \"tcp://127.0.0.1:{}\"", broker.port),
-        &format!("{}{}", meter("noisy", &format!("tcp://127.0.0.1:{port}")), feed.radio("street", "openlinkiq")),
+        &format!(
+            "{}{}",
+            meter("noisy", &format!("tcp://127.0.0.1:{port}"), "300ms"),
+            feed.radio("street", "openlinkiq")
+        ),
     );
     let babble = tokio::spawn(async move {
         loop {

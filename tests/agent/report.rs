@@ -43,9 +43,9 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
     tokio::spawn(serve_wrapper(listener, options, Control::default()));
     let lines = home.path("lines");
     std::fs::write(&lines, RadioReplay::new(Lines::HexLines).next(clock::now()).text).unwrap();
-    let meter = |name: &str, address: u8| {
+    let meter = |name: &str, address: u8, limit: &str| {
         format!(
-            "[[meter]]\nname = \"{name}\"\nport = \"bus\"\nprotocol = \"modbus-rtu\"\naddress = {address}\ntimeout = \"200ms\"\n\
+            "[[meter]]\nname = \"{name}\"\nport = \"bus\"\nprotocol = \"modbus-rtu\"\naddress = {address}\ntimeout = \"{limit}\"\n\
              retries = 0\nregister = [{{ name = \"first\", register = \"holding:0\" }}]\n"
         )
     };
@@ -60,8 +60,8 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
              [[radio]]\nname = \"deaf\"\nreceiver = \"hex-lines\"\ncommand = [\"sleep\", \"600\"]\n",
             bus.display(),
             head.display(),
-            meter("one", 1),
-            meter("two", 2),
+            meter("one", 1, "20s"),
+            meter("two", 2, "200ms"),
             lines.display()
         ),
     );
@@ -98,7 +98,7 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
 
     // Without the agent the same sheet opens everything itself.
     let mut command = weir();
-    command.arg("--config").arg(home.config()).args(["report", "--json", "--rounds", "1", "--listen", "1"]);
+    command.arg("--config").arg(home.config()).args(["report", "--json", "--rounds", "1", "--listen", "10"]);
     let output = peers::run(&mut command).await;
     let sheet: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)));
     assert_eq!(told(&sheet, "meter one").0, "PASS");
@@ -107,8 +107,8 @@ async fn a_report_beside_the_agent_reads_its_meters_and_tells_what_its_receivers
     let values = check(&sheet, "meter house")["values"].as_array().unwrap();
     assert!(values.iter().any(|value| value["name"] == "1-0:1.8.1" && value["quality"] == "good"), "{values:?}");
     let (verdict, words) = told(&sheet, "receiver roof");
-    assert!(verdict == "PASS" && words.contains("1 telegram within 1 s"), "{words}");
+    assert!(verdict == "PASS" && words.contains("1 telegram within 10 s"), "{words}");
     assert_eq!(check(&sheet, "receiver roof")["detail"]["different"], 1);
     let (verdict, words) = told(&sheet, "receiver deaf");
-    assert!(verdict == "FAIL" && words.contains("0 telegrams within 1 s"), "{words}");
+    assert!(verdict == "FAIL" && words.contains("0 telegrams within 10 s"), "{words}");
 }

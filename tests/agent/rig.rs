@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use weir::model::Timestamp;
 use weir::os::clock;
@@ -208,6 +209,8 @@ pub struct Fed {
 pub struct Feed {
     pub port: u16,
     fed: Arc<Mutex<Vec<Fed>>>,
+    /// How many may be fed until more are allowed.
+    allowed: watch::Sender<usize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -218,11 +221,13 @@ impl Feed {
         let port = listener.local_addr().unwrap().port();
         let fed = Arc::new(Mutex::new(Vec::new()));
         let list = fed.clone();
+        let (allowed, mut allowance) = watch::channel(usize::MAX);
         let task = tokio::spawn(async move {
             let mut replay = RadioReplay::new(lines);
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 while list.lock().unwrap().len() < count {
+                    allowance.wait_for(|allowed| list.lock().unwrap().len() < *allowed).await.unwrap();
                     let time = clock::now();
                     let step = replay.next(time);
                     list.lock().unwrap().push(Fed { bytes: step.telegram, priority: step.priority, time });
@@ -237,7 +242,12 @@ impl Feed {
                 }
             }
         });
-        Self { port, fed, task }
+        Self { port, fed, allowed, task }
+    }
+
+    /// Feeds no more than so many in all until it is called again.
+    pub fn allow(&self, count: usize) {
+        self.allowed.send_replace(count);
     }
 
     pub fn fed(&self) -> Vec<Fed> {

@@ -69,8 +69,9 @@ proptest! {
     fn a_value_is_the_one_that_the_meter_has_or_none(
         at in 0usize..20, fault in fault(), lists in any::<bool>(), block in prop_oneof![Just(8usize), Just(400)],
     ) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async move {
+            crate::pace::hold();
             let mut nature = Nature { block, ..Nature::with(registers()) };
             if lists { nature.granted |= Conformance::MULTIPLE_REFERENCES; }
             let (meter, mut session, mut line) = started(nature, "120ms", at, fault).await;
@@ -91,8 +92,9 @@ proptest! {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_the_meter_says_behind_a_value_is_left_out_and_lists_are_given_up_for_it() {
+    crate::pace::hold();
     let mut nature = Nature { behind: vec![9, 0x0F, 9, 1, 2], ..Nature::with(registers()) };
     nature.granted |= Conformance::MULTIPLE_REFERENCES;
     let (meter, mut session, mut line) = started(nature, "5s", usize::MAX, Fault::None).await;
@@ -101,8 +103,9 @@ async fn what_the_meter_says_behind_a_value_is_left_out_and_lists_are_given_up_f
     assert_eq!(meter.heard().iter().filter(|apdu| apdu.starts_with(&[0xC0, 3])).count(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn blocks_that_skip_repeat_or_never_end_are_no_value() {
+    crate::pace::hold();
     for (number, says) in [
         ((|n| n * 2) as fn(u32) -> u32, "block 2 came"),
         (|_| 1, "block 1 came, not block 2"),
@@ -121,8 +124,9 @@ async fn blocks_that_skip_repeat_or_never_end_are_no_value() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_value_beyond_a_mebibyte_is_given_up() {
+    crate::pace::hold();
     let mut objects = registers();
     objects.insert(register(1, 2), DataBuf::OctetString(vec![7; 1_200_000]));
     let (meter, ..) = started(Nature::with(objects), "5s", usize::MAX, Fault::None).await;
@@ -131,8 +135,9 @@ async fn a_value_beyond_a_mebibyte_is_given_up() {
     assert!(error.to_string().contains("longer than 1 MiB"), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_long_value_is_written_in_blocks_that_the_meter_takes() {
+    crate::pace::hold();
     let key = (1, [0, 0, 96, 1, 0, 255], 2);
     let mut nature = Nature { max_pdu: 64, ..Nature::with(BTreeMap::from([(key, DataBuf::OctetString(vec![0; 4]))])) };
     nature.granted |= Conformance::SET | Conformance::BLOCK_TRANSFER_WITH_SET_OR_WRITE;
@@ -144,8 +149,9 @@ async fn a_long_value_is_written_in_blocks_that_the_meter_takes() {
     assert!(meter.heard().iter().all(|apdu| apdu.starts_with(&[0x60]) || apdu.len() <= 64));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_written_where_the_meter_grants_no_writing() {
+    crate::pace::hold();
     let (meter, mut session, mut line) = started(Nature::with(registers()), "5s", usize::MAX, Fault::None).await;
     let error = session.writer().unwrap().write(&mut line, "3/1-0:1.8.0*255", "5").await.unwrap_err();
     assert!(matches!(&error, MeterError::Order(why) if why.contains("SET")), "{error}");
@@ -176,8 +182,9 @@ fn profile(captures: &[u8]) -> BTreeMap<Key, DataBuf> {
     objects
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_changed_capture_list_puts_no_value_into_another_column() {
+    crate::pace::hold();
     let nature = Nature { block: 60, ..Nature::with(profile(&[1, 2])) };
     let meter = Meter::start(nature, usize::MAX, Fault::None).await;
     let settings = "load_profile = { id = \"1-0:99.1.0*255\" }\n[dlms]\nlink = \"wrapper\"";

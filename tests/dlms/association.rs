@@ -104,8 +104,9 @@ async fn read(session: &mut dyn Session, port: u16) -> Result<String, MeterError
     Ok(name.value.unwrap_or_default())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_authentication_reads_the_name_of_the_device() {
+    crate::pace::hold();
     let bench = Bench::new(&[]);
     for (client, authentication, more) in [
         (16, "none", ""),
@@ -121,8 +122,9 @@ async fn every_authentication_reads_the_name_of_the_device() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_authentication_works_over_hdlc_too() {
+    crate::pace::hold();
     let bench = Bench::over("--hdlc", &[]);
     for (client, authentication, more) in
         [(16, "none", ""), (17, "low", ""), (19, "md5", ""), (21, "sha256", ""), (1, "gmac", CIPHERED)]
@@ -133,8 +135,9 @@ async fn every_authentication_works_over_hdlc_too() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_with_short_names_is_read_by_them() {
+    crate::pace::hold();
     // The object list comes in blocks.
     let bench = Bench::new(&[("METER_SN", "1"), ("METER_PDU", "100")]);
     for (client, authentication) in [(16, "none"), (17, "low"), (19, "md5"), (21, "sha256")] {
@@ -147,8 +150,9 @@ async fn a_meter_with_short_names_is_read_by_them() {
     assert!(bench.read(&settings).await.is_err());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_way_to_cipher_reads_the_name_of_the_device() {
+    crate::pace::hold();
     let bench = Bench::new(&[]);
     for ciphering in ["auto", "general", "service", "dedicated"] {
         let settings = bench.settings(1, "gmac", &format!("{CIPHERED}ciphering = \"{ciphering}\""));
@@ -156,8 +160,9 @@ async fn every_way_to_cipher_reads_the_name_of_the_device() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_tag_alone_or_ciphertext_alone_is_spoken_too() {
+    crate::pace::hold();
     for (security, number) in [("authenticated", "16"), ("encrypted", "32")] {
         let bench = Bench::new(&[("METER_SECURITY", number)]);
         let settings = bench.settings(1, "gmac", &format!("security = \"{security}\""));
@@ -165,8 +170,9 @@ async fn a_tag_alone_or_ciphertext_alone_is_spoken_too() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn suite_2_has_keys_of_256_bits() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_SUITE", "2")]);
     let hex = |first: u8| (first..first + 32).map(|byte| format!("{byte:02x}")).collect::<String>();
     bench.file("key", &hex(0));
@@ -175,8 +181,9 @@ async fn suite_2_has_keys_of_256_bits() {
     assert_eq!(bench.read(&settings).await.unwrap(), NAME);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wrong_password_is_sent_once_until_its_file_changes() {
+    crate::pace::hold();
     for (client, authentication) in [(17, "low"), (19, "md5")] {
         let bench = Bench::new(&[]);
         bench.file("password", "wrong");
@@ -194,8 +201,9 @@ async fn a_wrong_password_is_sent_once_until_its_file_changes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_missing_key_file_is_no_reason_not_to_start_and_is_looked_for_at_each_reading() {
+    crate::pace::hold();
     let bench = Bench::new(&[]);
     std::fs::remove_file(bench.path("key")).unwrap();
     let settings = bench.settings(1, "gmac", CIPHERED);
@@ -206,8 +214,9 @@ async fn a_missing_key_file_is_no_reason_not_to_start_and_is_looked_for_at_each_
     assert_eq!(read(&mut *session, bench.port).await.unwrap(), NAME);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wrong_key_is_not_tried_again() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_STRICT", "5")]);
     bench.file("key", "FF0102030405060708090A0B0C0D0E0F");
     let settings = bench.settings(1, "gmac", CIPHERED);
@@ -222,8 +231,9 @@ async fn a_wrong_key_is_not_tried_again() {
     assert_eq!(bench.read(&settings).await.unwrap(), NAME);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stale_counter_is_resynchronised_by_the_meters_exception() {
+    crate::pace::hold();
     // The public client can't read the counter, so that only the exception tells it.
     let bench = Bench::new(&[("METER_STRICT", "2007"), ("METER_BLIND", "1")]);
     let settings = bench.settings(1, "gmac", CIPHERED);
@@ -232,16 +242,18 @@ async fn a_stale_counter_is_resynchronised_by_the_meters_exception() {
     assert!(bench.log().iter().any(|line| line.starts_with("IC") && line.ends_with(" 2008")), "{:?}", bench.log());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_first_counter_is_read_by_the_public_client() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_STRICT", "70000"), ("METER_STALE", "silent")]);
     let settings = bench.settings(1, "gmac", CIPHERED);
     assert_eq!(bench.read(&settings).await.unwrap(), NAME);
     assert_eq!(bench.count("STALE"), 0, "{:?}", bench.log());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_older_file_is_noticed_and_no_counter_is_used_twice() {
+    crate::pace::hold();
     for stale in ["expected", "plain"] {
         let bench = Bench::new(&[("METER_STRICT", "0"), ("METER_STALE", stale)]);
         let settings = bench.settings(1, "gmac", CIPHERED);
@@ -295,8 +307,9 @@ async fn meddler(meter: u16, place: Arc<AtomicI64>, stops: bool) -> SocketAddr {
     address
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_changed_bit_of_a_ciphered_association_gives_a_wrong_value() {
+    crate::pace::hold();
     let bench = Bench::new(&[]);
     let settings = bench.settings(1, "gmac", &format!("{CIPHERED}ciphering = \"service\""));
     let place = Arc::new(AtomicI64::new(-1));
@@ -318,8 +331,9 @@ async fn no_changed_bit_of_a_ciphered_association_gives_a_wrong_value() {
     assert!(refused > 50, "{refused}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn clients_that_are_cut_off_anywhere_never_use_a_counter_twice() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_STRICT", "0")]);
     let settings = bench.settings(1, "gmac", CIPHERED);
     let place = Arc::new(AtomicI64::new(-1));
@@ -340,8 +354,9 @@ async fn clients_that_are_cut_off_anywhere_never_use_a_counter_twice() {
 }
 
 /// What `a_client_that_is_killed_...` runs as another process, which is killed: reads without end.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_client_for_killing() {
+    crate::pace::hold();
     let Ok(bench) = std::env::var("WEIR_TEST_CLIENT") else { return };
     let (port, folder) = bench.split_once(' ').unwrap();
     let file = |name: &str| format!("{folder}/{name}");

@@ -90,8 +90,9 @@ fn told(values: &[Value]) -> Vec<(&str, Option<&str>, Quality)> {
     values.iter().map(|v| (v.name.as_str(), v.value.as_deref(), v.quality)).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_was_exchanged_is_read_with_its_own_scalers() {
+    crate::pace::hold();
     let settings = format!("values = [\"1.8.0\", \"3/1-0:32.7.0*255\"]\n{WRAPPER}");
     let serial = "1/0.0.96.1.0.255/2";
     let mut meter = Meter::with_nature(&settings, &json!({ "raw": { serial: name("76") } }), &[]).await;
@@ -118,8 +119,9 @@ async fn a_meter_that_was_exchanged_is_read_with_its_own_scalers() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_exchanged_meter_is_not_written_with_the_scaler_of_the_one_before() {
+    crate::pace::hold();
     let settings = format!("values = [\"1-0:32.7.0*255\"]\n{WRAPPER}");
     let mut meter = Meter::with_nature(&settings, &json!({}), &[]).await;
     let values = meter.session.read(&mut meter.line).await.unwrap();
@@ -131,8 +133,9 @@ async fn an_exchanged_meter_is_not_written_with_the_scaler_of_the_one_before() {
     assert_eq!((written.before.value.as_deref(), written.now.value.as_deref()), (Some("2304"), Some("231")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_refused_for_now_is_asked_again_at_the_next_reading() {
+    crate::pace::hold();
     let settings = format!("values = [\"1.8.0\", \"1-0:32.7.0*255\"]\n{WRAPPER}");
     let refuse = json!({ "refuse": { SCALER: 2, LIST: 2, "3/1.0.32.7.0.255/1": 2 } });
     let mut meter = Meter::with_nature(&settings, &refuse, &[]).await;
@@ -145,8 +148,9 @@ async fn what_is_refused_for_now_is_asked_again_at_the_next_reading() {
     assert_eq!(told(&values)[1], ("1-0:32.7.0*255", Some("230.4"), Quality::Good));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_list_of_objects_that_is_refused_for_now_is_read_the_next_time() {
+    crate::pace::hold();
     let mut meter = Meter::with_nature(WRAPPER, &json!({ "refuse": { LIST: 2 } }), &[]).await;
     assert_eq!(meter.session.read(&mut meter.line).await.unwrap().len(), 1);
     meter.become_so(&json!({}));
@@ -160,8 +164,9 @@ fn register() -> Nature {
     Nature::with([((3, name, 2), DataBuf::DoubleLongUnsigned(7)), ((3, name, 3), scaler)].into())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_could_not_answer_a_list_is_asked_for_one_again_after_an_hour() {
+    crate::pace::hold();
     let mut nature = register();
     nature.granted |= Conformance::MULTIPLE_REFERENCES;
     nature.behind = vec![0xEE];
@@ -173,9 +178,7 @@ async fn a_meter_that_could_not_answer_a_list_is_asked_for_one_again_after_an_ho
         let values = session.read(&mut line).await.unwrap();
         assert_eq!((values[0].value.as_deref(), lists()), (Some("0.7"), 1));
     }
-    tokio::time::pause();
     tokio::time::advance(std::time::Duration::from_secs(3601)).await;
-    tokio::time::resume();
     meter.change(|nature| nature.behind.clear());
     for wanted in [2, 3] {
         let values = session.read(&mut line).await.unwrap();
@@ -183,8 +186,9 @@ async fn a_meter_that_could_not_answer_a_list_is_asked_for_one_again_after_an_ho
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_takes_no_request_as_long_as_a_block_is_not_written_in_shreds() {
+    crate::pace::hold();
     let mut nature = register();
     nature.granted |= Conformance::SET | Conformance::BLOCK_TRANSFER_WITH_SET_OR_WRITE;
     nature.max_pdu = 14;
@@ -196,8 +200,9 @@ async fn a_meter_that_takes_no_request_as_long_as_a_block_is_not_written_in_shre
     assert!(!meter.heard().iter().any(|apdu| apdu.first() == Some(&0xC1)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn thresholds_have_the_scaler_of_what_is_watched() {
+    crate::pace::hold();
     let watched = |attribute| {
         let name = DataBuf::OctetString(vec![1, 0, 1, 8, 0, 255]);
         hex(&DataBuf::Structure(vec![DataBuf::LongUnsigned(3), name, DataBuf::Integer(attribute)]))
@@ -234,8 +239,9 @@ fn jumping() -> Vec<Json> {
     rows
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn by_entries_each_interval_is_found_once_whatever_the_clock_did_and_however_they_are_sorted() {
+    crate::pace::hold();
     for newest_first in [false, true] {
         let mut rows = jumping();
         if newest_first {
@@ -269,8 +275,9 @@ async fn by_entries_each_interval_is_found_once_whatever_the_clock_did_and_howev
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn by_entries_only_the_rows_that_are_wanted_are_fetched() {
+    crate::pace::hold();
     let nature = json!({ "rows": quarters("2026-01-01T00:00:00Z", 600), "no_range": 1, "raw": { CLOCK: winter(), CAPTURED: captured(&[1]) } });
     let mut meter = Meter::with_nature(PROFILE, &nature, &[("METER_PDU", "200")]).await;
     let found = piece(&mut meter, "2026-01-05T00:00:00Z", "2026-01-05T01:00:00Z").await.unwrap();
@@ -285,8 +292,9 @@ async fn by_entries_only_the_rows_that_are_wanted_are_fetched() {
     assert!(piece(&mut meter, "2026-02-05T00:00:00Z", "2026-02-06T00:00:00Z").await.unwrap().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_goes_back_an_hour_shifts_no_value_by_range() {
+    crate::pace::hold();
     for (begin, sort) in [("2026-01-15T10:00:00Z", "1601"), ("2026-01-15T10:00:00Z", "1602")] {
         let mut rows = quarters(begin, 8);
         // Behind the jump only changes are written.
@@ -307,8 +315,9 @@ async fn a_clock_that_goes_back_an_hour_shifts_no_value_by_range() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_row_without_a_time_is_left_out_and_the_others_are_read() {
+    crate::pace::hold();
     let mut rows = quarters("2026-01-15T10:00:00Z", 12);
     // Which time the rows behind it have, nothing tells any more.
     rows[3][1][0] = json!(time("2026-01-15T12:00:00", -60, 0).replace("07ea01", "ffffff"));
@@ -330,8 +339,9 @@ async fn a_row_without_a_time_is_left_out_and_the_others_are_read() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_capture_list_that_changes_between_two_readings_moves_no_value_into_another_column() {
+    crate::pace::hold();
     let first =
         json!({ "rows": quarters("2026-01-15T10:00:00Z", 4), "raw": { CLOCK: winter(), CAPTURED: captured(&[1]) } });
     let mut meter = Meter::with_nature(PROFILE, &first, &[]).await;
@@ -351,8 +361,9 @@ async fn a_capture_list_that_changes_between_two_readings_moves_no_value_into_an
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_capture_list_that_changes_between_the_look_and_the_rows_is_noticed() {
+    crate::pace::hold();
     for variables in [&[][..], &[("METER_SN", "1")]] {
         let rows = quarters("2026-01-15T10:00:00Z", 4);
         let then = json!({ "rows": rows, "raw": { CLOCK: winter(), CAPTURED: captured(&[2]) } });
@@ -364,8 +375,9 @@ async fn a_capture_list_that_changes_between_the_look_and_the_rows_is_noticed() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn rows_of_the_other_season_are_found_when_the_meter_does_not_tell_whether_it_has_one() {
+    crate::pace::hold();
     let clock = time("2026-07-15T14:00:00", -120, 0x80);
     let nature = json!({
         "rows": quarters("2026-01-15T10:00:00Z", 16),
@@ -377,8 +389,9 @@ async fn rows_of_the_other_season_are_found_when_the_meter_does_not_tell_whether
     assert_eq!(ends(&found), ["11:15", "11:30", "11:45", "12:00"]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_profile_of_a_meter_that_was_exchanged_has_its_own_scalers() {
+    crate::pace::hold();
     let rows = quarters("2026-01-15T10:00:00Z", 4);
     let mut nature =
         json!({ "rows": rows, "raw": { CLOCK: winter(), CAPTURED: captured(&[1]) }, "refuse": { SCALER: 2 } });

@@ -43,8 +43,9 @@ fn lose(bench: &Bench, part: &str) -> usize {
     found.len()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_entries_with_one_title_and_key_and_a_renamed_one_never_share_a_counter() {
+    crate::pace::hold();
     // The meter wants counters that rise, whoever asks.
     let bench = Bench::new(&[("METER_STRICT", "100")]);
     for turn in 0..6 {
@@ -55,8 +56,9 @@ async fn two_entries_with_one_title_and_key_and_a_renamed_one_never_share_a_coun
     assert_eq!(bench.count("STALE"), 0, "{:?}", bench.log());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn sessions_that_last_and_take_turns_never_share_a_counter() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_STRICT", "100")]);
     let mut meters =
         ["one", "two"].map(|name| Meter::new(&entry(&bench, name, TITLED)).unwrap().kept_in(&bench.path("kept")));
@@ -67,8 +69,9 @@ async fn sessions_that_last_and_take_turns_never_share_a_counter() {
     assert_eq!(bench.count("STALE"), 0, "{:?}", bench.log());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_lost_file_of_counters_gives_the_client_a_new_title() {
+    crate::pace::hold();
     let bench = Bench::new(&[]);
     let settings = entry(&bench, "m", "");
     for _ in 0..3 {
@@ -83,8 +86,9 @@ async fn a_lost_file_of_counters_gives_the_client_a_new_title() {
     assert_eq!(titles(&bench), 4);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_title_of_the_settings_whose_counters_nobody_knows_is_not_used() {
+    crate::pace::hold();
     // The public client can't read the counter.
     let bench = Bench::new(&[("METER_STRICT", "100"), ("METER_BLIND", "1")]);
     let settings = entry(&bench, "m", TITLED);

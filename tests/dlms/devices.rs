@@ -60,8 +60,9 @@ fn has(shown: &[(String, String)], name: &str, value: &str) {
     assert!(shown.contains(&(name.to_owned(), value.to_owned())), "no {name} = {value} in {shown:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_long_parameter_of_a_method_goes_in_blocks() {
+    crate::pace::hold();
     let mut bench = Bench::new(&[("METER_PDU", "128"), ("METER_BLOCK", "300")], "").await;
     let path = bench.folder.path().join("firmware.bin");
     std::fs::write(&path, (0..1000u32).map(|n| (n % 251) as u8).collect::<Vec<_>>()).unwrap();
@@ -74,8 +75,9 @@ async fn a_long_parameter_of_a_method_goes_in_blocks() {
     assert!(pieces.len() == 9, "{pieces:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_long_value_is_written_in_blocks() {
+    crate::pace::hold();
     let mut bench = Bench::new(&[("METER_PDU", "128")], "").await;
     let text: String = (0..300u32).map(|n| char::from(b'a' + (n % 26) as u8)).collect();
     let (outcome, now) = bench.write("1/0-0:42.0.0*255", &text).await;
@@ -83,8 +85,9 @@ async fn a_long_value_is_written_in_blocks() {
     assert!(bench.log().iter().filter(|line| line.starts_with("PIECE")).count() >= 3, "{:?}", bench.log());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_supply_is_cut_and_given_back() {
+    crate::pace::hold();
     let mut bench = Bench::new(&[], "").await;
     for (word, control, output) in [("disconnect", "0", "0"), ("reconnect", "1", "1"), ("disconnect", "0", "0")] {
         assert_eq!(bench.write("0-0:96.3.10*255", word).await, (WriteOutcome::Done, Some(control.to_owned())));
@@ -92,8 +95,9 @@ async fn the_supply_is_cut_and_given_back() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_limiter_a_push_setup_and_an_m_bus_client_are_shown_and_changed() {
+    crate::pace::hold();
     let mut bench = Bench::new(&[("METER_MORE", "1")], "").await;
     let shown = bench.shown("0-0:17.0.0*255").await;
     has(&shown, "threshold_active", "5000");
@@ -119,8 +123,9 @@ async fn a_limiter_a_push_setup_and_an_m_bus_client_are_shown_and_changed() {
 
 const SHORT: &str = "dlms.referencing = \"short-names\"";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn by_short_names_values_are_read_and_written_and_methods_done() {
+    crate::pace::hold();
     let settings = format!("values = [\"1.8.0\", \"32.7.0\", \"9.9.9\"]\n{SHORT}");
     let mut bench = Bench::new(&[("METER_SN", "1")], &settings).await;
     let values = bench.session.read(&mut bench.line).await.unwrap();
@@ -132,8 +137,9 @@ async fn by_short_names_values_are_read_and_written_and_methods_done() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn by_short_names_a_part_of_a_profile_is_read() {
+    crate::pace::hold();
     let settings = format!("load_profile = {{ id = \"1-0:99.1.0*255\" }}\n{SHORT}");
     let mut bench = Bench::new(&[("METER_SN", "1")], &settings).await;
     let at = |text| Timestamp::parse(text).unwrap();
@@ -144,8 +150,9 @@ async fn by_short_names_a_part_of_a_profile_is_read() {
     assert_eq!(told[0], ("2026-01-01T01:00:00Z".to_owned(), "100010.0".to_owned()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn several_logical_devices_behind_one_line_are_told_apart() {
+    crate::pace::hold();
     let port = peers::free_port();
     let _meter = Peer::python_with("dlms_meter.py", &["--hdlc", &port.to_string()], &[("METER_DEVICES", "2")], "ready");
     for lines in ["", "address = 17", "address = 17\ndlms.address_bytes = 4"] {

@@ -80,8 +80,9 @@ impl Bench {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_transfer_whose_connection_is_killed_half_way_goes_on_there() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_KILL", "8")]);
     let told = bench.transfer(false).await.unwrap();
     assert_eq!((&told["outcome"], &told["blocks"], &told["resumed_at"]), (&json!("done"), &json!(16), &json!(8)));
@@ -93,8 +94,9 @@ async fn a_transfer_whose_connection_is_killed_half_way_goes_on_there() {
     assert_eq!((bench.count("INITIATE"), bench.count("BLOCK"), bench.count("ACTIVATE")), (1, 16, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_transfer_that_was_given_up_half_way_is_taken_up_by_another_session() {
+    crate::pace::hold();
     let bench = Bench::new(&[]);
     {
         let (mut session, mut line) = bench.session().await;
@@ -115,8 +117,9 @@ async fn a_transfer_that_was_given_up_half_way_is_taken_up_by_another_session() 
     assert!(bench.count("BLOCK") <= 17, "{}", bench.count("BLOCK"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_restarts_to_run_its_image_is_not_given_it_again() {
+    crate::pace::hold();
     for (manner, words) in
         [("shows", "activation successful"), ("forgets", "the meter has restarted with other firmware")]
     {
@@ -132,8 +135,9 @@ async fn a_meter_that_restarts_to_run_its_image_is_not_given_it_again() {
     assert_eq!((bench.count("BLOCK"), bench.count("ACTIVATE")), (16, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_image_is_another_transfer() {
+    crate::pace::hold();
     let bench = Bench::new(&[]);
     bench.transfer(false).await.unwrap();
     std::fs::write(bench.folder.path().join("firmware.bin"), vec![9; 1000]).unwrap();
@@ -141,8 +145,9 @@ async fn another_image_is_another_transfer() {
     assert_eq!((bench.count("INITIATE"), bench.count("BLOCK")), (2, 32));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_calls_an_image_by_its_own_name_is_given_it_once() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_LISTS", "other"), ("METER_RESTART", "shows")]);
     bench.transfer(false).await.unwrap();
     assert_eq!(bench.transfer(true).await.unwrap()["words"], "activation successful");
@@ -150,8 +155,9 @@ async fn a_meter_that_calls_an_image_by_its_own_name_is_given_it_once() {
     assert_eq!((bench.count("INITIATE"), bench.count("BLOCK"), bench.count("ACTIVATE")), (1, 16, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_image_that_somebody_else_replaced_is_sent_again() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_LISTS", "other")]);
     bench.transfer(false).await.unwrap();
     let (file, kept, away) =
@@ -167,8 +173,9 @@ async fn an_image_that_somebody_else_replaced_is_sent_again() {
     assert_eq!((bench.count("INITIATE"), bench.count("ACTIVATE")), (3, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_does_not_activate_is_told_once_and_has_its_time() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_STAYS", "1")]);
     bench.transfer(false).await.unwrap();
     let short = Bench::settings_with("2s");
@@ -196,8 +203,9 @@ async fn a_meter_that_does_not_activate_is_told_once_and_has_its_time() {
     assert_eq!((bench.count("ACTIVATE"), bench.count("INITIATE")), (2, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_block_that_a_meter_never_takes_ends_the_transfer() {
+    crate::pace::hold();
     let why = |n: u32| format!("block {n} is still missing after it was sent three times");
     let bench = Bench::new(&[("METER_STUCK", "5")]);
     let told = bench.transfer(false).await.unwrap_err().to_string();
@@ -221,8 +229,9 @@ async fn a_block_that_a_meter_never_takes_ends_the_transfer() {
     assert!(told.contains(&why(0)), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_bus_transfers_an_image_as_a_job_and_tells_how_far_it_is() {
+    crate::pace::hold();
     let bench = Bench::new(&[("METER_KILL", "8")]);
     let port = Port::plain("p", bench.endpoint(), SPEED);
     let meters = vec![bus::Meter::new(&Bench::settings()).unwrap().kept_in(&bench.kept())];

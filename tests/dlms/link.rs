@@ -44,8 +44,9 @@ impl Reader {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_behind_a_serial_server_is_read_over_hdlc_again_and_again() {
+    crate::pace::hold();
     let port = peers::free_port();
     let _meter = Peer::python("dlms_meter.py", &["--hdlc", &port.to_string()], "ready");
     for settings in
@@ -59,8 +60,9 @@ async fn a_meter_behind_a_serial_server_is_read_over_hdlc_again_and_again() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_on_a_serial_line_is_read_over_hdlc() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let (_pair, ours, theirs) = Peer::socat_pair(directory.path());
     let _meter = Peer::python("dlms_meter.py", &["--tty", &theirs.display().to_string()], "ready");
@@ -71,8 +73,9 @@ async fn a_meter_on_a_serial_line_is_read_over_hdlc() {
     assert_eq!(reader.line.take_notes().damaged, 0);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wrapper_meter_that_stays_silent_has_its_connection_closed() {
+    crate::pace::hold();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut reader = Reader::tcp(port, "timeout = \"50ms\"\ndlms.link = \"wrapper\"").await;
@@ -81,8 +84,9 @@ async fn a_wrapper_meter_that_stays_silent_has_its_connection_closed() {
     assert!(error.is_silence() && error.must_reopen(), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_hdlc_meter_costs_its_tries_and_no_more() {
+    crate::pace::hold();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut reader = Reader::tcp(port, "timeout = \"50ms\"\nretries = 2").await;

@@ -280,22 +280,25 @@ async fn tried(way: Way, authentication: &str, manner: Manner) -> usize {
     shown
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_hangs_up_on_a_wrong_password_is_shown_it_twice() {
+    crate::pace::hold();
     for way in [Way::Wrapper, Way::Hdlc, Way::ModeE] {
         assert_eq!(tried(way, "low", Manner::HangsUp).await, 2, "{way:?}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_stays_silent_on_a_wrong_password_is_shown_it_twice() {
+    crate::pace::hold();
     for way in [Way::Wrapper, Way::Hdlc, Way::ModeE] {
         assert_eq!(tried(way, "low", Manner::Silent).await, 2, "{way:?}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_disconnects_on_a_wrong_password_is_shown_it_twice() {
+    crate::pace::hold();
     for way in [Way::Hdlc, Way::ModeE] {
         for manner in [Manner::Dm, Manner::Disc] {
             assert_eq!(tried(way, "low", manner).await, 2, "{way:?} {manner:?}");
@@ -303,8 +306,9 @@ async fn a_meter_that_disconnects_on_a_wrong_password_is_shown_it_twice() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn whatever_a_meter_does_with_a_wrong_proof_it_is_shown_it_twice() {
+    crate::pace::hold();
     for (way, manner) in [
         (Way::Wrapper, Manner::HangsUp),
         (Way::Wrapper, Manner::Silent),
@@ -321,8 +325,9 @@ async fn whatever_a_meter_does_with_a_wrong_proof_it_is_shown_it_twice() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_meter_refuses_clearly_is_shown_once_and_without_a_reason_twice() {
+    crate::pace::hold();
     for way in [Way::Wrapper, Way::Hdlc, Way::ModeE] {
         assert_eq!(tried(way, "low", Manner::Says(13)).await, 1, "{way:?}");
     }
@@ -333,8 +338,9 @@ async fn what_a_meter_refuses_clearly_is_shown_once_and_without_a_reason_twice()
     assert_eq!(tried(Way::Hdlc, "md5", Manner::Says(250)).await, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_password_that_works_is_not_given_up_for_a_connection_that_breaks_now_and_then() {
+    crate::pace::hold();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), "right").unwrap();
     let good = Scripted::start(Way::Wrapper, Manner::HangsUp).await;
@@ -359,8 +365,9 @@ async fn a_password_that_works_is_not_given_up_for_a_connection_that_breaks_now_
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_hangs_up_on_the_public_client_is_read_all_the_same() {
+    crate::pace::hold();
     // What is ciphered is asked of the meter on gurux; this one only stands before it.
     let bench = crate::association::Bench::new(&[("METER_STRICT", "2007")]);
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -393,8 +400,9 @@ async fn a_meter_that_hangs_up_on_the_public_client_is_read_all_the_same() {
     assert_eq!(*called.lock().unwrap(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_line_that_fails_while_the_counter_is_read_is_no_refusal_of_the_key() {
+    crate::pace::hold();
     let bench = crate::association::Bench::new(&[("METER_STRICT", "5")]);
     let settings = bench.settings(1, "gmac", crate::association::CIPHERED);
     assert!(bench.read(&settings).await.is_ok());
@@ -425,8 +433,9 @@ async fn a_line_that_fails_while_the_counter_is_read_is_no_refusal_of_the_key() 
     assert!(bench.read(&settings).await.is_ok());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_never_came_to_the_meter_is_not_counted() {
+    crate::pace::hold();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), "right").unwrap();
     let settings = settings(Way::Hdlc, "low", folder.path(), "");

@@ -15,8 +15,9 @@ fn at(text: &str) -> Timestamp {
     Timestamp::parse(text).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn values_are_scaled_and_named_as_they_were_asked_for() {
+    crate::pace::hold();
     let settings = format!(
         "values = [\"1.8.0\", \"3/1-0:32.7.0*255:2\", \"0-0:42.0.0*255\", \"0-0:1.0.0*255\", \"1-0:9.9.9*255\", \"1-0:1.8.0*255:3\"]\n{WRAPPER}"
     );
@@ -37,8 +38,9 @@ async fn values_are_scaled_and_named_as_they_were_asked_for() {
     assert_eq!(meter.session.read(&mut meter.line).await.unwrap(), values);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reading_of_everything_walks_the_list_of_objects() {
+    crate::pace::hold();
     let mut meter = Meter::start(WRAPPER, &[]).await;
     let values = meter.session.read(&mut meter.line).await.unwrap();
     let told = told(&values);
@@ -61,8 +63,9 @@ async fn piece(meter: &mut Meter, after: &str, until: &str) -> Result<Vec<Interv
     meter.session.profile().unwrap().read(&mut meter.line, at(after), at(until)).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_profile_is_read_by_range_in_blocks() {
+    crate::pace::hold();
     let mut meter = Meter::start(&format!("{PROFILE}{WRAPPER}"), &[]).await;
     let hour = piece(&mut meter, "2026-01-01T00:45:00Z", "2026-01-01T02:00:00Z").await.unwrap();
     let told: Vec<_> = hour.iter().map(|i| (i.end.to_string(), i.values[0].value.as_deref().unwrap())).collect();
@@ -76,8 +79,9 @@ async fn a_profile_is_read_by_range_in_blocks() {
     assert_eq!((all.len(), all[199].values[0].value.as_deref()), (200, Some("100497.5")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_disconnector_is_opened_and_looked_at_and_a_value_written() {
+    crate::pace::hold();
     let mut meter = Meter::start(WRAPPER, &[]).await;
     let writer = meter.session.writer().unwrap();
     let written = writer.write(&mut meter.line, "1-0:32.7.0*255", "231.5").await.unwrap();
@@ -89,8 +93,9 @@ async fn a_disconnector_is_opened_and_looked_at_and_a_value_written() {
     assert_eq!((written.outcome, written.now.value.as_deref()), (WriteOutcome::Done, Some("0")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_object_is_explained_by_name_and_an_image_is_taken_block_by_block() {
+    crate::pace::hold();
     let mut meter = Meter::start(WRAPPER, &[]).await;
     let inspector = meter.session.inspector().unwrap();
     let told = inspector.inspect(&mut meter.line, &serde_json::json!({ "object": "1.8.0" })).await.unwrap();
@@ -110,8 +115,9 @@ async fn an_object_is_explained_by_name_and_an_image_is_taken_block_by_block() {
     assert!(inspector.inspect(&mut meter.line, &wrong).await.unwrap_err().to_string().contains("no object"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_register_is_read_in_each_association_of_the_meter() {
+    crate::pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         std::fs::write(folder.path().join(name), text).unwrap();

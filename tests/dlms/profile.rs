@@ -11,8 +11,9 @@ use weir::os::line::{Direction, Endpoint, Framing, Line, Speed};
 
 use crate::peers::{self, Peer};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_outage_of_the_meter_is_made_up_for_and_each_interval_comes_once() {
+    crate::pace::hold();
     let port = peers::free_port().to_string();
     let start = || Peer::python("dlms_meter.py", &["--wrapper", &port], "ready");
     let settings = MeterSettings::parse(

@@ -159,8 +159,9 @@ async fn secondary(trick: Option<Trick>, at: usize, size: u16) -> (u16, Arc<Mute
 const SETTINGS: &str = "timeout = \"400ms\"\nretries = 1\n\
                         values = [\"1/0-0:96.1.0*255\", \"1/0-0:96.2.0*255\", \"1/0-0:96.3.0*255\"]\n";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_reading_survives_everything_that_may_happen_to_a_frame() {
+    crate::pace::hold();
     use Trick::{Deaf, Disconnected, FrameReject, Inactive, NotReady, Rejects};
     for (trick, at, openings) in [
         (Rejects, 0, 1),
@@ -193,8 +194,9 @@ async fn a_reading_survives_everything_that_may_happen_to_a_frame() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_apdu_is_asked_for_that_fills_the_meters_frames() {
+    crate::pace::hold();
     // 1024 bytes and the three of the LLC: nine frames of 128, the last with three bytes. One frame of 2030 holds them.
     for (size, pdu) in [(128u16, 1021u16), (300, 897), (512, 1021), (2030, 1024)] {
         let (port, seen) = secondary(None, 0, size).await;

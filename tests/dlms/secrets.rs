@@ -80,8 +80,9 @@ async fn ordered(meter: &scripted::Meter, orders: &[Json]) -> (Vec<Result<Json, 
     (answers, seen)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_password_that_is_set_is_shown_nowhere_and_never_read() {
+    crate::pace::hold();
     let mut nature = Nature::with(BTreeMap::new());
     nature.granted |= Conformance::SET | Conformance::ACTION | Conformance::BLOCK_TRANSFER_WITH_SET_OR_WRITE;
     let association = [0, 0, 40, 0, 0, 255];
@@ -180,8 +181,9 @@ fn new_keys_reach_a_meter_wrapped_and_are_shown_nowhere() {
     assert_eq!(bench.count("POLICY 3"), 1, "{:?}", bench.log());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_key_change_leaves_no_association_on_the_connection() {
+    crate::pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, content: &str| {
         let path = folder.path().join(name);

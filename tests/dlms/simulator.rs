@@ -55,8 +55,9 @@ fn gurux_has_it_all(said: &str) {
     assert!(said.contains(&reading.to_string()), "the third row's reading, {reading}: {said}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_client_reads_it_over_hdlc_in_frames_of_every_size() {
+    crate::pace::hold();
     for (size, window, max_pdu) in [(128, 1, 512), (40, 1, 100), (2030, 7, 4096)] {
         let limits = Parameters { transmit: size, receive: size, window_transmit: window, window_receive: window };
         let (path, control) = meter(Options { devices: vec![(1, 0, small())], limits, max_pdu, ..Options::default() });
@@ -67,8 +68,9 @@ async fn an_independent_client_reads_it_over_hdlc_in_frames_of_every_size() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_client_reads_it_over_the_wrapper_with_and_without_password() {
+    crate::pace::hold();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let devices = vec![(1, 0, small())];
@@ -90,8 +92,9 @@ async fn reads(reader: &mut Reader, name: &str) -> Result<(), MeterError> {
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_fault_of_the_line_is_mended_without_a_wrong_value() {
+    crate::pace::hold();
     let one = Faults::default();
     let faults = [
         ("lost", Faults { lost: 1, ..one.clone() }),
@@ -117,8 +120,9 @@ async fn every_fault_of_the_line_is_mended_without_a_wrong_value() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_loses_the_connection_is_opened_once_more_and_then_an_error_tells_it() {
+    crate::pace::hold();
     let (path, control) = meter(Options { devices: vec![(1, 0, small())], ..Options::default() });
     let mut reader = Reader::device(&path, "timeout = \"300ms\"").await;
     for faults in [Faults { dm: 1, ..Faults::default() }, Faults { frmr: 1, ..Faults::default() }] {
@@ -132,8 +136,9 @@ async fn a_meter_that_loses_the_connection_is_opened_once_more_and_then_an_error
     reads(&mut reader, "WEI0000000000001").await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_an_opening_by_mode_e_it_is_read_and_after_a_session_that_broke_off_too() {
+    crate::pace::hold();
     let options = Options { devices: vec![(1, 0, small())], mode_e: Some(9600), ..Options::default() };
     let (path, control) = meter(options);
     let settings = "timeout = \"500ms\"\ndlms = { link = \"hdlc-mode-e\", mode_e_pause = \"50ms\" }";
@@ -148,8 +153,9 @@ async fn after_an_opening_by_mode_e_it_is_read_and_after_a_session_that_broke_of
     reads(&mut reader, "WEI0000000000001").await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn two_meters_and_two_logical_devices_work_side_by_side_on_one_line() {
+    crate::pace::hold();
     let device = |logical, physical, name: &str| (logical, physical, Content { name: name.to_owned(), ..small() });
     let devices = vec![device(1, 17, "ONE"), device(2, 17, "TWO"), device(1, 18, "THREE")];
     let (path, control) = meter(Options { devices, ..Options::default() });
@@ -178,8 +184,9 @@ async fn two_meters_and_two_logical_devices_work_side_by_side_on_one_line() {
     assert!(control.state().opened >= 6);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_answer_that_is_late_on_the_wrapper_closes_the_connection() {
+    crate::pace::hold();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let control = Control::default();

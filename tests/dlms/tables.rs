@@ -30,8 +30,9 @@ fn value<'a>(answer: &'a Result<Json, MeterError>, name: &str) -> &'a str {
     found.unwrap_or_else(|| panic!("no {name} in {answer:#}"))["value"].as_str().unwrap_or("null")
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn objects_of_every_class_are_shown_with_names_and_values() {
+    crate::pace::hold();
     let names =
         ["1.8.0", "clock", "0-0:96.3.10*255", "0-0:44.0.0*255", "0-7:25.9.0*255", "0-0:17.0.0*255", "0-1:24.1.0*255"];
     let answers = told(&names.map(object)).await;
@@ -62,8 +63,9 @@ async fn objects_of_every_class_are_shown_with_names_and_values() {
     assert_eq!(value(&answers[6], "identification_number"), "12345678");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_buffer_and_a_list_of_objects_are_tables_with_scaled_values() {
+    crate::pace::hold();
     let answers = told(&[object("7/1-0:99.1.0*255:2"), object("15/0-0:40.0.0*255:2")]).await;
     let buffer = &answers[0].as_ref().unwrap()["attributes"][0];
     assert_eq!(buffer["columns"], json!(["0-0:1.0.0*255", "1-0:1.8.0*255 Wh"]));
@@ -76,8 +78,9 @@ async fn a_buffer_and_a_list_of_objects_are_tables_with_scaled_values() {
     assert!(rows.iter().any(|row| row[0] == "71 Limiter" && row[2] == "0-0:17.0.0*255"), "{objects:#}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wrong_name_is_one_sentence_that_says_how_to_write_it() {
+    crate::pace::hold();
     let names = ["hello", "1.8", "99999/1.8.0", "1.8.0:400", "9.9.9", ""];
     for (name, answer) in names.iter().zip(told(&names.map(object)).await) {
         let sentence = answer.unwrap_err().to_string();

@@ -53,8 +53,9 @@ fn associations(meter: &Meter) -> usize {
     meter.heard().iter().filter(|apdu| apdu.starts_with(&[0x60])).count()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_object_that_is_never_answered_costs_itself_only() {
+    crate::pace::hold();
     for (lists, most) in [(false, 3), (true, 3)] {
         for mute in [register(1, 2), register(3, 2), register(6, 2), register(3, 3)] {
             let (meter, mut session, mut line) = started(with_mute(&[mute], lists), "timeout = \"150ms\"").await;
@@ -69,8 +70,9 @@ async fn an_object_that_is_never_answered_costs_itself_only() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_dies_in_a_reading_leaves_what_was_read_and_is_not_asked_for_ever() {
+    crate::pace::hold();
     let mute = [3, 4, 5, 6].map(|n| register(n, 2));
     let (meter, mut session, mut line) = started(with_mute(&mute, false), "timeout = \"150ms\"").await;
     let values = session.read(&mut line).await.unwrap();
@@ -82,8 +84,9 @@ async fn a_meter_that_dies_in_a_reading_leaves_what_was_read_and_is_not_asked_fo
     assert_eq!(read(&session.read(&mut line).await.unwrap()), [1, 2, 3, 4, 5, 6]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_is_too_long_keeps_what_it_read_and_the_next_one_goes_on_there() {
+    crate::pace::hold();
     // An association, its name, six scalers and six values: more than a second.
     let mut nature = Nature { slow: Duration::from_millis(80), ..Nature::with(registers()) };
     nature.objects.insert((1, [0, 0, 42, 0, 0, 255], 2), DataBuf::OctetString(b"METER".to_vec()));
@@ -98,8 +101,9 @@ async fn a_session_that_is_too_long_keeps_what_it_read_and_the_next_one_goes_on_
     assert!(missing.iter().all(|n| second.contains(n)), "{first:?} then {second:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_too_short_for_anything_says_what_to_do() {
+    crate::pace::hold();
     let nature = Nature { slow: Duration::from_millis(300), ..Nature::with(registers()) };
     let (_meter, mut session, mut line) = started(nature, "timeout = \"5s\"\ndlms.longest_session = \"400ms\"").await;
     let error = session.read(&mut line).await.unwrap_err();
@@ -108,8 +112,9 @@ async fn a_session_too_short_for_anything_says_what_to_do() {
     assert!(told.contains("longest_session") && told.contains("raise"), "{told}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_is_not_answered_spoils_neither_the_reading_nor_the_next_one() {
+    crate::pace::hold();
     let nature = with_mute(&[(8, [0, 0, 1, 0, 0, 255], 2)], false);
     let (meter, mut session, mut line) = started(nature, "timeout = \"150ms\"").await;
     let dial = Dial::new(Timestamp::parse("2026-11-22T12:00:00Z").unwrap(), BootId::new([7; 8]));

@@ -328,7 +328,7 @@ impl Bench {
         }
         self.ready(&life).await;
         self.gateway.ledger.hold(true);
-        self.quiet(Duration::from_secs(20)).await;
+        self.quiet(Duration::from_secs(40)).await;
         self.stop().await;
         // Repeats of the broker's own come at once, if at all.
         sleep(Duration::from_millis(300)).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::bench::Bench;
 use super::disk::{damage, generations};
@@ -45,7 +45,7 @@ impl Bench {
             let refused = self.refused.len();
             self.ready(&LIFE).await;
             total.refused += self.refused.len() - refused;
-            self.quiet(Duration::from_secs(4)).await;
+            self.quiet(Duration::from_secs(15)).await;
             self.stop().await;
             total.reported += self.reported() - before;
         }
@@ -64,8 +64,12 @@ impl Bench {
             sleep(Duration::from_millis(5)).await;
         }
         ledger.hold(true);
-        // What is in the line is read within a moment; a tick later it is durable.
-        sleep(Duration::from_secs(1)).await;
+        let kept = async {
+            while !self.gateway.kept_all() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(120), kept).await.expect("the gateway keeps what is in the line");
         self.gateway.stop().await.unwrap();
         assert_eq!(ledger.unconfirmed(), 0, "the gateway took and kept all");
     }

@@ -58,7 +58,7 @@ pub struct Gateway {
 }
 
 /// No start may take longer.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(120);
 
 impl Gateway {
     /// A gateway for the broker behind the proxy at `broker`.
@@ -193,6 +193,14 @@ impl Gateway {
             }
         }
         Ok(())
+    }
+
+    /// Whether what was handed over in this life is confirmed, all of it.
+    pub fn kept_all(&self) -> bool {
+        let Some(Process::Weir(agent)) = &self.process else { return self.ledger.unconfirmed() == 0 };
+        let said = |words, field| agent.said(&[words]).iter().map(|line| number(line, field)).max();
+        let Some(first) = said("the store is open", "next=") else { return false };
+        said("DEBUG durable through=", "through=").unwrap_or(0) + 1 >= first + self.ledger.handed()
     }
 
     fn read_promises(&mut self, agent: &Agent) {

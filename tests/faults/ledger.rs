@@ -80,6 +80,11 @@ impl Ledger {
         self.0.lock().unwrap().unconfirmed.len()
     }
 
+    /// How many were handed over in this life.
+    pub fn handed(&self) -> u64 {
+        self.0.lock().unwrap().life.len() as u64
+    }
+
     /// Stops or restarts the making of new ones.
     pub fn hold(&self, held: bool) {
         self.0.lock().unwrap().held = held;

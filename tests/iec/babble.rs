@@ -189,8 +189,9 @@ async fn an_answer_of_partial_blocks_without_a_last_one_holds_the_bus_for_a_boun
     assert!(took > Duration::from_secs(60) && took < Duration::from_secs(660), "{took:?}, {error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn noise_is_told_from_a_slow_readout_at_every_rate() {
+    crate::pace::hold();
     for (rate, more) in [(9600, ""), (9600, SINGLE), (300, "")] {
         let (result, took) = on_a_line(rate, Says::Noise, &configured(&format!("retries = 2\n{more}"))).await;
         assert_eq!(result.unwrap_err().quality(), Quality::Invalid, "{rate} {more}");
@@ -227,8 +228,9 @@ async fn a_readout_of_nine_minutes_at_300_bd_is_read_whole() {
     assert!((500..600).contains(&took.as_secs()), "{took:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_kept_to_300_bd_is_heard_out_however_long_its_readout() {
+    crate::pace::hold();
     // 9600 Bd was chosen: noise, until it is asked for the block again.
     let (result, took) = on_a_line(300, readout(100), &configured("")).await;
     assert_eq!(result.unwrap(), "001234.567");

@@ -88,8 +88,9 @@ async fn a_battery_meter_is_woken_before_each_sign_on() {
     assert!((Duration::from_millis(1500)..=Duration::from_millis(1700)).contains(&pause), "{pause:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn waking_takes_as_long_as_the_standard_wants() {
+    crate::pace::hold();
     let (path, _control) = with(Faults::default());
     let mut reader = Reader::open(&path, &configured("wake_up = true")).await;
     let start = tokio::time::Instant::now();
@@ -117,8 +118,9 @@ async fn two_errors_that_hide_each_other_from_the_check_are_seen_where_a_line_lo
     assert!(values.iter().all(|v| v.name != "F.F"), "a line that comes twice out of shape is left out: {values:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_with_several_faults_at_once_is_read() {
+    crate::pace::hold();
     let faults = Faults { bare_acknowledgement: true, junk: true, echo: true, bad_checksums: 1, ..Faults::default() };
     let (path, _control) = with(faults);
     assert_eq!(Reader::open(&path, &settings()).await.read().await.unwrap().len(), 13);

@@ -14,8 +14,9 @@ use crate::{identification, meter};
 /// SNRM and UA as a recorded meter exchanged them.
 const SNRM: &[u8] = &[0x7E, 0xA0, 0x07, 0x03, 0x21, 0x93, 0x0F, 0x01, 0x7E];
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_the_opening_the_line_is_ready_for_hdlc() {
+    crate::pace::hold();
     for (baud, echo, announced) in [('5', false, true), ('3', true, true), ('5', false, false)] {
         let mut identification = identification(baud);
         if !announced {
@@ -38,8 +39,9 @@ async fn after_the_opening_the_line_is_ready_for_hdlc() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_sends_its_readout_instead_is_noticed() {
+    crate::pace::hold();
     let (path, _control) = meter(Options { identification: identification('5'), ..Options::default() });
     let mut line = Reader::open(&path, &settings()).await.line;
     let opening = open_mode_e(&mut line, &settings()).await.unwrap();
@@ -59,8 +61,9 @@ async fn a_meter_that_sends_its_readout_instead_is_noticed() {
     assert!(matches!(&opening, Err(error) if error.quality() == Quality::NoAnswer), "{opening:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_falls_silent_or_has_no_choice_gives_no_opening() {
+    crate::pace::hold();
     let (path, control) = meter(Options::default());
     control.state().faults.silent = true;
     let mut line = Reader::open(&path, &settings()).await.line;

@@ -54,7 +54,7 @@ impl Reader {
 
 /// Waits until the meter has heard every break: nothing answers it.
 pub(crate) async fn ended(control: &Control) -> State {
-    let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let limit = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     loop {
         let state = control.state().clone();
         if state.breaks + state.timeouts == state.sessions {
@@ -96,7 +96,8 @@ impl PythonMeter {
     /// Starts tests/peers/iec_meter.py and waits until it says where it is.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut command = Command::new(python());
-        command.arg(script("iec_meter.py")).arg("--strict-baud").args(arguments);
+        // It goes by the real time: with a reaction of 250 ms it would speak before a busy reader has changed its rate.
+        command.arg(script("iec_meter.py")).args(["--strict-baud", "--tr", "1000"]).args(arguments);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let first = lines.next().unwrap().unwrap();

@@ -6,7 +6,7 @@ use weir::meter::MeterSettings;
 use weir::meter::iec62056::programming::{Answer, Programming};
 use weir::model::{Quality, Timestamp};
 use weir::os::line::{Tap, What};
-use weir::sim::iec_meter::{Faults, Options};
+use weir::sim::iec_meter::{Faults, Options, State};
 use weir::wire::iec62056::Parity;
 
 use crate::plumbing::{Reader, configured, ended, password_file, text};
@@ -17,8 +17,9 @@ fn single(more: &str) -> MeterSettings {
     configured(&format!("access = \"programming\"\nvalues = [\"0.0.0\", \"9.9.9\", \"2.8.0\", \"1.6.1\"]\n{more}"))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn values_are_read_one_by_one_and_the_session_ends_with_a_break() {
+    crate::pace::hold();
     for parity in [Parity::Even, Parity::Absent] {
         let (path, control) = meter(Options { parity, guarded: true, real_time: true, ..Options::default() });
         let (_directory, file) = password_file("00000000");
@@ -34,8 +35,9 @@ async fn values_are_read_one_by_one_and_the_session_ends_with_a_break() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn without_the_password_a_guarded_meter_refuses_every_value() {
+    crate::pace::hold();
     let (path, control) = meter(Options { guarded: true, ..Options::default() });
     let mut reader = Reader::open(&path, &single("")).await;
     let values = reader.read().await.unwrap();
@@ -44,8 +46,9 @@ async fn without_the_password_a_guarded_meter_refuses_every_value() {
     assert_eq!((now.passwords, now.breaks), (0, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refused_password_is_sent_once_until_its_file_changes() {
+    crate::pace::hold();
     let (path, control) = meter(Options::default());
     let (directory, file) = password_file("11111111");
     let mut reader = Reader::open(&path, &single(&format!("password_file = \"{file}\""))).await;
@@ -78,8 +81,9 @@ async fn a_refused_password_is_sent_once_until_its_file_changes() {
     assert_eq!(reader.read().await.unwrap().len(), 5);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn damaged_answers_are_repeated_doubled_ones_left_aside_lost_ones_asked_for_anew() {
+    crate::pace::hold();
     for faults in [
         Faults { bad_checksums: 2, ..Faults::default() },
         Faults { doubled_answers: 3, ..Faults::default() },
@@ -95,19 +99,26 @@ async fn damaged_answers_are_repeated_doubled_ones_left_aside_lost_ones_asked_fo
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_was_dropped_is_ended_before_the_next_sign_on() {
-    let (path, control) = meter(Options::default());
-    let mut reader = Reader::open(&path, &single("")).await;
-    let part = tokio::time::timeout(Duration::from_millis(2200), reader.read()).await;
-    assert!(part.is_err() && control.state().sessions == 1, "it was amid a session");
-    assert_eq!(reader.read().await.unwrap().len(), 5);
-    let state = ended(&control).await;
-    assert_eq!((state.sessions, state.breaks, state.timeouts), (2, 2, 0));
+    crate::pace::hold();
+    // It has only just begun, or goes on already.
+    for reached in [|state: &State| state.sessions > 0, |state: &State| state.commands > 0] {
+        let (path, control) = meter(Options::default());
+        let mut reader = Reader::open(&path, &single("")).await;
+        tokio::select! {
+            read = reader.read() => panic!("it is amid a session: {read:?}"),
+            () = async { while !reached(&control.state()) { tokio::time::sleep(Duration::from_millis(5)).await } } => {}
+        }
+        assert_eq!(reader.read().await.unwrap().len(), 5);
+        let state = ended(&control).await;
+        assert_eq!((state.sessions, state.breaks, state.timeouts), (2, 2, 0));
+    }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_written_arrives_whole_and_only_with_the_password() {
+    crate::pace::hold();
     let (path, control) = meter(Options::default());
     let (_directory, file) = password_file("00000000");
     let settings = configured(&format!("password_file = \"{file}\""));
@@ -125,8 +136,9 @@ async fn what_was_written_arrives_whole_and_only_with_the_password() {
     assert_eq!((state.breaks, state.timeouts), (1, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_command_after_the_meter_s_own_timeout_is_not_sent() {
+    crate::pace::hold();
     let (path, control) = meter(Options { session_timeout: Duration::from_millis(800), ..Options::default() });
     let settings = configured("session_timeout = \"600ms\"");
     let mut line = Reader::open(&path, &settings).await.line;
@@ -137,8 +149,9 @@ async fn a_command_after_the_meter_s_own_timeout_is_not_sent() {
     assert_eq!((now.commands, now.timeouts), (0, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_load_profile_is_the_same_in_one_block_and_in_parts_whatever_happens_on_the_way() {
+    crate::pace::hold();
     let now = weir::os::clock::now();
     let quarter = 900_000;
     let until = Timestamp::from_millis(now.as_millis() / quarter * quarter - quarter * 8);
@@ -176,8 +189,9 @@ async fn a_load_profile_is_the_same_in_one_block_and_in_parts_whatever_happens_o
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_event_log_gives_an_event_for_each_entry() {
+    crate::pace::hold();
     let (path, _control) = meter(Options::default());
     let settings = configured("load_profile = { id = \"P.98\", period = \"0s\" }");
     let day = 86_400_000;
@@ -242,8 +256,9 @@ async fn an_answer_of_empty_parts_or_without_end_is_given_up() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_serial_number_guards_single_values_and_profiles_too() {
+    crate::pace::hold();
     let profile = "load_profile = { id = \"P.01\" }";
     let now = weir::os::clock::now();
     let after = Timestamp::from_millis(now.as_millis() - 7_200_000);
@@ -273,8 +288,9 @@ async fn the_serial_number_guards_single_values_and_profiles_too() {
     assert_eq!(ended(&control).await.commands, before + 2 * 4);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_identification_that_has_the_serial_number_needs_no_further_question() {
+    crate::pace::hold();
     let mut identification = crate::identification('5');
     identification.model = "SIM-0087654321.2".to_owned();
     let (path, control) = meter(Options { identification, ..Options::default() });

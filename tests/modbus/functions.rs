@@ -11,7 +11,7 @@ use weir::wire::modbus::{Level, Request};
 use crate::device::{Device, line};
 use crate::peers::{self, Peer};
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A simulated meter of unit 1, and a session with it; `rest` ends its settings.
 async fn simulated(protocol: &str, rest: &str) -> (ModbusMeters, weir::sim::modbus_meter::Served, Device) {
@@ -35,8 +35,9 @@ const REGISTERS: &str = "timeout = \"2s\"\nregister = [\n\
     { name = \"relay\", register = \"coil:1\", type = \"bool\" },\n\
     { name = \"measured\", register = \"input:70\", type = \"f32\" },\n]\n";
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_written_is_read_back_over_every_framing() {
+    crate::pace::hold();
     for protocol in ["modbus-rtu", "modbus-ascii", "modbus-tcp"] {
         let (_meters, _served, mut device) = simulated(protocol, REGISTERS).await;
         let cases = [("limit", "12.5"), ("long", "70000"), ("mode", "eco"), ("relay", "1"), ("holding:9", "65535")];
@@ -53,8 +54,9 @@ async fn what_is_written_is_read_back_over_every_framing() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_write_that_makes_no_sense_sends_nothing() {
+    crate::pace::hold();
     let (meters, _served, mut device) = simulated("modbus-rtu", REGISTERS).await;
     let before = meters.seen().len();
     for (name, text) in [("measured", "1"), ("nobody", "1"), ("input:3", "1"), ("coil:1 u16", "1")] {
@@ -68,8 +70,9 @@ async fn a_write_that_makes_no_sense_sends_nothing() {
     assert!(meters.seen().iter().all(|seen| !seen.request.writes()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_result_of_a_write_is_what_is_there_and_not_what_was_confirmed() {
+    crate::pace::hold();
     let (meters, _served, mut device) =
         simulated("modbus-rtu", "timeout = \"300ms\"\nregister = [{ name = \"a\", register = \"holding:1\" }]").await;
     meters.set_fault(1, Some(Fault::Ignore));
@@ -91,8 +94,9 @@ async fn the_result_of_a_write_is_what_is_there_and_not_what_was_confirmed() {
     assert_eq!((echoed.outcome, echoed.now.value.as_deref()), (WriteOutcome::Done, Some("6")));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_broadcast_reaches_every_meter_and_waits_for_none() {
+    crate::pace::hold();
     for framing in [Framing::Rtu, Framing::Ascii] {
         let meters = ModbusMeters::new(&[1, 2]);
         let serve = if framing == Framing::Rtu { meters.serve_rtu() } else { meters.serve_ascii() };
@@ -115,8 +119,9 @@ async fn a_broadcast_reaches_every_meter_and_waits_for_none() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_identification_is_told_at_every_level_however_many_answers_it_takes() {
+    crate::pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_ascii().unwrap();
     let (address, _tcp) = meters.serve_tcp().await.unwrap();
@@ -144,8 +149,9 @@ async fn an_identification_is_told_at_every_level_however_many_answers_it_takes(
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn requests_keep_to_the_limits_and_a_split_is_remembered() {
+    crate::pace::hold();
     let names: Vec<String> =
         (0..10).filter(|a| a % 3 != 1).map(|a| format!("{{ name = \"r{a}\", register = \"holding:{a}\" }}")).collect();
     let rest = format!("max_gap = 1\nmax_registers = 8\nregister = [{}]", names.join(", "));
@@ -171,8 +177,9 @@ async fn requests_keep_to_the_limits_and_a_split_is_remembered() {
     assert_eq!(device.texts().await, good);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pymodbus_tells_its_identification_and_takes_writes() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let (_socat, ours, theirs) = Peer::socat_pair(directory.path());
     let _rtu = Peer::python("modbus_meter.py", &["rtu", theirs.to_str().unwrap()], "ready");
@@ -215,8 +222,9 @@ async fn pymodbus_tells_its_identification_and_takes_writes() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_models_of_a_sunspec_device_are_found_and_read_with_their_exponents() {
+    crate::pace::hold();
     let number = peers::free_port();
     let _peer = Peer::python("modbus_meter.py", &["tcp", &number.to_string(), "sunspec"], "ready");
     let endpoint = Endpoint::Tcp(format!("127.0.0.1:{number}"));
@@ -247,8 +255,9 @@ async fn the_models_of_a_sunspec_device_are_found_and_read_with_their_exponents(
     assert_eq!(device.read().await.unwrap(), values);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_device_without_sunspec_says_so_and_one_at_another_place_is_found() {
+    crate::pace::hold();
     let (meters, _served, mut device) = simulated("modbus-rtu", "profile = \"sunspec\"").await;
     assert!(matches!(device.read().await, Err(MeterError::Refused(why)) if why.contains("no SunSpec map")));
     let mut words = vec![0x5375, 0x6E53, 213, 124];
@@ -274,8 +283,9 @@ fn two_meters() -> Vec<u16> {
     words
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_values_of_a_second_model_of_a_kind_have_names_of_their_own() {
+    crate::pace::hold();
     let (meters, _served, mut device) = simulated("modbus-rtu", "profile = \"sunspec\"").await;
     let mut words = two_meters();
     meters.set_holding(1, 40_000, &words);
@@ -300,8 +310,9 @@ fn is_walk(request: &Request) -> bool {
     matches!(request, Request::Read { quantity: 2, .. })
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_refusal_amid_the_list_of_models_does_not_cut_it_short_for_ever() {
+    crate::pace::hold();
     let (meters, _served, mut device) = simulated("modbus-rtu", "profile = \"sunspec\"").await;
     meters.set_holding(1, 40_000, &two_meters());
     let second = 40_002 + 126;
@@ -319,8 +330,9 @@ async fn a_refusal_amid_the_list_of_models_does_not_cut_it_short_for_ever() {
     assert!(meters.seen()[asked..].iter().all(|s| !is_walk(&s.request)), "and then no more");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_gateway_that_finds_nobody_behind_it_is_silence_and_not_asked_for_every_block() {
+    crate::pace::hold();
     for code in [10, 11] {
         let registers =
             "register = [{ name = \"a\", register = \"holding:0\" }, { name = \"b\", register = \"holding:5\" }]";
@@ -340,8 +352,9 @@ fn device_texts(values: &[weir::model::Value]) -> Vec<String> {
     crate::device::texts(values)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wait_for_a_late_answer_that_is_dropped_half_way_is_waited_again() {
+    crate::pace::hold();
     let registers = "timeout = \"2s\"\nregister = [{ name = \"a\", register = \"holding:0\" }]";
     let (meters, _served, mut device) = simulated("modbus-rtu", registers).await;
     meters.set_fault(1, Some(Fault::Late(Duration::from_millis(3400))));

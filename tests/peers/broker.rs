@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::free_port;
 
 /// No wait of these tests may take longer.
-pub const LIMIT: Duration = Duration::from_secs(30);
+pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// A real mosquitto, ended with the test.
 pub struct Mosquitto {

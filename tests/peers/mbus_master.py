@@ -64,7 +64,8 @@ def search(line, prefix=""):
             search(line, prefix + digit)
 
 
-with serial.serial_for_url(sys.argv[1], baudrate=2400, timeout=0.3) as port:
+# Silence is told from a slave that was not given the processor by patience only.
+with serial.serial_for_url(sys.argv[1], baudrate=2400, timeout=1) as port:
     if sys.argv[2] == "read":
         read(port, sys.argv[3])
     else:

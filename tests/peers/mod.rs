@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 /// How long a peer may take to become ready, on a machine with other work.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 
 /// A running program; killed by its own process id when dropped.
 pub struct Peer {

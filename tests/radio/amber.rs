@@ -21,8 +21,9 @@ fn listen(plugged: &Plugged<AmberStick>, mode: Option<&str>) -> Running {
     stick("amb8465", plugged.path(), mode, None)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_as_its_maker_sends_it_is_set_once_and_a_second_start_writes_nothing() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut plugged = plug(AmberStick::new()).unwrap();
     for start in 1..=2 {
@@ -49,8 +50,9 @@ async fn a_stick_as_its_maker_sends_it_is_set_once_and_a_second_start_writes_not
     drop(plugged);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn telegrams_of_every_form_that_come_during_the_dialogue_are_heard() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     for (start, (framed, rssi)) in [(0, 0), (0, 1), (1, 0), (1, 1)].into_iter().enumerate() {
         let mut simulated = AmberStick::new();
@@ -77,8 +79,9 @@ async fn telegrams_of_every_form_that_come_during_the_dialogue_are_heard() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_whose_memory_is_worn_is_heard_as_it_is_and_not_reset_again() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut worn = AmberStick::new();
     worn.worn = true;
@@ -92,8 +95,9 @@ async fn a_stick_whose_memory_is_worn_is_heard_as_it_is_and_not_reset_again() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_does_not_hear_every_command_is_asked_again_without_a_reset() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut deaf = configured();
     deaf.deaf = 2;
@@ -105,8 +109,9 @@ async fn a_stick_that_does_not_hear_every_command_is_asked_again_without_a_reset
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn noise_and_cut_telegrams_cost_no_telegram_behind_them() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(configured()).unwrap();
     let mut running = listen(&plugged, None);
@@ -118,8 +123,9 @@ async fn noise_and_cut_telegrams_cost_no_telegram_behind_them() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_for_169_mhz_keeps_its_mode_and_another_one_is_refused_in_one_sentence() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(AmberStick::for_169()).unwrap();
     let mut running = listen(&plugged, Some("N"));
@@ -133,8 +139,9 @@ async fn a_stick_for_169_mhz_keeps_its_mode_and_another_one_is_refused_in_one_se
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_speed_and_another_kind_are_told_in_one_sentence() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(configured()).unwrap();
     let running = stick("amb8465", plugged.path(), None, Some(57_600));
@@ -149,13 +156,15 @@ async fn another_speed_and_another_kind_are_told_in_one_sentence() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_is_pulled_and_plugged_in_again_is_heard_again() {
+    crate::pace::hold();
     sticks::replug("amb8465", configured(), 0xD0, Some(Rssi::Dbm(-98))).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_real_telegram_arrives_byte_for_byte() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(configured()).unwrap();
     let mut running = listen(&plugged, None);

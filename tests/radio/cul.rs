@@ -17,8 +17,9 @@ async fn within(what: impl Future<Output = ()>) {
     timeout(LIMIT, what).await.expect("the stick within the limit");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_is_told_its_mode_and_to_report_strength() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     for (start, (mode, letter)) in
         [(None, 'c'), (Some("C"), 'c'), (Some("T"), 't'), (Some("S"), 's')].iter().enumerate()
@@ -34,8 +35,9 @@ async fn a_stick_is_told_its_mode_and_to_report_strength() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_restarts_by_itself_is_told_everything_again_over_the_same_line() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     for greets in [true, false] {
         let mut simulated = CulStick::new();
@@ -61,8 +63,9 @@ async fn a_stick_that_restarts_by_itself_is_told_everything_again_over_the_same_
     assert_eq!(logged.lines_with("WARN"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn old_firmware_without_mode_c_hears_mode_t_unless_c_was_asked_for() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut old = CulStick::new();
     (old.has_c, old.version) = (false, "V 1.61 CUL868".to_owned());
@@ -76,8 +79,9 @@ async fn old_firmware_without_mode_c_hears_mode_t_unless_c_was_asked_for() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn telegrams_that_come_during_the_dialogue_are_heard() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut simulated = CulStick::new();
     // Another program had told it before.
@@ -94,8 +98,9 @@ async fn telegrams_that_come_during_the_dialogue_are_heard() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn telegrams_that_the_firmwares_buffer_cuts_are_counted_and_the_next_is_heard() {
+    crate::pace::hold();
     for (limit, odd) in [(110, false), (110, true), (148, false), (148, true)] {
         let (logged, _guard) = Logged::start();
         let mut simulated = CulStick::new();
@@ -114,8 +119,9 @@ async fn telegrams_that_the_firmwares_buffer_cuts_are_counted_and_the_next_is_he
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_flipped_bit_in_a_frame_of_either_format_is_refused() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(CulStick::new()).unwrap();
     let mut running = stick("cul", plugged.path(), None, None);
@@ -138,8 +144,9 @@ async fn one_flipped_bit_in_a_frame_of_either_format_is_refused() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_real_telegram_in_frames_of_either_format_arrives_byte_for_byte() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(CulStick::new()).unwrap();
     let mut running = stick("cul", plugged.path(), None, None);
@@ -156,8 +163,9 @@ async fn every_real_telegram_in_frames_of_either_format_arrives_byte_for_byte() 
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn another_speed_and_another_kind_are_told_in_one_sentence() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(CulStick::new()).unwrap();
     let running = stick("cul", plugged.path(), None, Some(9600));
@@ -171,7 +179,8 @@ async fn another_speed_and_another_kind_are_told_in_one_sentence() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_is_pulled_and_plugged_in_again_is_told_everything_again() {
+    crate::pace::hold();
     sticks::replug("cul", CulStick::new(), 0xD0, Some(Rssi::Dbm(-98))).await;
 }

@@ -59,8 +59,9 @@ async fn heard(running: &mut Running, stick: &Plugged<Im871a>, telegram: &[u8]) 
     got.rssi
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_im871a_is_told_what_differs_once_and_never_in_its_flash() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let stick = plug(Im871a::new(0x33, 0x14, 0x0011_2233)).unwrap();
     let factory = stick.look(|stick| stick.flash.clone());
@@ -85,8 +86,9 @@ async fn an_im871a_is_told_what_differs_once_and_never_in_its_flash() {
     assert_eq!(stick.look(|stick| stick.flash.clone()), factory);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_im170a_listens_to_its_own_modes_and_a_meter_s_role_is_taken_from_it() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut module = Im871a::new(0x36, 0x13, 7);
     module.config = module.config.with(Field::DeviceMode, 1).with(Field::PowerSaving, 1).with(Field::Stamp, 1);
@@ -100,8 +102,9 @@ async fn an_im170a_listens_to_its_own_modes_and_a_meter_s_role_is_taken_from_it(
     assert_eq!(logged.lines_with("iM170A, firmware 1.3"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_heard_while_a_stick_is_asked_is_not_lost_and_noise_and_lost_requests_are_survived() {
+    crate::pace::hold();
     let sent: Vec<_> = telegrams().take(6).collect();
     let mut module = Im871a::new(0x33, 0x14, 1);
     module.deaf = 2;
@@ -142,8 +145,9 @@ async fn what_is_heard_while_a_stick_is_asked_is_not_lost_and_noise_and_lost_req
     assert_eq!((status.opened, status.failures), (1, 0), "{status:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_module_that_restarts_by_itself_is_told_its_settings_again_over_the_same_line() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let stick = plug(Im871a::new(0x33, 0x15, 1)).unwrap();
     let mut telegrams = telegrams();
@@ -164,8 +168,9 @@ async fn a_module_that_restarts_by_itself_is_told_its_settings_again_over_the_sa
     assert_eq!(logged.lines_with("restarted by itself"), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_restarts_and_says_nothing_is_told_its_settings_again_after_a_silence() {
+    crate::pace::hold();
     let rules = Rules { retell: Duration::from_millis(300), ..Rules::default() };
     let mut telegrams = telegrams();
     let stick = plug(Im871a::new(0x33, 0x15, 1)).unwrap();
@@ -189,8 +194,9 @@ async fn a_stick_that_restarts_and_says_nothing_is_told_its_settings_again_after
     assert_eq!(running.health.status().opened, 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_module_that_never_tells_the_strength_is_not_asked_for_ever() {
+    crate::pace::hold();
     let stick = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
     let mut telegrams = telegrams();
     let mut running = start(settings("im871a", stick.path(), None), 4);
@@ -213,8 +219,9 @@ async fn a_module_that_never_tells_the_strength_is_not_asked_for_ever() {
     assert_eq!(stick.look(|stick| stick.ids()), [PING, INFO, GET]);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_is_pulled_is_told_its_settings_when_it_is_plugged_in_again() {
+    crate::pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("by-id");
     let mut running = start(settings("im871a", &path, Some("C")), 4);
@@ -230,8 +237,9 @@ async fn a_stick_that_is_pulled_is_told_its_settings_when_it_is_plugged_in_again
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn damaged_messages_are_counted_and_the_next_is_heard() {
+    crate::pace::hold();
     let stick = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
     let mut telegrams = telegrams();
     let mut running = start(settings("im871a", stick.path(), None), 4);
@@ -258,8 +266,9 @@ async fn refused<S: Stick>(stick: S, receiver: &str, mode: Option<&str>) -> Stri
     reason(&start(settings(receiver, stick.path(), mode), 4), &logged).await
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_of_another_kind_or_speed_or_without_the_mode_is_told_in_a_sentence() {
+    crate::pace::hold();
     let told = refused(Iu891a::new(1), "im871a", None).await;
     assert!(told.contains("an iU891A-XL is there instead; set receiver = \\\"iu891a\\\""), "{told}");
     let told = refused(Im871a::new(0x33, 0x14, 1), "iu891a", None).await;
@@ -301,8 +310,9 @@ async fn iu_heard(running: &mut Running, stick: &Plugged<Iu891a>, telegram: &[u8
     assert_eq!((&got.bytes[..], got.rssi), (telegram, Some(Rssi::Dbm(-25))));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_iu891a_is_woken_told_what_differs_once_and_again_after_a_restart() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let stick = plug(Iu891a::new(0x0055_6677)).unwrap();
     let default = stick.look(|stick| stick.default);
@@ -363,8 +373,9 @@ fn corpus() -> Vec<Vec<u8>> {
     telegrams
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_real_telegram_passes_both_sticks_byte_for_byte() {
+    crate::pace::hold();
     let corpus = corpus();
     let im871a = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
     let mut running = start(settings("im871a", im871a.path(), None), 4);

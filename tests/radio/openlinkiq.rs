@@ -29,8 +29,9 @@ fn frames(device: Option<String>, mode: Option<&str>) -> RadioSettings {
     RadioSettings { mode: mode.map(str::to_owned), ..settings("openlinkiq", device, None) }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_examples_over_a_serial_line_are_exact_with_name_strength_time_and_corrected_bits() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut pty = Pty::open().unwrap();
     let device = Some(pty.path().to_string_lossy().into_owned());
@@ -65,8 +66,9 @@ async fn the_examples_over_a_serial_line_are_exact_with_name_strength_time_and_c
     assert!(status.skipped_bytes >= 120 && status.damaged == 0, "{status:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_comes_over_tcp_is_known_by_its_bytes_and_survives_noise_and_cut_messages() {
+    crate::pace::hold();
     let (listener, device) = listener().await;
     let mut running = start(frames(device, None), 4);
     let (mut stream, _) = listener.accept().await.unwrap();
@@ -89,8 +91,9 @@ async fn what_comes_over_tcp_is_known_by_its_bytes_and_survives_noise_and_cut_me
     assert_eq!(running.health.status().heard, 4);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_line_is_known_as_a_line_and_the_mode_may_be_told() {
+    crate::pace::hold();
     for mode in [None, Some("auto"), Some("lines")] {
         let (listener, device) = listener().await;
         let mut running = start(frames(device, mode), 4);

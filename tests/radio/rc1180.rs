@@ -10,8 +10,9 @@ use super::sticks::{self, found, hear_all, stick, telegrams};
 
 const RSSI: Option<Rssi> = Some(Rssi::Dbm(-90));
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_module_as_its_maker_sends_it_is_set_once_and_a_second_start_writes_nothing() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let first = (Rc1180Stick::new(), None, "RC1180-MBUS, address", [0x0C, 3, 1]);
     let first_s = (Rc1180Stick::new(), Some("S"), "RC1180-MBUS, address", [0x0B, 2, 0]);
@@ -38,8 +39,9 @@ async fn a_module_as_its_maker_sends_it_is_set_once_and_a_second_start_writes_no
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_telegram_that_comes_before_the_dialogue_is_heard_as_the_memory_was() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     for (start, rssi) in [0, 1].into_iter().enumerate() {
         let mut simulated = Rc1180Stick::new();
@@ -55,8 +57,9 @@ async fn a_telegram_that_comes_before_the_dialogue_is_heard_as_the_memory_was() 
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_module_that_missed_the_first_byte_or_is_in_configuration_already_is_found() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let mut deaf = Rc1180Stick::new();
     deaf.deaf = 2;
@@ -71,8 +74,9 @@ async fn a_module_that_missed_the_first_byte_or_is_in_configuration_already_is_f
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn noise_and_cut_telegrams_cost_no_telegram_behind_a_silence() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(Rc1180Stick::new()).unwrap();
     let mut running = stick("rc1180", plugged.path(), None, None);
@@ -89,8 +93,9 @@ async fn noise_and_cut_telegrams_cost_no_telegram_behind_a_silence() {
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_mode_that_the_module_has_not_and_what_is_no_module_are_told_in_one_sentence() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(Rc1180Stick::new()).unwrap();
     let running = stick("rc1180", plugged.path(), Some("C+T"), None);
@@ -107,13 +112,15 @@ async fn a_mode_that_the_module_has_not_and_what_is_no_module_are_told_in_one_se
     sticks::end(running).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_module_that_is_pulled_and_plugged_in_again_is_heard_again() {
+    crate::pace::hold();
     sticks::replug("rc1180", Rc1180Stick::new(), 180, RSSI).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_real_telegram_arrives_byte_for_byte() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let plugged = plug(Rc1180Stick::third()).unwrap();
     let mut running = stick("rc1180", plugged.path(), None, None);

@@ -32,8 +32,9 @@ fn usb_of(port: &Path, sys: &Path) -> PathBuf {
     authorized
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_silent_receiver_is_told_reopened_and_reset_and_its_first_telegram_ends_it() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let sys = tempfile::tempdir().unwrap();
     let mut pty = Pty::open().unwrap();
@@ -63,8 +64,9 @@ async fn a_silent_receiver_is_told_reopened_and_reset_and_its_first_telegram_end
     assert_eq!((logged.lines_with("no longer silent"), logged.lines_with("USB device was reset")), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_is_there_and_answers_no_more_is_reset() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let sys = tempfile::tempdir().unwrap();
     let stick = plug(Im871a::new(0x33, 0x14, 1)).unwrap();
@@ -84,8 +86,9 @@ async fn a_stick_that_is_there_and_answers_no_more_is_reset() {
     assert_eq!((logged.lines_with("receiver is gone"), logged.lines_with("silent against its usual rate")), (1, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_can_not_be_reset_is_told_once_with_what_to_do_and_reopened_all_the_same() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let sys = tempfile::tempdir().unwrap();
     let pty = Pty::open().unwrap();
@@ -100,8 +103,9 @@ async fn what_can_not_be_reset_is_told_once_with_what_to_do_and_reopened_all_the
     assert_eq!((logged.lines_with("WARN"), logged.lines_with("can't be reset")), (2, 2));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_program_that_falls_silent_is_started_again() {
+    crate::pace::hold();
     let step = RadioReplay::new(Lines::HexLines).next(clock::now());
     let script = format!("echo {}; exec sleep 1000", step.text.trim_end());
     let running = start_by(settings("hex-lines", None, Some(&["sh", "-c", &script])), 4, rules(), Path::new("/sys"));
@@ -109,8 +113,9 @@ async fn a_program_that_falls_silent_is_started_again() {
     assert!(status.silences >= 2 && status.reopened >= 2 && status.failures == 0 && status.resets == 0, "{status:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_receiver_that_is_only_to_be_reported_is_left_open() {
+    crate::pace::hold();
     let pty = Pty::open().unwrap();
     let device = Some(pty.path().to_string_lossy().into_owned());
     let quiet = RadioSettings { silence: At::nowhere(OnSilence::Report), ..settings("hex-lines", device, None) };

@@ -17,8 +17,9 @@ async fn free_tcp() -> SocketAddr {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_datagram_ends_a_line_and_several_may_send() {
+    crate::pace::hold();
     let address = free_udp().await;
     let mut running = start(settings("hex-lines", Some(format!("udp://{address}")), None), 4);
     running.status(|s| s.source == SourceState::Open).await;
@@ -39,8 +40,9 @@ async fn a_datagram_ends_a_line_and_several_may_send() {
     assert_eq!((status.damaged, status.noise, status.failures, status.opened), (20, 20, 0, 1));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn senders_that_connect_are_read_each_by_itself_and_may_come_and_go() {
+    crate::pace::hold();
     let address = free_tcp().await;
     let mut running = start(settings("hex-lines", Some(format!("tcp-listen://{address}")), None), 8);
     running.status(|s| s.source == SourceState::Open).await;
@@ -72,8 +74,9 @@ async fn senders_that_connect_are_read_each_by_itself_and_may_come_and_go() {
     assert_eq!((status.failures, status.source), (0, SourceState::Open));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn not_more_than_sixteen_senders_are_let_in_and_the_log_says_it_once() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let address = free_tcp().await;
     let running = start(settings("hex-lines", Some(format!("tcp-listen://{address}")), None), 8);
@@ -95,8 +98,9 @@ async fn not_more_than_sixteen_senders_are_let_in_and_the_log_says_it_once() {
     running.status(|s| s.senders == 16).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_port_that_somebody_else_has_is_told_and_tried_again() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let holder = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let address = holder.local_addr().unwrap();
@@ -107,8 +111,9 @@ async fn a_port_that_somebody_else_has_is_told_and_tried_again() {
     running.status(|s| s.source == SourceState::Open).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn standard_input_is_heard_and_its_end_is_told_once() {
+    crate::pace::hold();
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("weir.toml");
     let store = folder.path().join("store");
@@ -137,8 +142,9 @@ async fn standard_input_is_heard_and_its_end_is_told_once() {
     assert_eq!(log.matches("standard input has ended").count(), 1, "{log}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_stick_that_is_unplugged_again_and_again_is_told_once_and_loses_nothing() {
+    crate::pace::hold();
     let (logged, _guard) = Logged::start();
     let folder = tempfile::tempdir().unwrap();
     // The folder comes and goes with the last device, as udev does it.

@@ -47,8 +47,9 @@ pub(crate) fn associations(bytes: &[u8]) -> usize {
     count
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_simulated_meter_is_found_at_its_speed_without_a_password_and_can_be_read() {
+    crate::pace::hold();
     let (path, control) = simulated(Dlms { password: Some("12345678".into()), ..one(1, 0) });
     let wire = Wire::before(&path, Some(9600)).await;
     let told = scanned(&wire.endpoint(), &wish("dlms", &[], &[])).await;
@@ -62,8 +63,9 @@ async fn a_simulated_meter_is_found_at_its_speed_without_a_password_and_can_be_r
     assert!(read[0].iter().any(|(name, value)| name == "1-0:1.8.0*255" && !value.is_empty()), "{read:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn meters_with_physical_addresses_are_found_and_keep_them() {
+    crate::pace::hold();
     let device = |physical, name| (1, physical, small(name));
     let devices = vec![device(16, "WEI0000000000016"), device(17, "WEI0000000000017")];
     let (path, _control) = simulated(Dlms { devices, ..Dlms::default() });
@@ -77,8 +79,9 @@ async fn meters_with_physical_addresses_are_found_and_keep_them() {
     assert_eq!(named.found.len(), 1);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_behind_mode_e_is_found_after_its_sign_on_and_can_be_read() {
+    crate::pace::hold();
     let (path, _control) = simulated(Dlms { mode_e: Some(9600), ..one(1, 0) });
     let wire = Wire::before(&path, None).await;
     let told = scanned(&wire.endpoint(), &wish("dlms", &[300], &[])).await;
@@ -89,8 +92,9 @@ async fn a_meter_behind_mode_e_is_found_after_its_sign_on_and_can_be_read() {
     assert!(read[0].iter().any(|(name, _)| name == "1-0:1.8.0*255"), "{read:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mode_e_is_tried_where_a_sign_on_announced_it_and_nowhere_else() {
+    crate::pace::hold();
     let both = Wish { protocols: vec!["iec62056-21".into(), "dlms".into()], ..wish("", &[300], &[]) };
     let selected =
         |record: &[u8]| record.windows(4).any(|w| w[0] & 0x7F == 6 && w[1] & 0x7F == b'2' && w[3] & 0x7F == b'2');
@@ -109,8 +113,9 @@ async fn mode_e_is_tried_where_a_sign_on_announced_it_and_nowhere_else() {
     assert!(!selected(&wire.record.lock().unwrap()));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_logical_device_that_a_meter_names_is_proposed_and_can_be_read() {
+    crate::pace::hold();
     let names = [(1, "WEI0000000000001"), (2, "WEI0000000000002")];
     let list: Vec<(u16, String)> = names.iter().map(|(sap, name)| (*sap, (*name).to_owned())).collect();
     let content = |name| Content { devices: list.clone(), ..small(name) };
@@ -125,8 +130,9 @@ async fn every_logical_device_that_a_meter_names_is_proposed_and_can_be_read() {
     assert_eq!(read.len(), 2);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_over_the_wrapper_is_found_and_can_be_read() {
+    crate::pace::hold();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let endpoint = Endpoint::Tcp(listener.local_addr().unwrap().to_string());
     tokio::spawn(serve_wrapper(listener, one(1, 0), Meters::default()));
@@ -141,8 +147,9 @@ fn logged(path: &Path) -> Vec<String> {
     std::fs::read_to_string(path).unwrap().lines().filter(|l| l.starts_with("AARQ")).map(str::to_owned).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_meter_on_a_line_is_found_by_the_public_client_only_and_can_be_read() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let (_socat, ours, theirs) = Peer::socat_pair(directory.path());
@@ -158,8 +165,9 @@ async fn an_independent_meter_on_a_line_is_found_by_the_public_client_only_and_c
     assert!(read[0].iter().any(|(name, value)| name == "1-0:1.8.0*255" && value == "123456.7"), "{read:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_meter_over_the_wrapper_is_found_by_the_public_client_only_and_can_be_read() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let port = peers::free_port();
@@ -173,8 +181,9 @@ async fn an_independent_meter_over_the_wrapper_is_found_by_the_public_client_onl
     assert!(read[0].iter().any(|(name, value)| name == "1-0:1.8.0*255" && value == "123456.7"), "{read:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_independent_meter_behind_a_serial_server_is_found_over_hdlc_and_can_be_read() {
+    crate::pace::hold();
     let port = peers::free_port();
     let _peer = Peer::python("dlms_meter.py", &["--hdlc", &port.to_string()], "ready");
     let endpoint = Endpoint::Tcp(format!("127.0.0.1:{port}"));
@@ -206,8 +215,9 @@ fn scripted(answer: impl Fn(&hdlc::Frame) -> Option<hdlc::Frame> + Send + 'stati
     endpoint
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_refuses_the_public_client_is_still_found_and_says_what_it_needs() {
+    crate::pace::hold();
     // AARE: rejected, no reason given.
     const NO: &[u8] = &[
         0xE6, 0xE7, 0x00, 0x61, 0x17, 0xA1, 0x09, 0x06, 0x07, 0x60, 0x85, 0x74, 0x05, 0x08, 0x01, 0x01, 0xA2, 0x03,
@@ -229,8 +239,9 @@ async fn a_meter_that_refuses_the_public_client_is_still_found_and_says_what_it_
     assert!(text.contains("another dlms.client and a password"), "{text}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_refuses_every_connection_is_still_found() {
+    crate::pace::hold();
     let endpoint = scripted(|frame| {
         let (destination, source) = (frame.source, frame.destination);
         Some(hdlc::Frame { segmented: false, destination, source, control: hdlc::Control::Dm, information: Vec::new() })
@@ -239,8 +250,9 @@ async fn a_meter_that_refuses_every_connection_is_still_found() {
     assert!(told.found.len() == 1 && told.found[0].notes[0].contains("refuses"), "{:?}", told.found);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_line_on_which_nobody_speaks_dlms_costs_no_more_than_was_said() {
+    crate::pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let endpoint = Endpoint::Device(path);

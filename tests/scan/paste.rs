@@ -47,8 +47,9 @@ fn value<'v>(values: &'v [(String, String)], name: &str) -> &'v str {
     values.iter().find(|(n, _)| n == name).map_or_else(|| panic!("no {name} in {values:?}"), |(_, value)| value)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_modbus_rtu_can_be_read() {
+    crate::pace::hold();
     let meters = ModbusMeters::new(&[2, 5]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let wire = Wire::before(&path, Some(19_200)).await;
@@ -57,8 +58,9 @@ async fn what_is_proposed_for_modbus_rtu_can_be_read() {
     assert_eq!((value(&read[0], "first"), value(&read[1], "first")), ("2000", "5000"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_modbus_ascii_can_be_read() {
+    crate::pace::hold();
     let meters = ModbusMeters::new(&[3, 9]);
     let (path, _served) = meters.serve_ascii().unwrap();
     let wire = Wire::before(&path, Some(19_200)).await;
@@ -72,8 +74,9 @@ async fn what_is_proposed_for_modbus_ascii_can_be_read() {
     assert_eq!((value(&read[0], "first"), value(&read[1], "first")), ("3000", "9000"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_modbus_tcp_can_be_read() {
+    crate::pace::hold();
     let meters = ModbusMeters::new(&[4]);
     let (address, _served) = meters.serve_tcp().await.unwrap();
     let endpoint = Endpoint::Tcp(address.to_string());
@@ -82,8 +85,9 @@ async fn what_is_proposed_for_modbus_tcp_can_be_read() {
     assert_eq!(value(&read[0], "first"), "4000");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_iec_62056_21_can_be_read() {
+    crate::pace::hold();
     let meter = IecMeter::open(Options::default()).unwrap();
     let endpoint = Endpoint::Device(meter.path().to_owned());
     tokio::spawn(meter.run());
@@ -92,8 +96,9 @@ async fn what_is_proposed_for_iec_62056_21_can_be_read() {
     assert_eq!(value(&read[0], "0.0.0"), "12345678");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_m_bus_can_be_read() {
+    crate::pace::hold();
     let meter = |id| Meter { manufacturer: Meter::manufacturer_code("LUG").unwrap(), id, version: 4, device: 4 };
     let slave = |primary, id| Slave::new(primary, meter(id));
     let line = MbusLine::open(Control::new(vec![slave(3, 0x1234_5678), slave(77, 0x2000_0001)])).unwrap();
@@ -124,18 +129,21 @@ async fn pushed(kind: Kind, baud: u32, protocol: &str, id: &str, per_kwh: f64) {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_p1_can_be_read() {
+    crate::pace::hold();
     pushed(Kind::P1, 115_200, "dsmr-p1", "1-0:1.8.1", 1.0).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_d0_can_be_read() {
+    crate::pace::hold();
     pushed(Kind::D0, 2400, "iec-d0", "1-0:1.8.0*255", 1.0).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_sml_can_be_read() {
+    crate::pace::hold();
     pushed(Kind::Sml, 9600, "sml", "1-0:1.8.0*255", 1000.0).await;
 }
 
@@ -154,8 +162,9 @@ async fn pushed_by_dlms(form: Form, keys: Option<([u8; 16], [u8; 16])>, baud: u3
     (told, wire, control)
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_is_proposed_for_dlms_pushes_can_be_read() {
+    crate::pace::hold();
     for (form, baud) in [(Form::Frame, 2400), (Form::Segments, 9600), (Form::Mbus, 2400), (Form::Wrapper, 115_200)] {
         let (told, wire, control) = pushed_by_dlms(form, None, baud).await;
         assert_eq!(told.found[0].speed.framing.to_string(), if form == Form::Mbus { "8E1" } else { "8N1" });
@@ -168,8 +177,9 @@ async fn what_is_proposed_for_dlms_pushes_can_be_read() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_ciphered_push_is_proposed_with_a_word_about_its_keys() {
+    crate::pace::hold();
     for form in [Form::Frame, Form::Mbus, Form::Blocks] {
         let (told, wire, _) = pushed_by_dlms(form, Some(([0xAA; 16], [0x11; 16])), 2400).await;
         let found = &told.found[0];

@@ -14,8 +14,9 @@ async fn iec(options: Options, wish: &Wish) -> (Told, Vec<u8>, Endpoint) {
     (told, record, Endpoint::Device(path))
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_battery_meter_is_woken_only_when_nobody_answers_without() {
+    crate::pace::hold();
     let sleeper = Options { sleeps: true, ..Options::default() };
     let (told, record, endpoint) = iec(sleeper, &wish("iec62056-21", &[], &[])).await;
     assert_eq!(shown(&told.found), ["iec62056-21 300 - WEI SIM1 serial number 12345678"], "{:?}", told.warnings);
@@ -29,8 +30,9 @@ async fn a_battery_meter_is_woken_only_when_nobody_answers_without() {
     assert!(told.tried.iter().all(|how| !how.contains("9600")), "other rates need not be tried: {:?}", told.tried);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_meter_that_keeps_to_9600_is_found_and_can_be_read() {
+    crate::pace::hold();
     let fixed = Options { sign_on_baud: 9600, ..Options::default() };
     let (told, _, endpoint) = iec(fixed, &wish("iec62056-21", &[], &[])).await;
     assert_eq!(shown(&told.found), ["iec62056-21 9600 - WEI SIM1 serial number 12345678"], "{:?}", told.warnings);
@@ -51,8 +53,9 @@ fn the_rarer_ways_keep_the_scan_within_its_time() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn modbus_ascii_is_left_out_where_rtu_meters_answer() {
+    crate::pace::hold();
     let meters = ModbusMeters::new(&[1]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let endpoint = Endpoint::Device(path);
@@ -62,8 +65,9 @@ async fn modbus_ascii_is_left_out_where_rtu_meters_answer() {
     assert!(told.tried.iter().all(|how| how.starts_with("modbus-rtu")), "{:?}", told.tried);
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_direction_of_a_transceiver_is_given_on_the_command_line() {
+    crate::pace::hold();
     let pty = Pty::open().unwrap();
     let port = pty.path().to_str().unwrap().to_owned();
     let arguments = ["scan", &port, "--protocol", "modbus-rtu", "--baud", "9600", "--addresses", "1"];
@@ -80,8 +84,9 @@ async fn the_direction_of_a_transceiver_is_given_on_the_command_line() {
     assert_eq!(peers::run(&mut weir(&tcp)).await.status.code(), Some(64));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_port_without_a_speed_gives_each_meter_once_and_says_why() {
+    crate::pace::hold();
     let meters = ModbusMeters::new(&[2, 5]);
     let (path, _served) = meters.serve_rtu().unwrap();
     let told = scanned(&Endpoint::Device(path), &wish("modbus-rtu", &[9600, 19_200, 4800], &[2, 5])).await;
@@ -96,8 +101,9 @@ async fn a_port_without_a_speed_gives_each_meter_once_and_says_why() {
     assert_eq!(told.found.len(), 1, "{:?}", shown(&told.found));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn meters_of_two_makers_with_the_same_number_are_two() {
+    crate::pace::hold();
     let meter = |letters: &str| Meter {
         manufacturer: Meter::manufacturer_code(letters).unwrap(),
         id: 0x1234_5678,

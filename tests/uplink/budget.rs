@@ -71,8 +71,9 @@ async fn over(seen: &Seen, sessions: u64) {
     timeout(LIMIT, ended).await.expect("the session is over");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_counters_are_what_an_observer_sees_on_the_wire_tls_included() {
+    crate::pace::hold();
     let site = Site::new();
     let broker = Mosquitto::start(site.directory.path(), &site.server(&["127.0.0.1"], None)).await;
     let (port, seen) = observed(broker.port).await;
@@ -107,8 +108,9 @@ async fn the_counters_are_what_an_observer_sees_on_the_wire_tls_included() {
     assert!(totals[2].sent - totals[1].sent > 900 * 100, "{totals:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn priority_frames_pass_while_ordinary_ones_wait_and_none_is_lost() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
@@ -142,13 +144,14 @@ async fn priority_frames_pass_while_ordinary_ones_wait_and_none_is_lost() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn gathered_frames_go_in_few_messages_and_alarms_between_them_at_once() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
     for connect in ["always", "on-demand"] {
-        let gather = Duration::from_millis(1500);
+        let gather = Duration::from_secs(5);
         let (_policy, batch) = watch::channel(Policy { gather: Some(gather), ..Policy::default() });
         let url = format!("url = \"tcp://127.0.0.1:{}\"", broker.port);
         let uplink = format!("data_topic = \"data\"\nevent_topic = \"event\"\nconnect = \"{connect}\"\n");
@@ -157,21 +160,19 @@ async fn gathered_frames_go_in_few_messages_and_alarms_between_them_at_once() {
         append(&agent.store, 1, 20, 0).await;
         assert_eq!(subscriber.next().await.sequences(), [1]);
         // The gate is closed: what comes now waits for the next opening, all together.
-        let begun = tokio::time::Instant::now();
         append(&agent.store, 40, 20, 0).await;
         append(&agent.store, 1, 20, 1).await;
         let alarm = subscriber.next().await;
         assert_eq!((alarm.topic.as_str(), alarm.sequences()), ("event", vec![42]));
-        assert!(begun.elapsed() < gather, "the alarm did not wait");
-        assert_eq!(subscriber.next().await.sequences(), (2..=41).collect::<Vec<_>>());
-        assert!(begun.elapsed() > gather / 2, "the others did: {:?}", begun.elapsed());
+        assert_eq!(subscriber.next().await.sequences(), (2..=41).collect::<Vec<_>>(), "the others waited");
         agent.until_empty().await;
         agent.stop().await;
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_quieter_keep_alive_takes_a_new_session_and_no_will() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
@@ -238,8 +239,9 @@ impl Drop for Consumer {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_python_consumer_reads_compressed_and_plain_messages_as_the_same_frames() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut consumer = Consumer::start(broker.port).await;
@@ -275,6 +277,7 @@ async fn a_python_consumer_reads_compressed_and_plain_messages_as_the_same_frame
 }
 
 /// The figures of docs/budget.md: `cargo test --test uplink what_traffic -- --nocapture` prints them.
+// In real time: the broker hangs up on a client whose pings come later than half as much again.
 #[tokio::test]
 async fn what_traffic_is_spent_on_is_what_the_budget_page_says() {
     let site = Site::new();
@@ -292,26 +295,36 @@ async fn what_traffic_is_spent_on_is_what_the_budget_page_says() {
         );
         now
     };
-    let url = format!("{}keep_alive = \"5s\"", site.broker_settings(broker.port));
+    let pinging = format!("{}keep_alive = \"10s\"", site.broker_settings(broker.port));
     let uplink = format!("{TOPICS}connect = \"always\"\n");
-    let mut agent = Agent::start_with(&url, &uplink, new_store(), |u| u.with_traffic(&traffic));
+    let mut agent = Agent::start_with(&pinging, &uplink, new_store(), |u| u.with_traffic(&traffic));
     agent.until("said hello", |h| h.messages == 1).await;
     let hello = cost("TLS handshake, CONNECT, status");
-    let pinged = async {
-        while traffic.account().total.received == hello.received {
+    let pinged = async |before: u64| {
+        while traffic.account().total.received == before {
             sleep(Duration::from_millis(20)).await;
             traffic.settle();
         }
     };
-    timeout(LIMIT, pinged).await.expect("it pings");
-    let ping = cost("and a ping");
-    assert_eq!((ping.sent - hello.sent, ping.received - hello.received, ping.packets - hello.packets), (24, 24, 3));
+    // One after the other: the first may have been under way already.
+    timeout(LIMIT, pinged(hello.received)).await.expect("it pings");
+    let first = cost("and a ping");
+    timeout(LIMIT, pinged(first.received)).await.expect("it pings again");
+    let ping = cost("and another");
+    assert_eq!((ping.sent - first.sent, ping.received - first.received, ping.packets - first.packets), (24, 24, 3));
+    agent.stop().await;
+
+    // No ping between these.
+    let url = format!("{}keep_alive = \"10m\"", site.broker_settings(broker.port));
+    let mut agent = Agent::start_with(&url, &uplink, new_store(), |u| u.with_traffic(&traffic));
+    agent.until("said hello", |h| h.messages == 1).await;
+    let ready = cost("the goodbye and another session");
     for n in 1..=20 {
         append(&agent.store, 1, 100, 0).await;
         agent.until("acknowledged", |h| h.acknowledged == n).await;
     }
     let single = cost("and 20 frames of 100 bytes, one by one");
-    let each = (single.billed(52) - ping.billed(52)) / 20;
+    let each = (single.billed(52) - ready.billed(52)) / 20;
     agent.stop().await;
 
     let before = cost("and the goodbye");

@@ -27,8 +27,9 @@ fn collect(heard: &[Heard]) -> BTreeMap<u64, serde_json::Value> {
     all
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mosquitto_sub_receives_every_frame_exactly_in_contract_form() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
@@ -64,8 +65,9 @@ async fn mosquitto_sub_receives_every_frame_exactly_in_contract_form() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_backlog_goes_out_priority_first_and_no_message_is_too_long() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
@@ -87,8 +89,9 @@ async fn a_backlog_goes_out_priority_first_and_no_message_is_too_long() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_broker_killed_while_draining_loses_nothing() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let mut broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     // The relay opens only when the subscriber of the new broker listens, so that a loss would be ours.
@@ -124,8 +127,9 @@ async fn a_broker_killed_while_draining_loses_nothing() {
     assert_eq!(collect(&heard).into_keys().collect::<Vec<_>>(), (1..=6000).collect::<Vec<_>>());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_frozen_broker_delays_but_loses_nothing() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
@@ -143,8 +147,9 @@ async fn a_frozen_broker_delays_but_loses_nothing() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_broker_frozen_beyond_the_watchdog_gets_a_new_session_and_everything() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;
@@ -163,8 +168,9 @@ async fn a_broker_frozen_beyond_the_watchdog_gets_a_new_session_and_everything()
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nothing_is_committed_without_its_own_puback() {
+    crate::pace::hold();
     let broker = Broker::plain().await.unwrap();
     let mut received = broker.observe();
     broker.set_mode(Mode::Withholding);
@@ -187,8 +193,9 @@ async fn nothing_is_committed_without_its_own_puback() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_link_cut_again_and_again_loses_nothing() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Broker::tls(directory.path()).await.unwrap();
     let mut received = broker.observe();

@@ -92,10 +92,16 @@ async fn pass(
     open: impl Fn(&Flow) -> bool,
 ) {
     let (hold, mut held) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+    let mut gate = flow.clone();
     let read = async {
         let mut chunk = vec![0; 64 << 10];
         while let Ok(n) = from.read(&mut chunk).await {
-            if n == 0 || hold.send((Instant::now() + delay, chunk[..n].to_vec())).is_err() {
+            if n == 0 {
+                // What passes nothing does not tell that the other side has hung up either.
+                let _ = gate.wait_for(&open).await;
+                return;
+            }
+            if hold.send((Instant::now() + delay, chunk[..n].to_vec())).is_err() {
                 return;
             }
         }

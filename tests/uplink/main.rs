@@ -15,6 +15,8 @@ mod crooked;
 mod delivery;
 mod latency;
 mod line;
+#[path = "../tools/pace.rs"]
+mod pace;
 #[path = "../peers/mod.rs"]
 mod peers;
 mod refusal;

@@ -27,8 +27,9 @@ async fn refused(broker: &str, words: &[&str]) {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tls_and_mutual_tls_and_a_password_are_accepted() {
+    crate::pace::hold();
     let site = Site::new();
     let extra = format!("{}{}", site.server(&["localhost", "127.0.0.1"], None), site.mutual());
     let broker = Mosquitto::start(site.directory.path(), &extra).await;
@@ -48,15 +49,17 @@ async fn tls_and_mutual_tls_and_a_password_are_accepted() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_certificate_of_another_ca_is_refused() {
+    crate::pace::hold();
     let (site, stranger) = (Site::new(), Site::new());
     let broker = Mosquitto::start(site.directory.path(), &site.server(&["127.0.0.1"], None)).await;
     refused(&stranger.broker_settings(broker.port), &["not issued by the CA in", "ca.pem", "broker.ca_file"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_expired_or_future_certificate_is_refused_with_a_hint_at_the_clock() {
+    crate::pace::hold();
     let site = Site::new();
     let broker = Mosquitto::start(site.directory.path(), &site.server(&["127.0.0.1"], Some(2010..2015))).await;
     refused(&site.broker_settings(broker.port), &["has expired on 2015-01-01", "the gateway's clock"]).await;
@@ -64,15 +67,17 @@ async fn an_expired_or_future_certificate_is_refused_with_a_hint_at_the_clock() 
     refused(&site.broker_settings(broker.port), &["not valid before 2090-01-01", "the gateway's clock"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_certificate_for_another_host_is_refused_with_its_names() {
+    crate::pace::hold();
     let site = Site::new();
     let broker = Mosquitto::start(site.directory.path(), &site.server(&["broker.example.com"], None)).await;
     refused(&site.broker_settings(broker.port), &["is for", "broker.example.com", "not for 127.0.0.1"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_missing_or_strange_client_certificate_is_told() {
+    crate::pace::hold();
     let site = Site::new();
     for version in ["tlsv1.2", "tlsv1.3"] {
         let extra = format!("{}{}tls_version {version}", site.server(&["127.0.0.1"], None), site.mutual());
@@ -84,8 +89,9 @@ async fn a_missing_or_strange_client_certificate_is_told() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_wrong_password_and_a_missing_one_are_told_without_showing_it() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), &passwords(directory.path())).await;
     let settings = format!("url = \"tcp://127.0.0.1:{}\"\n", broker.port);
@@ -97,8 +103,9 @@ async fn a_wrong_password_and_a_missing_one_are_told_without_showing_it() {
     refused(&absent, &["/nowhere/secret", "can't be read"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn nobody_there_an_unknown_name_and_the_wrong_kind_of_port_are_told() {
+    crate::pace::hold();
     refused(&format!("url = \"tcp://127.0.0.1:{}\"", free_port()), &["nobody listens at tcp://127.0.0.1"]).await;
     refused("url = \"tcp://no-such-host.invalid\"", &["the name no-such-host.invalid has no address"]).await;
     let site = Site::new();
@@ -108,8 +115,9 @@ async fn nobody_there_an_unknown_name_and_the_wrong_kind_of_port_are_told() {
     refused(&format!("url = \"tcp://127.0.0.1:{}\"", broker.port), &["if it is a TLS port, use ssl://"]).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn files_that_can_not_be_used_are_told_before_anything_is_sent() {
+    crate::pace::hold();
     let site = Site::new();
     let settings = "url = \"ssl://127.0.0.1:1\"\n";
     refused(&format!("{settings}ca_file = \"/nowhere/ca.pem\""), &["the CA file /nowhere/ca.pem can't be read"]).await;

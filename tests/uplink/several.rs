@@ -36,7 +36,7 @@ impl Pair {
 }
 
 fn pace() -> Pace {
-    Pace { connect: SECOND, stall: SECOND, settled: 2 * SECOND, ..Pace::default() }
+    Pace { connect: 3 * SECOND, stall: 3 * SECOND, settled: 2 * SECOND, ..Pace::default() }
 }
 
 const RETURNS: &str = "return_after = \"1s\"\n";
@@ -46,8 +46,9 @@ fn numbers(heard: &[super::rig::Heard]) -> BTreeSet<u64> {
     heard.iter().flat_map(super::rig::Heard::sequences).collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_second_broker_takes_over_and_the_first_gets_the_session_back() {
+    crate::pace::hold();
     let mut pair = Pair::start().await;
     let mut on_second = Subscriber::start(pair.second.port, &["-q", "1"]).await;
     let uplink = format!("{TOPICS}{RETURNS}");
@@ -80,8 +81,9 @@ async fn the_second_broker_takes_over_and_the_first_gets_the_session_back() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_first_broker_that_hangs_is_left_and_returned_to_only_when_it_accepts() {
+    crate::pace::hold();
     let pair = Pair::start().await;
     let uplink = format!("{TOPICS}{RETURNS}");
     let mut agent = Agent::start(&pair.settings(""), &uplink, pace(), new_store());
@@ -102,8 +104,9 @@ async fn a_first_broker_that_hangs_is_left_and_returned_to_only_when_it_accepts(
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn on_demand_takes_the_second_broker_and_tries_the_first_when_it_is_time() {
+    crate::pace::hold();
     let mut pair = Pair::start().await;
     pair.first.kill();
     let uplink = format!("{TOPICS}{RETURNS}connect = \"on-demand\"\n");
@@ -120,8 +123,9 @@ async fn on_demand_takes_the_second_broker_and_tries_the_first_when_it_is_time()
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_mirror_deletes_a_frame_when_both_required_brokers_have_it() {
+    crate::pace::hold();
     let mut pair = Pair::start().await;
     let mut on_first = Subscriber::start(pair.first.port, &["-q", "1"]).await;
     pair.second.kill();
@@ -145,8 +149,9 @@ async fn a_mirror_deletes_a_frame_when_both_required_brokers_have_it() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_broker_that_is_not_required_holds_up_nobody() {
+    crate::pace::hold();
     let mut pair = Pair::start().await;
     pair.second.kill();
     let mut agent = Agent::start(&pair.settings("required = false"), &format!("{TOPICS}{MIRROR}"), pace(), new_store());
@@ -172,8 +177,9 @@ fn open(path: &std::path::Path) -> Store {
     Store::open(&settings(&format!("path = \"{}\"", path.display()))).unwrap()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn after_a_restart_the_healthy_broker_is_not_sent_everything_again() {
+    crate::pace::hold();
     let mut pair = Pair::start().await;
     pair.second.kill();
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -198,8 +204,9 @@ async fn after_a_restart_the_healthy_broker_is_not_sent_everything_again() {
     store.close().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_record_that_outlived_its_store_skips_no_frame() {
+    crate::pace::hold();
     let mut pair = Pair::start().await;
     pair.second.kill();
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
@@ -222,8 +229,9 @@ async fn a_record_that_outlived_its_store_skips_no_frame() {
     store.close().await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_both_had_before_a_crash_is_given_up_at_the_next_start() {
+    crate::pace::hold();
     let pair = Pair::start().await;
     let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let path = directory.path().join("store");
@@ -245,8 +253,9 @@ async fn what_both_had_before_a_crash_is_given_up_at_the_next_start() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_mirror_on_demand_leaves_the_broker_that_has_everything() {
+    crate::pace::hold();
     let pair = Pair::start().await;
     let line = Line::start(pair.first.port, Duration::ZERO).await;
     let settings = pair.settings("").replace(&format!(":{}\"", pair.second.port), ":1\"");
@@ -263,8 +272,9 @@ async fn a_mirror_on_demand_leaves_the_broker_that_has_everything() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_newest_status_document_goes_before_the_backlog_and_again_after_a_reconnect() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let mut subscriber = Subscriber::start(broker.port, &["-q", "1"]).await;

@@ -7,8 +7,9 @@ use weir::uplink::Pace;
 
 use super::rig::{Agent, Subscriber, TOPICS, append, new_store};
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn mosquittos_clients_publish_and_subscribe_over_tls() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Broker::tls(directory.path()).await.unwrap();
     let mut received = broker.observe();
@@ -29,8 +30,9 @@ async fn mosquittos_clients_publish_and_subscribe_over_tls() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_demo_runs_end_to_end_with_the_simulated_broker() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Broker::tls(directory.path()).await.unwrap();
     let ca = broker.ca_file().unwrap().to_str().unwrap().to_owned();

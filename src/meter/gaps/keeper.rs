@@ -241,8 +241,9 @@ mod tests {
         assert_eq!(keeper.load("other", "P.01"), State::new("P.01"));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn closing_does_not_wait_out_the_pause_after_a_disk_that_refused() {
+        crate::pace::hold();
         let home = tempfile::tempdir().unwrap();
         // A file stands where the directory would be.
         let directory = home.path().join("profiles");

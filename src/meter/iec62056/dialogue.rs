@@ -171,6 +171,7 @@ impl Dialogue {
         ident: &Identification,
         mode: char,
         ladder: &mut Ladder,
+        opened: impl FnOnce(u32),
     ) -> Result<u32, Failure> {
         let offered = match ident.mode() {
             Mode::A | Mode::B(_) if mode != '0' => {
@@ -193,6 +194,8 @@ impl Dialogue {
         // A raw serial server can't change its rate at all.
         let rate = if link.line().is_tcp() { SIGN_ON_BAUD } else { rate };
         let option = OptionSelect { protocol: '0', baud: character(rate).unwrap_or('0'), mode };
+        // From here on the meter may be in a session, whether its caller waits for it or is dropped.
+        opened(rate);
         self.select(link, ident, option).await?;
         link.set_baud(rate)?;
         Ok(rate)

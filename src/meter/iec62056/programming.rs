@@ -110,7 +110,7 @@ impl<'a> Programming<'a> {
         let mut ladder = Ladder::new(settings);
         let mut link = Link::new(line, Parity::Even);
         let meter = dialogue.sign_on(&mut link, 0).await.map_err(Failure::error)?;
-        dialogue.choose(&mut link, &meter.identification, '1', &mut ladder).await.map_err(Failure::error)?;
+        dialogue.choose(&mut link, &meter.identification, '1', &mut ladder, |_| ()).await.map_err(Failure::error)?;
         let mut session = Self::begin(link, &dialogue, meter, &access);
         match session.enter(&access).await {
             Ok(()) => Ok(session),

@@ -149,15 +149,15 @@ impl Reader {
         self.quiet_until = Some(link.line().last_byte() + REPEAT_WINDOW);
         let ident = meter.identification.clone();
         let mode = if access.is_some() { '1' } else { '0' };
-        let chosen = self.dialogue.choose(&mut link, &ident, mode, &mut self.ladder).await;
+        let opened = |rate| self.unfinished = access.is_some().then_some((rate, meter.parity));
+        let chosen = self.dialogue.choose(&mut link, &ident, mode, &mut self.ladder, opened).await;
         let result = match (chosen, access) {
             (Err(failure), _) => Err(failure),
             (Ok(rate), None) => match self.dialogue.block(&mut link, rate).await {
                 Ok(body) => self.keep(&body).map(Got::Values).map_err(Failure::Final),
                 Err(failure) => Err(failure),
             },
-            (Ok(rate), Some(access)) => {
-                self.unfinished = Some((rate, meter.parity));
+            (Ok(_), Some(access)) => {
                 let mut session = Programming::begin(link, &self.dialogue, meter, &access);
                 let result = self.program(&mut session, &access, want, collected).await;
                 let ended = session.break_off().await;

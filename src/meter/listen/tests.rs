@@ -285,8 +285,9 @@ async fn while_it_hears_it_keeps_its_place_in_the_queue_of_the_channel() {
     running.abort();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_server_that_hangs_up_after_each_message_is_called_again_after_the_shortest_pause() {
+    crate::pace::hold();
     let server = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let (post, _) = post(60, &dial());
     let (frames, _inbox) = mpsc::channel(1);

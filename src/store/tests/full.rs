@@ -63,8 +63,8 @@ fn a_failing_disk_keeps_frames_in_memory_holds_appends_back_and_heals_by_itself(
         status.wait_for(|s| s.disk_error.is_some()).await.unwrap();
         assert!(matches!(store.sync().await, Err(StoreError::Disk(_))));
         let mut taken = 1u64;
-        let short = Duration::from_millis(300);
-        while tokio::time::timeout(short, store.append(frame(Lane::Ordinary, taken, 700))).await.is_ok() {
+        let long = Duration::from_secs(5);
+        while tokio::time::timeout(long, store.append(frame(Lane::Ordinary, taken, 700))).await.is_ok() {
             taken += 1;
             assert!(taken < 10_000, "nothing held the appends back");
         }

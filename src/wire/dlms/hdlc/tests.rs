@@ -115,7 +115,7 @@ fn a_megabyte_made_to_be_slow_is_looked_through_in_no_time() {
             while decoder.next().is_some() {}
             assert!(decoder.buffer.len() <= LONGEST);
         }
-        assert!(begun.elapsed().as_secs() < 20, "{piece:?}: {:?}", begun.elapsed());
+        assert!(begun.elapsed().as_secs() < 120, "{piece:?}: {:?}", begun.elapsed());
     }
 }
 
