@@ -14,6 +14,7 @@ mod mbus;
 mod modbus;
 mod radio;
 mod receiver;
+mod remote;
 mod seeds;
 mod sources;
 mod stream;
@@ -111,6 +112,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "dlms_push", covers: &["dlms/push/mod.rs"], run: carrier::push, seeds: seeds::pushes },
     Target { name: "dlms_wrap", covers: &["dlms/wrap.rs"], run: dlms::wrap, seeds: seeds::apdus },
     Target { name: "dlms_wrapper", covers: &["dlms/wrapper.rs"], run: carrier::wrapper, seeds: seeds::wrapped },
+    // What people and platforms send.
+    Target { name: "at", covers: &["at.rs"], run: remote::command, seeds: seeds::commands },
+    Target { name: "at_tags", covers: &["at/tags.rs"], run: remote::tagged, seeds: seeds::commands },
     // What shows bytes to people, and what ciphers them.
     Target { name: "cipher", covers: &["aes.rs", "gcm.rs"], run: radio::cipher, seeds: seeds::telegrams },
     Target { name: "explain", covers: &["explain/mod.rs"], run: words::explain, seeds: seeds::anything },

@@ -340,3 +340,14 @@ pub fn keyed_pushes(from: &Sources) -> Seeds {
 pub fn anything(from: &Sources) -> Seeds {
     [telegrams(from), formats(from), mbus(from), on_air(from), pushes(from)].concat()
 }
+
+pub fn commands(_from: &Sources) -> Seeds {
+    let commands = [
+        "AT",
+        "AT+CSQ",
+        "#7 AT^MTXTUNNEL=SETPARAM,MQTT_server,ssl://a:8883",
+        "AT^WEIR=RS232,0,<HEX>0102</HEX>OPE1<HEX>03</HEX>",
+        "ab<T>AT</T>c<T>never",
+    ];
+    commands.iter().map(|command| command.as_bytes().to_vec()).collect()
+}
