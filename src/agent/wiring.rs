@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use super::change::{Changer, trial};
 use super::supervisor::Rooms;
 use super::{Agent, AgentError, ask, books, intake, local, post, statement};
 use crate::board::{self, Board};
@@ -45,6 +46,8 @@ pub struct Evidence {
     pub tunnels: Vec<super::TunnelDoor>,
     /// What was sent and received, and how the data budget stands.
     pub traffic: Traffic,
+    /// What changes the configuration, where that is possible.
+    pub changer: Option<Changer>,
     uplink: SharedHealth,
 }
 
@@ -61,7 +64,7 @@ impl Evidence {
 }
 
 /// Builds every room and joins them.
-pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
+pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Agent, AgentError> {
     let board = board::load(&settings.gateway.board)?;
     let identity = super::identity(&settings.gateway, &board);
     let ports = resolve(settings, &board)?;
@@ -92,6 +95,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         survey: radio::Survey::new(),
         tunnels: Vec::new(),
         traffic,
+        changer,
         uplink: uplink_health,
     };
     let mut agent = Agent {
@@ -119,6 +123,9 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     start_receivers(&mut agent, settings, &frames);
     if let Some(post) = post {
         post::start(&mut agent, settings, post);
+    }
+    if let Some(changer) = agent.evidence.changer.clone() {
+        start_trial(&mut agent, settings, changer);
     }
     // After all that it can be asked about.
     start_door(&mut agent, settings);
@@ -248,6 +255,12 @@ fn start_listener(
             Ok::<(), String>(())
         }
     });
+}
+
+/// Who watches a configuration on trial.
+fn start_trial(agent: &mut Agent, settings: &Settings, changer: Changer) {
+    let (evidence, settings) = (agent.evidence.clone(), settings.clone());
+    agent.inputs.start("trial", move || trial::run(changer.clone(), evidence.clone(), trial::Proof::new(&settings)));
 }
 
 /// The local door: this machine asks the agent.

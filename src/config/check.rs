@@ -19,6 +19,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     radio::check_telegrams(&settings.telegrams, problems);
     uplink::check(&settings.broker, &settings.uplink, problems);
     uplink::check_budget(&settings.budget, problems);
+    super::change::check(&settings.control, problems);
     names(settings, problems);
     devices(settings, problems);
     for meter in settings.meter.iter().filter(|m| !m.port.is_empty()) {
