@@ -18,6 +18,7 @@ use super::supervisor::Rooms;
 use super::{Agent, AgentError, ask, books, intake, local, post, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
+use crate::config::change::Origin;
 use crate::meter::bus::{self, Bus, Meter, Port};
 use crate::meter::gaps::{Keeper, ReadBack};
 use crate::meter::{self, PortSettings, Rs485Direction, listen};
@@ -267,7 +268,7 @@ fn start_trial(agent: &mut Agent, settings: &Settings, changer: Changer) {
 fn start_door(agent: &mut Agent, settings: &Settings) {
     let (evidence, path) = (agent.evidence.clone(), local::socket(&settings.store.path));
     let meters = settings.meter.iter().map(|m| (m.name.to_string(), m.port.to_string())).collect();
-    let desk = ask::Desk { evidence, meters };
+    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody") };
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 

@@ -9,9 +9,10 @@ use tracing::{error, info, warn};
 
 use super::failure::Failure;
 use super::{log, runtime};
-use crate::agent::change::Changer;
-use crate::agent::{self, AgentError, End};
-use crate::config::{self, Loaded};
+use crate::agent::change::{Changer, store_of};
+use crate::agent::{self, Agent, AgentError, End};
+use crate::config::change::is_kept;
+use crate::config::{self, ConfigError, Loaded};
 use crate::os::clock::Clock;
 
 /// Run the agent until SIGTERM or SIGINT.
@@ -23,19 +24,28 @@ pub(super) struct Run {}
 impl Run {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::INFO));
-        let loaded = base(&config)?;
-        warn_of(&config, &loaded);
+        let text = config::read(&config)?;
+        let (store, base) = base(&config, &text)?;
         let runtime = runtime()?;
-        let outcome = runtime.block_on(live(&config, loaded));
+        let outcome = runtime.block_on(live(&config, &text, &store, base));
         // A name lookup that hangs in the system must not hold up the end.
         runtime.shutdown_background();
         outcome
     }
 }
 
-/// The base file.
-fn base(config: &Path) -> Result<Loaded, Failure> {
-    Ok(config::load(config)?)
+/// The base file and its store. With mistakes it is no obstacle when an accepted configuration is kept.
+fn base(config: &Path, text: &str) -> Result<(PathBuf, Option<Loaded>), Failure> {
+    match config::parse(text) {
+        Ok(loaded) => {
+            warn_of(config, &loaded);
+            Ok((loaded.settings.store.path.clone(), Some(loaded)))
+        }
+        Err(problems) => match store_of(text).filter(|store| is_kept(store)) {
+            Some(store) => Ok((store, None)),
+            None => Err(ConfigError::Wrong { path: config.to_owned(), problems }.into()),
+        },
+    }
 }
 
 fn warn_of(config: &Path, loaded: &Loaded) {
@@ -105,10 +115,9 @@ async fn reload(config: &Path, changer: Option<&Changer>) {
 }
 
 /// Runs one agent after the other, each with the settings that count then.
-async fn live(config: &Path, base: Loaded) -> Result<(), Failure> {
+async fn live(config: &Path, text: &str, store: &Path, base: Option<Loaded>) -> Result<(), Failure> {
     let mut signals = Signals::new()?;
-    let text = config::read(config)?;
-    let changer = match Changer::open(&text, &base.settings.store.path, Clock::system()) {
+    let changer = match Changer::open(text, store, Clock::system()) {
         Ok(changer) => Some(changer),
         Err(problem) => {
             warn!(%problem, "the configuration can't be changed while weir runs");
@@ -116,24 +125,21 @@ async fn live(config: &Path, base: Loaded) -> Result<(), Failure> {
         }
     };
     loop {
-        let (loaded, since) = match &changer {
-            Some(changer) => changer.begin().await.map_err(|e| Failure::config(e.to_string()))?,
-            None => (base.clone(), 0),
+        let (loaded, since) = match (&changer, &base) {
+            (Some(changer), _) => changer.begin().await.map_err(|e| Failure::config(e.to_string()))?,
+            (None, Some(base)) => (base.clone(), 0),
+            (None, None) => {
+                return Err(Failure::config("the base file has mistakes, and what was accepted can't be read"));
+            }
         };
         let number = changer.as_ref().map(|changer| changer.state().number);
         info!(version = env!("CARGO_PKG_VERSION"), file = %config.display(), configuration = number, work = loaded.settings.summary(), "starting");
-        let started = match &changer {
-            Some(changer) => agent::start_changeable(&loaded.settings, changer.clone()),
-            None => agent::start(&loaded.settings),
-        };
-        let agent = match started {
+        let agent = match start(&loaded, changer.as_ref()) {
             Ok(agent) => agent,
             Err(error) => {
-                let took_back = match &changer {
-                    Some(changer) => changer.go_back(&error.to_string()).await.unwrap_or(false),
-                    None => false,
-                };
-                if took_back {
+                if let Some(changer) = &changer
+                    && changer.go_back(&error.to_string()).await.unwrap_or(false)
+                {
                     continue;
                 }
                 return Err(match error {
@@ -147,5 +153,12 @@ async fn live(config: &Path, base: Loaded) -> Result<(), Failure> {
             End::Stop => return Ok(()),
             End::Restart => {}
         }
+    }
+}
+
+fn start(loaded: &Loaded, changer: Option<&Changer>) -> Result<Agent, AgentError> {
+    match changer {
+        Some(changer) => agent::start_changeable(&loaded.settings, changer.clone()),
+        None => agent::start(&loaded.settings),
     }
 }

@@ -14,6 +14,8 @@ use super::Settings;
 use crate::setting::{Field, Setting, Shape};
 
 mod path;
+#[cfg(test)]
+mod tests;
 mod typed;
 
 use path::{Segment, Which};
@@ -239,7 +241,7 @@ fn names_of(list: &Item) -> Vec<Option<String>> {
         Item::Value(Value::Array(tables)) => {
             tables.iter().map(|value| value.as_inline_table().and_then(|table| name(table))).collect()
         }
-        other => other.as_table_like().map(|table| name(table)).into_iter().collect(),
+        other => other.as_table_like().map(name).into_iter().collect(),
     }
 }
 

@@ -21,6 +21,7 @@ use crate::meter;
 use crate::model::Stamp;
 use crate::os::clock::Clock;
 
+pub mod order;
 pub(super) mod trial;
 
 /// How long an answer may take before the agent is stopped for the change that it tells of.
@@ -45,7 +46,7 @@ impl Started {
                 self.number,
                 spoken(limit)
             ),
-            None => format!("configuration {} is taken", self.number),
+            None => format!("configuration {} is taken without a trial", self.number),
         }
     }
 }
@@ -102,13 +103,28 @@ impl Changer {
     pub fn open(base: &str, store: &Path, clock: Clock) -> Result<Self, Refusal> {
         let now = clock.stamp();
         let (mut history, edited) = History::open(store, base, &now)?;
-        if edited {
-            propose_base(&mut history, base, &now)?;
+        if edited && let Err(problem) = propose_base(&mut history, base, &now) {
+            error!(%problem, "the base file was edited, but can't be taken up; what was accepted before runs on");
         }
-        let (book, text) = (history.book().clone(), running_text(&mut history, base)?);
+        let text = running_text(&mut history, base)?;
+        Ok(Self::of(history, text, clock))
+    }
+
+    /// Looks at the book of a store without holding it, for what changes nothing.
+    ///
+    /// # Errors
+    /// [`Refusal::Disk`].
+    pub fn look(base: &str, store: &Path, clock: Clock) -> Result<Self, Refusal> {
+        let history = History::look(store, base, &clock.stamp())?;
+        let text = history.text(history.book().current()).unwrap_or_else(|_| base.to_owned());
+        Ok(Self::of(history, text, clock))
+    }
+
+    fn of(history: History, text: String, clock: Clock) -> Self {
+        let book = history.book().clone();
         let view = View { book, text: text.into(), waiting_for: Vec::new(), restarts: 0 };
         let (view, meters) = (watch::Sender::new(view), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { history: Mutex::new(history), view, clock, meters }) })
+        Self { shared: Arc::new(Shared { history: Mutex::new(history), view, clock, meters }) }
     }
 
     /// How the running configuration stands.
@@ -188,6 +204,8 @@ impl Changer {
             let current = history.text(history.book().current())?;
             let prepared = prepare(&current, &text, &who)?;
             let limit = trying.limit(&prepared.loaded.settings)?;
+            // Without an agent the last one's are known.
+            let answered = if answered.is_empty() { history.book().answered() } else { answered };
             let wanted = proposal(prepared, (who, why), limit, &answered);
             let number = history.propose(&text, wanted, None, now)?;
             Ok((number, limit))
@@ -334,6 +352,16 @@ impl Changer {
         meters.1.iter().filter(|(name, _)| has(name)).map(|(_, port)| port.clone()).collect()
     }
 
+    /// Notes the ports on which a meter answers, for a change that is made while weir does not run.
+    async fn note_answered(&self) {
+        let answered = self.answered();
+        let known = self.shared.view.borrow().book.answered();
+        if answered.iter().any(|port| !known.contains(port)) {
+            let result = self.with(move |history, _| history.note(false, &answered)).await;
+            result.unwrap_or_else(|error| warn!(%error, "which ports answer could not be noted"));
+        }
+    }
+
     /// Does something with the history on a thread that may wait for the disk, then shows everybody what became of it.
     async fn with<T: Send + 'static>(
         &self,
@@ -366,7 +394,7 @@ pub enum Trying {
     Usual,
     /// So long.
     For(Duration),
-    /// Not at all: it is kept unless the agent can't be started with it. Only for a person at the gateway.
+    /// Not at all: it is kept as soon as weir has started with it. Only for a person at the gateway.
     Not,
 }
 

@@ -74,6 +74,7 @@ pub(in crate::agent) async fn run(changer: Changer, evidence: Evidence, proof: P
             result.unwrap_or_else(|error| warn!(%error, "that the broker was reached could not be noted"));
         }
         let Some(trial) = changer.trial() else {
+            changer.note_answered().await;
             sleep(if is_reached { Duration::from_mins(1) } else { SELDOM }).await;
             continue;
         };
@@ -99,7 +100,9 @@ async fn judge(changer: &Changer, reached: bool, silent: Vec<String>) -> bool {
     if !reached {
         waiting_for.insert(0, "the broker was not reached".to_owned());
     }
-    let decided = if reached && meters_answer {
+    let decided = if trial.at_once {
+        changer.confirm("without a trial").await.map(|()| false)
+    } else if reached && meters_answer {
         changer.confirm("it has proved itself").await.map(|()| false)
     } else if over && meters_answer && !trial.broker {
         changer.confirm("the broker was not reached, and had not been before either").await.map(|()| false)

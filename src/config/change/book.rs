@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::settings::LONGEST_TRIAL;
 use crate::model::{BootId, Stamp, Timestamp};
 
 /// So many configurations are remembered.
@@ -137,6 +138,9 @@ pub struct Trial {
     pub ports: Vec<String>,
     /// Whether the broker was reached before: then it must be reached again.
     pub broker: bool,
+    /// Whether it is kept as soon as weir has started with it.
+    #[serde(default)]
+    pub at_once: bool,
 }
 
 impl Trial {
@@ -156,7 +160,7 @@ pub struct Proposal {
     pub why: String,
     /// What its text hashes to.
     pub hash: String,
-    /// How long it has to prove itself; `None`: it is kept at once.
+    /// How long it has to prove itself; `None`: it is kept as soon as weir has started with it.
     pub limit: Option<Duration>,
     /// Ports on which a meter must answer.
     pub ports: Vec<String>,
@@ -254,23 +258,16 @@ impl Book {
     pub(super) fn propose(&mut self, proposal: Proposal, now: &Stamp) -> u64 {
         let number = self.entries.last().map_or(1, |entry| entry.number + 1);
         let Proposal { who, why, hash, limit, ports, base } = proposal;
-        let outcome = match limit {
-            Some(_) => Outcome::OnTrial,
-            None => Outcome::Confirmed("without a trial".to_owned()),
-        };
+        let outcome = Outcome::OnTrial;
         self.entries.push(Entry { number, at: now.wall, who, why: brief(&why), outcome, hash, reached: false });
         if let Some(base) = base {
             self.base = base;
         }
-        match limit {
-            None => self.active = number,
-            Some(limit) => {
-                let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-                let broker = self.entry(self.active).is_some_and(|entry| entry.reached);
-                let (boot, since_ms) = (now.boot, now.uptime);
-                self.trial = Some(Trial { number, limit_ms, boot, since_ms, starts: 0, ports, broker });
-            }
-        }
+        let at_once = limit.is_none();
+        let limit_ms = u64::try_from(limit.unwrap_or(LONGEST_TRIAL).as_millis()).unwrap_or(u64::MAX);
+        let broker = self.entry(self.active).is_some_and(|entry| entry.reached);
+        let (boot, since_ms) = (now.boot, now.uptime);
+        self.trial = Some(Trial { number, limit_ms, boot, since_ms, starts: 0, ports, broker, at_once });
         self.forget();
         number
     }

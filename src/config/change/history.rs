@@ -11,6 +11,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
@@ -101,22 +102,23 @@ pub fn effective(store: &Path, base: &str) -> Option<String> {
     (text != base).then_some(text)
 }
 
-/// The book of a store without changing anything; `None` when there is none.
-///
-/// # Errors
-/// [`Refusal::Disk`].
-pub fn look(store: &Path) -> Result<Option<(Book, PathBuf)>, Refusal> {
-    let folder = store.join(FOLDER);
-    let failed = |source| Refusal::Disk { what: format!("{} can't be read", folder.join(BOOK).display()), source };
-    Ok(read(&folder).map_err(failed)?.map(|book| (book, folder)))
+/// Whether there is a book in a store.
+pub fn is_kept(store: &Path) -> bool {
+    store.join(FOLDER).join(BOOK).exists()
 }
 
-/// The text of a configuration of a book that was only looked at.
-///
-/// # Errors
-/// [`Refusal::Unknown`], [`Refusal::Disk`].
-pub fn text(folder: &Path, book: &Book, number: u64) -> Result<String, Refusal> {
-    text_of(folder, book, number)
+/// How often and how long after each other the lock is tried: a weir that is just ending gives it back in a moment.
+const LOCK_TRIES: u32 = 50;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+fn wait_for(lock: &File) -> Result<(), Refusal> {
+    for _ in 0..LOCK_TRIES {
+        if flock(lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(LOCK_PAUSE);
+    }
+    Err(Refusal::Held)
 }
 
 /// The configurations of one store; held by one process at a time.
@@ -124,8 +126,8 @@ pub fn text(folder: &Path, book: &Book, number: u64) -> Result<String, Refusal> 
 pub struct History {
     folder: PathBuf,
     book: Book,
-    /// Held as long as this lives.
-    _lock: File,
+    /// Held as long as this lives; without it nothing is written.
+    lock: Option<File>,
 }
 
 impl History {
@@ -140,7 +142,7 @@ impl History {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(failed)?;
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(folder.join("lock"));
         let lock = lock.map_err(failed)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Refusal::Held)?;
+        wait_for(&lock)?;
         let found = match read(&folder) {
             Ok(found) => found,
             Err(problem) if problem.kind() == io::ErrorKind::InvalidData => {
@@ -154,11 +156,22 @@ impl History {
         let first = found.is_none();
         let book = found.unwrap_or_else(|| Book::first(hash(base), now));
         let edited = book.base != hash(base);
-        let mut history = Self { folder, book: book.clone(), _lock: lock };
+        let mut history = Self { folder, book: book.clone(), lock: Some(lock) };
         if first {
             history.save(book, Some((1, base)))?;
         }
         Ok((history, edited))
+    }
+
+    /// Looks at the folder without holding it: nothing can be changed by this.
+    ///
+    /// # Errors
+    /// [`Refusal::Disk`].
+    pub fn look(store: &Path, base: &str, now: &Stamp) -> Result<Self, Refusal> {
+        let folder = store.join(FOLDER);
+        let failed = |source| Refusal::Disk { what: format!("{} can't be read", folder.join(BOOK).display()), source };
+        let book = read(&folder).map_err(failed)?.unwrap_or_else(|| Book::first(hash(base), now));
+        Ok(Self { folder, book, lock: None })
     }
 
     /// What became of each configuration.
@@ -261,6 +274,9 @@ impl History {
     }
 
     fn save(&mut self, book: Book, text: Option<(u64, &str)>) -> Result<(), Refusal> {
+        if self.lock.is_none() {
+            return Err(Refusal::Held);
+        }
         let failed = |source| Refusal::Disk { what: format!("{} can't be written", self.folder.display()), source };
         let names = fs::read_dir(&self.folder).map_err(failed)?;
         let present: Vec<String> = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();

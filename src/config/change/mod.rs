@@ -17,7 +17,7 @@ mod tests;
 
 pub use book::{Book, Entry, Origin, Outcome, Proposal, REMEMBERED, STARTS, Trial, masked_number};
 pub use difference::unified;
-pub use history::{History, effective, look, text};
+pub use history::{History, effective, is_kept};
 pub(in crate::config) use settings::check;
 pub use settings::{ControlSettings, LONGEST_TRIAL, SHORTEST_TRIAL};
 
