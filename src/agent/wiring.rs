@@ -66,6 +66,8 @@ impl Evidence {
 
 /// Builds every room and joins them.
 pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Agent, AgentError> {
+    let prepared = changer.as_ref().map(|changer| trial::for_trial(settings, changer));
+    let settings = prepared.as_ref().map_or(settings, |(settings, _)| settings);
     let board = board::load(&settings.gateway.board)?;
     let identity = super::identity(&settings.gateway, &board);
     let ports = resolve(settings, &board)?;
@@ -125,8 +127,8 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
     if let Some(post) = post {
         post::start(&mut agent, settings, post);
     }
-    if let Some(changer) = agent.evidence.changer.clone() {
-        start_trial(&mut agent, settings, changer);
+    if let (Some(changer), Some((_, proof))) = (agent.evidence.changer.clone(), prepared.clone()) {
+        start_trial(&mut agent, changer, proof);
     }
     // After all that it can be asked about.
     start_door(&mut agent, settings);
@@ -259,9 +261,9 @@ fn start_listener(
 }
 
 /// Who watches a configuration on trial.
-fn start_trial(agent: &mut Agent, settings: &Settings, changer: Changer) {
-    let (evidence, settings) = (agent.evidence.clone(), settings.clone());
-    agent.inputs.start("trial", move || trial::run(changer.clone(), evidence.clone(), trial::Proof::new(&settings)));
+fn start_trial(agent: &mut Agent, changer: Changer, proof: trial::Proof) {
+    let evidence = agent.evidence.clone();
+    agent.inputs.start("trial", move || trial::run(changer.clone(), evidence.clone(), proof.clone()));
 }
 
 /// The local door: this machine asks the agent.

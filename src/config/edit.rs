@@ -123,6 +123,7 @@ fn set(document: &mut DocumentMut, key: &str, text: &str) -> Result<(), EditErro
                 }
                 Some(other) => *other = Item::Value(value),
                 None => {
+                    tidy_end(table);
                     table.insert(field.key, Item::Value(value));
                 }
             }
@@ -132,6 +133,15 @@ fn set(document: &mut DocumentMut, key: &str, text: &str) -> Result<(), EditErro
             Err(EditError::new(format!("{key} is a whole table; name a key of it, such as {key}.KEY")))
         }
         None => Err(EditError::new(format!("{key} is nowhere"))),
+    }
+}
+
+/// In `{ a = 1 }` the blank before the brace belongs to the last value: it is not wanted before a comma.
+fn tidy_end(table: &mut dyn TableLike) {
+    if let Some((_, Item::Value(last))) = table.iter_mut().last()
+        && last.decor().suffix().and_then(|suffix| suffix.as_str()) == Some(" ")
+    {
+        last.decor_mut().set_suffix("");
     }
 }
 

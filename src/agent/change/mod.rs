@@ -12,12 +12,13 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use self::trial::Proof;
+use super::Evidence;
 use crate::config::change::{
     self, Book, Entry, History, Origin, Outcome, Prepared, Proposal, Refusal, Trial, bounded, prepare, spoken,
 };
 use crate::config::edit::{self, Edit};
 use crate::config::{self, Loaded, Settings};
-use crate::meter;
 use crate::model::Stamp;
 use crate::os::clock::Clock;
 
@@ -85,8 +86,8 @@ struct Shared {
     history: Mutex<History>,
     view: watch::Sender<View>,
     clock: Clock,
-    /// The counters of the running agent's meters, and the port of each.
-    meters: Mutex<(meter::Health, Vec<(String, String)>)>,
+    /// What the running agent tells, and what its configuration was started for.
+    live: Mutex<Option<(Evidence, Proof)>>,
 }
 
 /// Changes the configuration; clones are the same.
@@ -123,8 +124,8 @@ impl Changer {
     fn of(history: History, text: String, clock: Clock) -> Self {
         let book = history.book().clone();
         let view = View { book, text: text.into(), waiting_for: Vec::new(), restarts: 0 };
-        let (view, meters) = (watch::Sender::new(view), Mutex::default());
-        Self { shared: Arc::new(Shared { history: Mutex::new(history), view, clock, meters }) }
+        let (view, live) = (watch::Sender::new(view), Mutex::default());
+        Self { shared: Arc::new(Shared { history: Mutex::new(history), view, clock, live }) }
     }
 
     /// How the running configuration stands.
@@ -199,8 +200,9 @@ impl Changer {
     /// As [`Changer::set`].
     pub async fn apply(&self, text: String, who: Origin, why: &str, trying: Trying) -> Result<Started, Refusal> {
         let why = why.to_owned();
-        let answered = self.answered();
+        let (reached, answered) = self.proved();
         let result = self.with(move |history, now| {
+            history.note(reached, &[])?;
             let current = history.text(history.book().current())?;
             let prepared = prepare(&current, &text, &who)?;
             let limit = trying.limit(&prepared.loaded.settings)?;
@@ -251,9 +253,9 @@ impl Changer {
     /// # Errors
     /// [`Refusal`]; what runs goes on then.
     pub async fn reload(&self, base: String) -> Result<bool, Refusal> {
-        let answered = self.answered();
+        let (reached, answered) = self.proved();
         let taken = self.with(move |history, now| {
-            history.note(false, &answered)?;
+            history.note(reached, &answered)?;
             propose_base(history, &base, now)
         });
         let taken = taken.await?;
@@ -313,14 +315,14 @@ impl Changer {
         self.shared.view.send_modify(|view| view.restarts += 1);
     }
 
-    /// The one on trial.
-    fn trial(&self) -> Option<Trial> {
-        self.shared.view.borrow().book.trial().cloned()
+    /// The trial of this configuration.
+    fn trial(&self, number: u64) -> Option<Trial> {
+        self.shared.view.borrow().book.trial().filter(|trial| trial.number == number).cloned()
     }
 
-    /// The one on trial, and the time it has left.
-    fn trial_left(&self) -> Option<(Trial, Duration)> {
-        let trial = self.trial()?;
+    /// The same, and the time it has left.
+    fn trial_left(&self, number: u64) -> Option<(Trial, Duration)> {
+        let trial = self.trial(number)?;
         let left = trial.left(&self.shared.clock.stamp());
         Some((trial, left))
     }
@@ -344,20 +346,28 @@ impl Changer {
         Started { number, limit, _answering: answering }
     }
 
-    /// Ports on which a meter has answered in this life.
-    fn answered(&self) -> Vec<String> {
-        let meters = lock_meters(self);
-        let health = meters.0.meters();
-        let has = |name: &str| health.get(name).is_some_and(|health| health.last_answer.is_some());
-        meters.1.iter().filter(|(name, _)| has(name)).map(|(_, port)| port.clone()).collect()
+    /// Makes the running agent known.
+    fn attach(&self, evidence: &Evidence, proof: &Proof) {
+        // Without the way back to here.
+        let evidence = Evidence { changer: None, ..evidence.clone() };
+        *self.live() = Some((evidence, proof.clone()));
+    }
+
+    fn live(&self) -> MutexGuard<'_, Option<(Evidence, Proof)>> {
+        self.shared.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The running configuration, when its broker has been reached; ports on which a meter has answered.
+    fn proved(&self) -> (Option<u64>, Vec<String>) {
+        self.live().as_ref().map(|(evidence, proof)| proof.so_far(evidence)).unwrap_or_default()
     }
 
     /// Notes the ports on which a meter answers, for a change that is made while weir does not run.
     async fn note_answered(&self) {
-        let answered = self.answered();
+        let (_, answered) = self.proved();
         let known = self.shared.view.borrow().book.answered();
         if answered.iter().any(|port| !known.contains(port)) {
-            let result = self.with(move |history, _| history.note(false, &answered)).await;
+            let result = self.with(move |history, _| history.note(None, &answered)).await;
             result.unwrap_or_else(|error| warn!(%error, "which ports answer could not be noted"));
         }
     }
@@ -412,10 +422,6 @@ impl Trying {
             Self::Not => Ok(None),
         }
     }
-}
-
-fn lock_meters(changer: &Changer) -> MutexGuard<'_, (meter::Health, Vec<(String, String)>)> {
-    changer.shared.meters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn lock(history: &Mutex<History>) -> MutexGuard<'_, History> {

@@ -303,11 +303,11 @@ impl Book {
         Some((trial.number, why.to_owned()))
     }
 
-    /// Notes that the broker was reached with the current configuration; true when that is new.
-    pub(super) fn reach(&mut self) -> bool {
-        let current = self.current();
-        let entry = self.entries.iter_mut().find(|entry| entry.number == current);
-        entry.is_some_and(|entry| !std::mem::replace(&mut entry.reached, true))
+    /// Notes that the broker was reached with a configuration.
+    pub(super) fn reach(&mut self, number: u64) {
+        if let Some(entry) = self.entries.iter_mut().find(|entry| entry.number == number) {
+            entry.reached = true;
+        }
     }
 
     fn decide(&mut self, number: u64, outcome: Outcome) {

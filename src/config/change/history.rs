@@ -251,14 +251,14 @@ impl History {
         self.update(|book| book.go_back(why))
     }
 
-    /// Notes that the broker was reached, and on which ports a meter answered; writes only what is new.
+    /// Notes with which configuration the broker was reached, and on which ports a meter answered; writes only what is new.
     ///
     /// # Errors
     /// [`Refusal::Disk`].
-    pub fn note(&mut self, reached: bool, answered: &[String]) -> Result<(), Refusal> {
+    pub fn note(&mut self, reached: Option<u64>, answered: &[String]) -> Result<(), Refusal> {
         self.update(|book| {
-            if reached {
-                book.reach();
+            if let Some(number) = reached {
+                book.reach(number);
             }
             book.answered.extend(answered.iter().cloned());
         })

@@ -80,7 +80,7 @@ fn a_power_cut_at_each_step_leaves_the_old_or_the_new_configuration() {
 #[test]
 fn a_trial_has_its_time_over_crashes_and_its_starts_over_boots() {
     let mut book = Book::first(hash(FIRST), &at(1, 0));
-    book.reach();
+    book.reach(1);
     book.propose(proposal("x"), &at(1, 0));
     assert!(book.trial().unwrap().broker, "the broker was reached before");
     // Its time begins with its first start.
