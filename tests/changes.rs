@@ -124,7 +124,7 @@ impl Site {
     }
 
     fn refused(&self, arguments: &[&str], words: &str) {
-        let output = self.home.weir(&[&["config"], arguments].concat());
+        let output = self.home.weir(&[&["config"][..], arguments].concat());
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
         assert!(stderr(&output).contains(words), "{words}: {}", stderr(&output));
     }

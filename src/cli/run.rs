@@ -126,7 +126,7 @@ async fn live(config: &Path, text: &str, store: &Path, base: Option<Loaded>) -> 
     };
     loop {
         let (loaded, since) = match (&changer, &base) {
-            (Some(changer), _) => changer.begin().await.map_err(|e| Failure::config(e.to_string()))?,
+            (Some(changer), _) => changer.begin(text).await.map_err(|e| Failure::config(e.to_string()))?,
             (None, Some(base)) => (base.clone(), 0),
             (None, None) => {
                 return Err(Failure::config("the base file has mistakes, and what was accepted can't be read"));

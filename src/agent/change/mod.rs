@@ -271,24 +271,29 @@ impl Changer {
     }
 
     /// Counts a start and gives what is to be started, and the mark for [`Changer::restarted`]. A trial whose time or
-    /// starts are used up goes back, and so does a configuration that can't be read (any more).
+    /// starts are used up goes back, and so does a configuration that is not right (any more); at last to `base`.
     ///
     /// # Errors
     /// [`Refusal`] when there is nothing that can be started.
-    pub async fn begin(&self) -> Result<(Loaded, u64), Refusal> {
+    pub async fn begin(&self, base: &str) -> Result<(Loaded, u64), Refusal> {
         let since = self.shared.view.borrow().restarts;
         let ended = self.with(|history, now| history.begin(now)).await?;
         tell_end(ended.as_ref());
-        match config::parse(&self.text()) {
-            Ok(loaded) => Ok((loaded, since)),
-            Err(problems) => {
-                let refusal = Refusal::Wrong(problems);
-                if self.go_back(&refusal.to_string()).await? {
-                    return config::parse(&self.text()).map(|loaded| (loaded, since)).map_err(Refusal::Wrong);
-                }
-                Err(refusal)
-            }
+        let wrong = |text: &str| config::parse(text).map_err(Refusal::Wrong);
+        let problem = match wrong(&self.text()) {
+            Ok(loaded) => return Ok((loaded, since)),
+            Err(problem) => problem,
+        };
+        if self.go_back(&problem.to_string()).await?
+            && let Ok(loaded) = wrong(&self.text())
+        {
+            return Ok((loaded, since));
         }
+        let loaded = wrong(base)?;
+        error!(%problem, "this version of weir can't use the accepted configuration; the base file counts again");
+        let base = base.to_owned();
+        self.with(move |history, _| history.begin_anew(&base)).await?;
+        Ok((loaded, since))
     }
 
     /// Keeps the one on trial.
@@ -349,7 +354,8 @@ impl Changer {
     /// Makes the running agent known.
     fn attach(&self, evidence: &Evidence, proof: &Proof) {
         // Without the way back to here.
-        let evidence = Evidence { changer: None, ..evidence.clone() };
+        let mut evidence = evidence.clone();
+        evidence.changer = None;
         *self.live() = Some((evidence, proof.clone()));
     }
 
