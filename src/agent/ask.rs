@@ -6,8 +6,11 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::time::{Instant, timeout};
 
+use super::change::Started;
+use super::change::order::{self, Order};
 use super::transfer::Transfer;
 use super::{Evidence, statement};
+use crate::config::change::Origin;
 use crate::meter::bus::Handle;
 use crate::model::{Rssi, Stamp, TelegramKind, Timestamp, Value};
 use crate::os::line::{Listener, Speed, Traced, What};
@@ -50,6 +53,8 @@ pub enum Ask {
         /// Its name.
         port: String,
     },
+    /// The configuration: how it stands, or a change of it.
+    Config(Order),
 }
 
 impl Ask {
@@ -69,6 +74,8 @@ impl Ask {
 pub enum Answer {
     /// All of it.
     Whole(Json),
+    /// All of it; the agent is started anew once it was told.
+    Taken(Json, Started),
     /// What happens on a line, one event after the other, until nobody wants it any more.
     Trace(Trace),
     /// How far a transfer to a meter has come, again and again, and its answer at last.
@@ -81,6 +88,8 @@ pub(super) struct Desk {
     pub(super) evidence: Evidence,
     /// Every configured meter and its port.
     pub(super) meters: Vec<(String, String)>,
+    /// Who asks.
+    pub(super) who: Origin,
 }
 
 impl Desk {
@@ -102,7 +111,19 @@ impl Desk {
             }
             Ask::Dlms { meter, order } => self.inspect(&meter, order).await.map(Answer::Whole),
             Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
+            Ask::Config(order) => self.configure(order).await,
         }
+    }
+
+    async fn configure(&self, order: Order) -> Result<Answer, String> {
+        let Some(changer) = &self.evidence.changer else {
+            return Err("this agent's configuration can't be changed while it runs".to_owned());
+        };
+        let (told, started) = order::carry_out(changer, order, self.who.clone()).await?;
+        Ok(match started {
+            Some(started) => Answer::Taken(told, started),
+            None => Answer::Whole(told),
+        })
     }
 
     /// Every configured meter, also one that was not asked yet, with its port.

@@ -18,6 +18,7 @@ use crate::store::{Store, StoreError};
 
 pub mod ask;
 mod books;
+pub mod change;
 mod identity;
 mod intake;
 pub mod local;
@@ -109,15 +110,32 @@ pub struct Agent {
 /// # Errors
 /// [`AgentError`]; nothing is left running then.
 pub fn start(settings: &Settings) -> Result<Agent, AgentError> {
-    wiring::build(settings)
+    wiring::build(settings, None)
+}
+
+/// As [`start`], for settings that `changer` may change.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_changeable(settings: &Settings, changer: change::Changer) -> Result<Agent, AgentError> {
+    wiring::build(settings, Some(changer))
+}
+
+/// Why an agent stopped serving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The process is to end.
+    Stop,
+    /// The agent is to be started anew in this process.
+    Restart,
 }
 
 impl Agent {
-    /// Serves until `stop` resolves, keeping the service manager informed, then shuts down.
+    /// Serves until `stop` resolves, keeping the service manager informed, then shuts down; gives what `stop` gave.
     ///
     /// # Errors
     /// [`StoreError::Closed`] when the store ended by itself: the agent must be started anew.
-    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), StoreError> {
+    pub async fn serve(self, stop: impl Future<Output = End>) -> Result<End, StoreError> {
         notify::ready();
         info!("ready");
         let tick = notify::alive_every().unwrap_or(Duration::from_secs(30)).min(Duration::from_secs(30));
@@ -129,11 +147,18 @@ impl Agent {
                 self.heartbeat(tick, &mut missed).await
             };
             tokio::select! {
-                () = &mut stop => break Ok(()),
+                end = &mut stop => break Ok(end),
                 alive = beat => if !alive { break Err(StoreError::Closed) },
             }
         };
-        self.shut_down().await;
+        match ended {
+            Ok(End::Restart) => {
+                notify::alive();
+                self.wind_up().await;
+                notify::alive();
+            }
+            _ => self.shut_down().await,
+        }
         ended
     }
 
@@ -176,6 +201,11 @@ impl Agent {
     /// Stops in order: inputs, channels into the store, sync, uplink.
     pub async fn shut_down(self) {
         notify::stopping();
+        self.wind_up().await;
+    }
+
+    /// The same without a word to the service manager, which would take it for the end of the process.
+    async fn wind_up(self) {
         let Self { store, evidence, frames, inputs, desk, intake, keeper: (keeper, keeping), uplink, stop_uplink } =
             self;
         if timeout(LET_IN_GRACE, intake::let_in(&frames)).await.is_err() {

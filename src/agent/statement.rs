@@ -44,6 +44,9 @@ fn document(status: &Status, evidence: &Evidence, gateway: &str, running: Durati
     let mut members = always(status, &evidence.clock.stamp(), gateway, running);
     members.insert("uplink".into(), evidence.brokers().iter().map(broker).collect());
     members.insert("traffic".into(), traffic(&evidence.traffic.account()));
+    if let Some(changer) = &evidence.changer {
+        members.insert("configuration".into(), super::change::order::standing(&changer.state()));
+    }
     if extended {
         members.insert("evicted_by_meter".into(), json!(*status.evicted_by_meter));
         members.insert("meters".into(), meters(evidence));

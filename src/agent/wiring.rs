@@ -13,10 +13,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
+use super::change::{Changer, trial};
 use super::supervisor::Rooms;
 use super::{Agent, AgentError, ask, books, intake, local, post, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
+use crate::config::change::Origin;
 use crate::meter::bus::{self, Bus, Meter, Port};
 use crate::meter::gaps::{Keeper, ReadBack};
 use crate::meter::{self, PortSettings, Rs485Direction, listen};
@@ -45,6 +47,8 @@ pub struct Evidence {
     pub tunnels: Vec<super::TunnelDoor>,
     /// What was sent and received, and how the data budget stands.
     pub traffic: Traffic,
+    /// What changes the configuration, where that is possible.
+    pub changer: Option<Changer>,
     uplink: SharedHealth,
 }
 
@@ -61,7 +65,9 @@ impl Evidence {
 }
 
 /// Builds every room and joins them.
-pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
+pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Agent, AgentError> {
+    let prepared = changer.as_ref().map(|changer| trial::for_trial(settings, changer));
+    let settings = prepared.as_ref().map_or(settings, |(settings, _)| settings);
     let board = board::load(&settings.gateway.board)?;
     let identity = super::identity(&settings.gateway, &board);
     let ports = resolve(settings, &board)?;
@@ -92,6 +98,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
         survey: radio::Survey::new(),
         tunnels: Vec::new(),
         traffic,
+        changer,
         uplink: uplink_health,
     };
     let mut agent = Agent {
@@ -119,6 +126,9 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     start_receivers(&mut agent, settings, &frames);
     if let Some(post) = post {
         post::start(&mut agent, settings, post);
+    }
+    if let (Some(changer), Some((_, proof))) = (agent.evidence.changer.clone(), prepared.clone()) {
+        start_trial(&mut agent, changer, proof);
     }
     // After all that it can be asked about.
     start_door(&mut agent, settings);
@@ -250,11 +260,17 @@ fn start_listener(
     });
 }
 
+/// Who watches a configuration on trial.
+fn start_trial(agent: &mut Agent, changer: Changer, proof: trial::Proof) {
+    let evidence = agent.evidence.clone();
+    agent.inputs.start("trial", move || trial::run(changer.clone(), evidence.clone(), proof.clone()));
+}
+
 /// The local door: this machine asks the agent.
 fn start_door(agent: &mut Agent, settings: &Settings) {
     let (evidence, path) = (agent.evidence.clone(), local::socket(&settings.store.path));
     let meters = settings.meter.iter().map(|m| (m.name.to_string(), m.port.to_string())).collect();
-    let desk = ask::Desk { evidence, meters };
+    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody") };
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 

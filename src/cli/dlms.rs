@@ -110,7 +110,7 @@ pub(super) struct Dlms {
 impl Dlms {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::WARN));
-        let settings = config::load(&config)?.settings;
+        let settings = config::effective(&config)?.settings;
         let meter = known(&settings, &self.meter)?;
         if *meter.protocol != "dlms" {
             return Err(Failure::usage(format!("meter \"{}\" speaks {}, not dlms", self.meter, *meter.protocol)));

@@ -28,7 +28,7 @@ pub(super) struct Meters {
 
 impl Meters {
     pub(super) fn run(self, config: PathBuf) -> Result<(), Failure> {
-        let settings = config::load(&config)?.settings;
+        let settings = config::effective(&config)?.settings;
         let told = Client::connect(&settings.store.path)
             .and_then(|mut agent| agent.ask(&json!({ "ask": "meters" })))
             .map_err(|e| Failure::other(e.to_string()))?;

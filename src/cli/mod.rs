@@ -14,6 +14,7 @@ use tracing::level_filters::LevelFilter;
 
 mod boards;
 mod check;
+mod config;
 mod decode;
 #[cfg(feature = "demo")]
 mod demo;
@@ -47,6 +48,7 @@ Start here:
   weir demo                       see it work, with nothing connected
   weir scan PORT                  which meters are on this line? proposes the configuration
   weir check                      is /etc/weir/weir.toml right?
+  weir config                     change a setting, on trial; history, diff, rollback
   weir read METER                 one reading now, as a table
   weir dlms METER OBJECT          one object of a DLMS meter, explained
   weir report                     everything tried once: the sheet to hand over
@@ -74,6 +76,7 @@ enum Command {
     Demo(demo::Demo),
     Run(run::Run),
     Check(check::Check),
+    Config(config::ConfigCommand),
     Scan(scan::Scan),
     Read(read::Read),
     Dlms(dlms::Dlms),
@@ -122,6 +125,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(command) => command.run(log),
         Command::Run(command) => command.run(config, log),
         Command::Check(command) => command.run(config),
+        Command::Config(command) => command.run(config),
         Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
         Command::Dlms(command) => command.run(config, log),

@@ -98,7 +98,7 @@ impl Pages {
 
 impl Radio {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
-        let settings = config::load(&config)?.settings;
+        let settings = config::effective(&config)?.settings;
         let source = match Client::connect(&settings.store.path) {
             Ok(agent) => Source::Agent(agent),
             Err(ClientError::NotRunning(_)) => {

@@ -40,7 +40,7 @@ pub(super) struct Read {
 impl Read {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::WARN));
-        let settings = config::load(&config)?.settings;
+        let settings = config::effective(&config)?.settings;
         let object = match beside(&settings, &self.meter)? {
             Some(object) => object,
             None => {

@@ -25,7 +25,7 @@ pub(super) struct Traffic {
 
 impl Traffic {
     pub(super) fn run(self, config: PathBuf) -> Result<(), Failure> {
-        let settings = config::load(&config)?.settings;
+        let settings = config::effective(&config)?.settings;
         let headers = settings.budget.headers.bytes();
         let account = uplink::inspect_traffic(&settings.store.path, &settings.budget, clock::now())
             .map_err(|e| Failure::other(e.to_string()))?;

@@ -18,7 +18,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     radio::check(&settings.radio, &settings.telegrams, problems);
     uplink::check(&settings.broker, &settings.uplink, problems);
     uplink::check_budget(&settings.budget, problems);
-    settings.control.iter().for_each(|c| control::check(c, problems));
+    control::check(&settings.control, problems);
     names(settings, problems);
     devices(settings, problems);
     for meter in settings.meter.iter().filter(|m| !m.port.is_empty()) {

@@ -10,7 +10,8 @@ const HEAD: &str = "# weir.toml, key by key
 
 `weir check` reads the file and reports every mistake at once with its line and column;
 `weir check --print` shows the effective values. Durations are texts such as \"30s\", sizes such as
-\"256MiB\". Secrets stand in files of their own, never here.
+\"256MiB\". Secrets stand in files of their own, never here. A key's dotted name, such as
+`broker.url` or `port[rs485-1].baud`, is what `weir config set` takes (docs/changes.md).
 ";
 
 /// Writes the page.

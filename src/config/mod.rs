@@ -20,8 +20,10 @@ use crate::uplink::{Arrangement, Brokers, BudgetSettings, StatusSettings, Uplink
 use crate::watchdog::WatchdogSettings;
 use crate::{os, settings};
 
+pub mod change;
 mod check;
 mod document;
+pub mod edit;
 
 pub use document::markdown;
 
@@ -59,7 +61,7 @@ settings! {
         /// Transparent serial tunnels.
         pub tunnel: Vec<TunnelSettings> = [],
         /// Remote control by MQTT and SMS.
-        pub control: Option<ControlSettings>,
+        pub control: ControlSettings = {},
         /// The periodic status message.
         pub status: Option<StatusSettings>,
         /// Watchdogs.
@@ -133,10 +135,29 @@ pub struct Loaded {
 /// # Errors
 /// [`ConfigError`], with all mistakes of the file.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = read(path)?;
+    parse(&text).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
+}
+
+/// Reads the file's text, unchecked.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`], [`ConfigError::NotText`].
+pub fn read(path: &Path) -> Result<String, ConfigError> {
     let bytes = os::file::read_small(path, LARGEST_FILE)
         .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText(path.to_owned()))?;
-    parse(&text).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
+    String::from_utf8(bytes).map_err(|_| ConfigError::NotText(path.to_owned()))
+}
+
+/// Reads and checks what an agent with the file at `path` runs: the file, or the accepted change made from it.
+///
+/// # Errors
+/// As [`load`].
+pub fn effective(path: &Path) -> Result<Loaded, ConfigError> {
+    let text = read(path)?;
+    let base = parse(&text).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })?;
+    let changed = change::effective(&base.settings.store.path, &text).and_then(|text| parse(&text).ok());
+    Ok(changed.unwrap_or(base))
 }
 
 /// Gives each tunnel whose port has no [[port]] one with the defaults: its device is what the board calls the name.

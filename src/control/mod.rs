@@ -20,5 +20,5 @@ pub use command::{Change, Command, Modbus, Output, Place, Put, Restart};
 pub use desk::{Desk, Entry, Errand, Verdict, help};
 pub use letter::Letter;
 pub use origin::{Origin, Right, Rights};
-pub use settings::{ALERTS, ControlSettings, Grant, Signatures, SmsSettings, check};
+pub use settings::{ALERTS, ControlSettings, Grant, LONGEST_TRIAL, SHORTEST_TRIAL, Signatures, SmsSettings, check};
 pub use signed::Envelope;

@@ -21,7 +21,8 @@ settings! {
         pub signatures: Signatures = {},
         /// Commands a minute from one origin; more are refused.
         pub per_minute: At<Count<1, 600>> = 30,
-        /// A change of the configuration goes back by itself when the broker was not reached for so long.
+        /// A change of the configuration goes back by itself unless it has proved itself within so long: "10s" to "24h"
+        /// (docs/changes.md).
         pub confirm: At<Duration> = "10m",
         /// Commands on the line of a tunnel, inside `<MTXTUNNEL>` tags: the ports where that is allowed.
         pub line_ports: At<Vec<String>> = [],
@@ -117,6 +118,11 @@ settings! {
     }
 }
 
+/// The shortest trial of a change.
+pub const SHORTEST_TRIAL: Duration = Duration::from_secs(10);
+/// The longest trial of a change.
+pub const LONGEST_TRIAL: Duration = Duration::from_hours(24);
+
 /// The most topics: some brokers take no more in one subscription.
 const MOST_TOPICS: usize = 8;
 
@@ -141,13 +147,12 @@ pub fn check(settings: &ControlSettings, problems: &mut Problems) {
             problems.warning(grant.rights.span(), "grants nothing");
         }
     }
-    let minutes = Duration::from_mins(1)..=Duration::from_hours(24);
     let within = |at: &At<Duration>, range: std::ops::RangeInclusive<Duration>, what: &str, problems: &mut Problems| {
         if !range.contains(&**at) {
             problems.error(at.span(), format!("must be from {what}"));
         }
     };
-    within(&settings.confirm, minutes.clone(), "\"1m\" to \"24h\"", problems);
+    within(&settings.confirm, SHORTEST_TRIAL..=LONGEST_TRIAL, "\"10s\" to \"24h\"", problems);
     within(
         &settings.signatures.window,
         Duration::from_secs(10)..=Duration::from_hours(24),

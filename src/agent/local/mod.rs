@@ -22,13 +22,14 @@ use tokio::time::timeout;
 
 use super::ask::{Answer, Ask, Desk, Trace};
 use super::transfer::Transfer;
+use crate::config::change::Origin;
 
 mod client;
 
 pub use client::{Client, ClientError};
 
-/// The longest question in bytes.
-pub const LONGEST: u64 = 4096;
+/// The longest question in bytes: a whole configuration fits.
+pub const LONGEST: u64 = 256 * 1024;
 /// Clients at once.
 const CLIENTS: usize = 8;
 /// Who says nothing for so long is hung up on; who takes no answer for [`PATIENCE`], too.
@@ -101,6 +102,8 @@ fn open(path: &Path) -> Result<UnixListener, DoorError> {
 }
 
 async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
+    let user = stream.peer_cred().map_or_else(|_| "unknown".to_owned(), |peer| user(peer.uid()));
+    let desk = &Desk { who: Origin::local(&user), ..desk.clone() };
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     loop {
@@ -121,11 +124,20 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
         };
         match answer {
             Ok(Answer::Whole(whole)) => tell(&mut write, &json!({ "ok": whole })).await?,
+            Ok(Answer::Taken(told, started)) => {
+                tell(&mut write, &json!({ "ok": told })).await?;
+                drop(started);
+            }
             Ok(Answer::Transfer(transfer)) => follow(transfer, &mut read, &mut write).await?,
             Ok(Answer::Trace(trace)) => return relay(trace, &mut read, &mut write).await,
             Err(error) => tell(&mut write, &json!({ "error": error })).await?,
         }
     }
+}
+
+/// A user of this machine for the history.
+pub fn user(uid: u32) -> String {
+    if uid == 0 { "root".to_owned() } else { format!("uid {uid}") }
 }
 
 async fn answer(line: &str, desk: &Desk) -> Result<Answer, String> {

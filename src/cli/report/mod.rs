@@ -50,7 +50,7 @@ pub(super) struct Report {
 impl Report {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::ERROR));
-        let loaded = config::load(&config)?;
+        let loaded = config::effective(&config)?;
         let sheet = runtime()?.block_on(self.fill(&loaded.settings, loaded.warnings.len()))?;
         let text = if self.json { format!("{:#}\n", sheet.object()) } else { sheet.text() };
         match &self.output {

@@ -70,7 +70,7 @@ fn found(word: &str, config: &Path) -> Result<(Place, Direction), Failure> {
 
 /// The configuration, when there is a good one: a scan needs none.
 fn settings(config: &Path) -> Option<Settings> {
-    config::load(config).ok().map(|loaded| loaded.settings)
+    config::effective(config).ok().map(|loaded| loaded.settings)
 }
 
 fn configured(word: &str, settings: &Settings) -> Result<Option<(Place, Direction)>, Failure> {

@@ -42,7 +42,7 @@ impl StoreCommand {
         if let Sub::Verify(command) = self.command {
             return command.run();
         }
-        let settings = config::load(&config)?.settings;
+        let settings = config::effective(&config)?.settings;
         match self.command {
             Sub::Verify(_) => Ok(()),
             Sub::Status(command) => command.run(&settings.store),

@@ -54,7 +54,7 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::WARN));
-        let settings = config::load(&config)?.settings;
+        let settings = config::effective(&config)?.settings;
         let on_port = settings.meter.iter().filter(|m| *m.port == self.port);
         let protocols: Vec<&str> = on_port.map(|m| m.protocol.as_str()).collect();
         let colours = std::io::stdout().is_terminal() && !self.json;
