@@ -213,8 +213,8 @@ async fn what_a_person_asks_goes_first_then_the_schedule_then_the_background() {
     let (lent, asked) = tokio::join!(lease, bus.handle.read("asked"));
     lent.unwrap();
     asked.unwrap();
-    let first = bus.frames.recv().await.unwrap();
-    assert!(good(&first));
+    // A slot that passed while the line was lent gives nulls.
+    timeout(PATIENCE, async { while !good(&bus.frames.recv().await.unwrap()) {} }).await.expect("the schedule goes on");
     let enough = || meters.seen().iter().filter(|s| s.unit == 3).count() >= 3;
     timeout(PATIENCE, async {
         while !enough() {
