@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 
 use crate::meter::{self, MeterSettings, PortSettings};
+use crate::modem::ModemSettings;
 use crate::os::clock::ClockSettings;
 use crate::radio::{RadioSettings, TelegramsSettings};
 use crate::setting::{At, Count, Later, Node, Printed, Problem, Problems, Setting};
@@ -56,6 +57,8 @@ settings! {
         pub telegrams: TelegramsSettings = {},
         /// Transparent serial tunnels.
         pub tunnel: Vec<TunnelSettings> = [],
+        /// The cellular modem.
+        pub modem: Option<ModemSettings>,
         /// Remote control by MQTT and SMS.
         pub control: Option<Later>,
         /// The periodic status message.
