@@ -16,10 +16,19 @@ use tokio::sync::{Mutex, mpsc, watch};
 use crate::os::clock::Clock;
 use crate::os::line::Endpoint;
 
+mod call;
 mod course;
+mod dialogue;
 mod handle;
+mod inbox;
+mod inquiry;
+mod manager;
+mod outbox;
 mod permit;
+mod pin;
+mod session;
 mod settings;
+mod start;
 mod status;
 
 pub use handle::{Handle, Incoming, Sent};
@@ -116,6 +125,17 @@ impl Modem {
     #[must_use]
     pub fn only_watching(self) -> Self {
         Self { only_watches: true, ..self }
+    }
+
+    /// Tells everybody who listens, when something changed.
+    fn publish(&self, status: &Status) {
+        self.status.send_if_modified(|told| {
+            let changed = told != status;
+            if changed {
+                told.clone_from(status);
+            }
+            changed
+        });
     }
 
     /// Owns the modem until no handle is left. Dropping the future closes the port.
