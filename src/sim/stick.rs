@@ -14,6 +14,11 @@ pub trait Stick: Send + 'static {
     /// Bits per second; at another speed it understands nothing.
     fn baud(&self) -> u32;
 
+    /// Whether it understands what comes at a speed; what is behind USB takes any.
+    fn understands(&self, baud: u32) -> bool {
+        baud == self.baud()
+    }
+
     /// Takes what the reader sent and returns what the stick says to it.
     fn take(&mut self, bytes: &[u8]) -> Vec<u8>;
 }
@@ -89,7 +94,7 @@ async fn run<S: Stick>(
                 let Ok(count) = got else { return };
                 let speed = pty.baud().unwrap_or(0);
                 let mut stick = stick.lock().unwrap_or_else(PoisonError::into_inner);
-                if speed == stick.baud() { stick.take(buffer.get(..count).unwrap_or_default()) } else { Vec::new() }
+                if stick.understands(speed) { stick.take(buffer.get(..count).unwrap_or_default()) } else { Vec::new() }
             }
             said = sayings.recv() => match said {
                 Some(said) => said,

@@ -36,6 +36,11 @@ impl Modem {
         self.storage.len()
     }
 
+    /// The first stored message as a PDU.
+    pub fn first_pdu(&self) -> Option<Vec<u8>> {
+        self.storage.values().next().map(|stored| stored.pdu.clone())
+    }
+
     /// Messages that find no room.
     pub fn waiting(&self) -> usize {
         self.waiting.len()

@@ -160,8 +160,6 @@ enum End {
     Message(u16),
     /// A prompt; nothing more is said now.
     Prompt,
-    /// Nothing is said.
-    Silence,
 }
 
 /// The lines of an answer and its end.
@@ -300,7 +298,6 @@ impl Modem {
             End::Equipment(code) => format!("\r\n+CME ERROR: {code}\r\n").into_bytes(),
             End::Message(code) => format!("\r\n+CMS ERROR: {code}\r\n").into_bytes(),
             End::Prompt => b"\r\n> ".to_vec(),
-            End::Silence => Vec::new(),
         });
     }
 
@@ -434,6 +431,10 @@ fn apart(body: &str) -> Vec<String> {
 impl Stick for Modem {
     fn baud(&self) -> u32 {
         115_200
+    }
+
+    fn understands(&self, _baud: u32) -> bool {
+        true
     }
 
     fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
