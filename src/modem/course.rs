@@ -58,7 +58,8 @@ async fn at_port(
     (status, inbox): (&mut Status, &mut Inbox),
 ) -> Result<Over, (State, String)> {
     let speed = Speed { baud: modem.settings.baud.value(), framing: Framing::EIGHT_N_ONE };
-    let line = Line::open(endpoint, speed, Direction::Automatic).await.map_err(|error| (State::Absent, error.to_string()))?;
+    let line =
+        Line::open(endpoint, speed, Direction::Automatic).await.map_err(|error| (State::Absent, error.to_string()))?;
     status.by = "weir";
     let mut dialogue = Dialogue::new(line);
     loop {
@@ -88,7 +89,10 @@ impl Trouble {
         } else if worked {
             warn!(problem = why, "the modem is lost; it is looked for again");
         } else if state == State::Absent {
-            error!(problem = why, "the modem can't be used; there are no messages and no state of it until it is there");
+            error!(
+                problem = why,
+                "the modem can't be used; there are no messages and no state of it until it is there"
+            );
         } else {
             warn!(problem = why, "the modem can't be used");
         }

@@ -113,7 +113,9 @@ impl Dialogue {
             Err(Broken::Silent(what)) => {
                 self.silences += 1;
                 match Box::pin(self.meet()).await {
-                    Ok(()) => Ok(Answer { lines: Vec::new(), end: Ending::Refused(Fault::of(Kind::Equipment, "no answer")) }),
+                    Ok(()) => {
+                        Ok(Answer { lines: Vec::new(), end: Ending::Refused(Fault::of(Kind::Equipment, "no answer")) })
+                    }
                     Err(Broken::Silent(_)) => Err(Broken::Silent(what)),
                     Err(broken) => Err(broken),
                 }
@@ -133,7 +135,9 @@ impl Dialogue {
         }
         let answer = self.answer(command, limit).await;
         match &answer {
-            Ok(answer) => debug!(command = name(command), end = ?answer.end, lines = answer.lines.len(), "asked the modem"),
+            Ok(answer) => {
+                debug!(command = name(command), end = ?answer.end, lines = answer.lines.len(), "asked the modem")
+            }
             Err(broken) => debug!(command = name(command), %broken, "asked the modem in vain"),
         }
         answer

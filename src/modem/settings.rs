@@ -95,7 +95,10 @@ mod tests {
     #[test]
     fn good_settings_have_no_problems_and_every_mistake_is_named() {
         assert_eq!(problems(""), Vec::<String>::new());
-        assert_eq!(problems("device = '/dev/ttyUSB2'\nmanager = 'none'\npin_file = '/etc/weir/pin'"), Vec::<String>::new());
+        assert_eq!(
+            problems("device = '/dev/ttyUSB2'\nmanager = 'none'\npin_file = '/etc/weir/pin'"),
+            Vec::<String>::new()
+        );
         let found = problems("device = 'ttyUSB2'\nstatus_every = '0s'\nparts_for = '1s'\nmanager = 'mm'");
         assert_eq!(found.len(), 4, "{found:?}");
         assert!(found[0].starts_with("1:") && found[0].contains("absolute path"), "{found:?}");

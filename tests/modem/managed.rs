@@ -49,7 +49,7 @@ impl Managed {
 
     fn room(&self, manager: &str, more: &str) -> Room {
         let more = format!(
-            "manager = '{manager}'\nmmcli = '{}'\nmessages_every = '1s'\nsend_pause = '1s'\n{more}",
+            "manager = '{manager}'\nmmcli = '{}'\nmessages_every = '3s'\nsend_pause = '1s'\n{more}",
             self.program().display()
         );
         Room::new(&name(self.folder.path()), self.folder.path(), &more, 16)
@@ -73,16 +73,21 @@ async fn state_messages_and_calls_come_from_modemmanager() {
     assert_eq!((status.csq, status.rssi, status.rsrp), (Some(23), Some(-67), Some(-95)));
     assert_eq!((status.operator.as_deref(), status.technology), (Some("Movistar"), Some("4g")));
     assert_eq!((status.area.as_deref(), status.cell.as_deref()), (Some("00C3"), Some("0001A2B3")));
-    assert_eq!((status.imei.as_deref(), status.iccid.as_deref()), (Some("356938035643809"), Some("8934071100123456789")));
+    assert_eq!(
+        (status.imei.as_deref(), status.iccid.as_deref()),
+        (Some("356938035643809"), Some("8934071100123456789"))
+    );
     managed.locked(|state| {
         let sms = json!({ "number": "+34666123456", "text": "it's \"жизнь\"", "state": "received", "timestamp": "2026-11-22T16:00:00+01" });
         state["sms"]["/org/freedesktop/ModemManager1/SMS/1"] = sms;
         state["sms"]["/org/freedesktop/ModemManager1/SMS/2"] = json!({ "number": "+34", "text": "half", "state": "receiving" });
     });
-    let expected = Incoming::Sms { from: "+34666123456".into(), text: "it's \"жизнь\"".into(), at: super::rig::at() };
+    let expected =
+        Incoming::Sms { from: "+34666123456".into(), text: "it's \"жизнь\"".into(), at: super::rig::at() };
     assert_eq!(room.next().await, expected);
     managed.locked(|state| {
-        state["calls"]["/org/freedesktop/ModemManager1/Call/1"] = json!({ "number": "+34600000001", "state": "ringing-in" });
+        state["calls"]["/org/freedesktop/ModemManager1/Call/1"] =
+            json!({ "number": "+34600000001", "state": "ringing-in" });
     });
     assert!(matches!(room.next().await, Incoming::Call { from: Some(from), .. } if from == "+34600000001"));
     room.until(|status| status.counters.received == 1 && status.counters.calls == 1).await;
@@ -92,7 +97,10 @@ async fn state_messages_and_calls_come_from_modemmanager() {
         assert_eq!(state["sent"][0]["text"], "reply, with 'quotes' = 1");
         assert_eq!(state["sent"][0]["number"], "+34666123456");
         // What was handed over and what was sent is gone, what is not whole stays.
-        assert_eq!(state["sms"].as_object().unwrap().keys().collect::<Vec<_>>(), ["/org/freedesktop/ModemManager1/SMS/2"]);
+        assert_eq!(
+            state["sms"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            ["/org/freedesktop/ModemManager1/SMS/2"]
+        );
         assert_eq!(state["calls"], json!({}));
     });
     assert!(room.incoming.try_recv().is_err());

@@ -9,8 +9,7 @@ use super::rig::{QUIET, Rig, at};
 async fn an_announced_message_is_handed_over_with_its_time_and_deleted() {
     let mut rig = Rig::ready(Make::default(), QUIET).await;
     rig.deliver("+34666123456", "MTXTUNNEL AT+CSQ €").await;
-    let expected =
-        Incoming::Sms { from: "+34666123456".into(), text: "MTXTUNNEL AT+CSQ €".into(), at: at() };
+    let expected = Incoming::Sms { from: "+34666123456".into(), text: "MTXTUNNEL AT+CSQ €".into(), at: at() };
     assert_eq!(rig.room.next().await, expected);
     rig.until(|modem| modem.stored() == 0).await;
     for text in ["жизнь \u{1F600}".to_owned(), "long ".repeat(100), "длинный ".repeat(60)] {
@@ -96,7 +95,9 @@ async fn a_message_that_cannot_be_deleted_is_handed_over_once() {
 #[tokio::test]
 async fn texts_are_sent_in_parts_with_what_their_letters_need() {
     let rig = Rig::ready(Make::default(), QUIET).await;
-    for (text, parts) in [("short [€]".to_owned(), 1), ("a".repeat(161), 2), ("ж".repeat(71), 2), ("a".repeat(1530), 10)] {
+    for (text, parts) in
+        [("short [€]".to_owned(), 1), ("a".repeat(161), 2), ("ж".repeat(71), 2), ("a".repeat(1530), 10)]
+    {
         rig.plugged.stick().sent.clear();
         let sent = rig.room.handle.send("+34 666 123 456", &text).await.unwrap();
         assert_eq!(sent, Sent::Accepted { parts });

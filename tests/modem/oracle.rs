@@ -43,14 +43,16 @@ impl Drop for Codecs {
 /// Numbers and texts of all lengths and alphabets.
 fn messages(seed: u64, count: usize) -> Vec<(String, String)> {
     let mut rng = rand::rngs::StdRng::seed_from_u64(seed);
-    let gsm: Vec<char> = "abc XYZ 0123 @£$¥èéùìò ÅåΔ_ΦΓ ÆæßÉ !\"#%&'()*+,-./:;<=>? ÄÖÑÜ§ äöñüà €[]{}\\~^|".chars().collect();
+    let gsm: Vec<char> =
+        "abc XYZ 0123 @£$¥èéùìò ÅåΔ_ΦΓ ÆæßÉ !\"#%&'()*+,-./:;<=>? ÄÖÑÜ§ äöñüà €[]{}\\~^|".chars().collect();
     let wide: Vec<char> = "abc жизнь łódź 电表 ελλ €".chars().collect();
     (0..count)
         .map(|at| {
             let letters = if at % 3 == 0 { &wide } else { &gsm };
             let length = [1, 20, 69, 70, 71, 134, 135, 159, 160, 161, 300, 500][rng.random_range(0..12)];
             let text: String = (0..length).map(|_| letters[rng.random_range(0..letters.len())]).collect();
-            let digits: String = (0..rng.random_range(5..13)).map(|_| char::from(b'0' + rng.random_range(0..10))).collect();
+            let digits: String =
+                (0..rng.random_range(5..13)).map(|_| char::from(b'0' + rng.random_range(0..10))).collect();
             (format!("+{}{digits}", rng.random_range(1..9)), text)
         })
         .collect()
@@ -112,6 +114,7 @@ fn what_we_make_of_a_text_two_other_codecs_read_as_that_text() {
             }
         }
         assert_eq!(read[0], text, "python-messaging");
-        assert_eq!(read[1], text, "python-gsmmodem");
+        // It takes septet 5F for a grave accent; 23.038 has the section sign there, as python-messaging.
+        assert_eq!(read[1], text.replace('§', "`"), "python-gsmmodem");
     }
 }

@@ -15,7 +15,7 @@ use weir::sim::modem::{Make, Modem as Simulated};
 use weir::sim::stick::Plugged;
 
 /// Nothing here takes so long on any machine.
-pub const LIMIT: Duration = Duration::from_secs(120);
+pub const LIMIT: Duration = Duration::from_secs(300);
 
 /// Nothing happens by itself: only what is announced is looked for.
 pub const QUIET: &str = "manager = 'none'\nstatus_every = '1h'\nmessages_every = '1h'\nsend_pause = '1s'\n";

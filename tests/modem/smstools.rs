@@ -45,11 +45,12 @@ fn start(folder: &Path) -> Smsd {
     Smsd(child.expect("smsd is needed: run tests/run, which installs smstools"))
 }
 
-/// Waits until a folder has a file and gives its content.
-async fn file_in(folder: &Path, log: &Path) -> String {
+/// Waits until a folder has a file whose name begins so and gives its content; smsd tries its folders with files of its own.
+async fn file_in(folder: &Path, start: &str, log: &Path) -> String {
+    let named = |file: &fs::DirEntry| file.file_name().to_string_lossy().starts_with(start);
     let found = async {
         loop {
-            let file = fs::read_dir(folder).unwrap().flatten().find(|file| file.metadata().is_ok_and(|m| m.len() > 0));
+            let file = fs::read_dir(folder).unwrap().flatten().find(|file| named(file) && file.metadata().is_ok_and(|m| m.len() > 0));
             if let Some(content) = file.and_then(|file| fs::read(file.path()).ok()) {
                 return String::from_utf8_lossy(&content).into_owned();
             }
@@ -58,7 +59,9 @@ async fn file_in(folder: &Path, log: &Path) -> String {
     };
     match tokio::time::timeout(LIMIT, found).await {
         Ok(content) => content,
-        Err(_) => panic!("nothing in {}; smsd says:\n{}", folder.display(), fs::read_to_string(log).unwrap_or_default()),
+        Err(_) => {
+            panic!("nothing in {}; smsd says:\n{}", folder.display(), fs::read_to_string(log).unwrap_or_default())
+        }
     }
 }
 
@@ -69,14 +72,14 @@ async fn smsd_sends_and_receives() {
     plugged.stick().deliver("+34666123456", "to smsd", at());
     let _smsd = start(folder.path());
     let log = folder.path().join("smsd.log");
-    let came = file_in(&folder.path().join("incoming"), &log).await;
+    let came = file_in(&folder.path().join("incoming"), "GSM1.", &log).await;
     assert!(came.contains("From: 34666123456") && came.ends_with("to smsd"), "{came}");
     tokio::time::timeout(LIMIT, plugged.until(|modem| modem.stored() == 0)).await.expect("smsd deletes it");
     // Written beside and moved, as smsd wants it.
     let text = "long text ".repeat(20);
     fs::write(folder.path().join("new"), format!("To: 34600111222\n\n{text}")).unwrap();
     fs::rename(folder.path().join("new"), folder.path().join("outgoing/new")).unwrap();
-    file_in(&folder.path().join("sent"), &log).await;
+    file_in(&folder.path().join("sent"), "new", &log).await;
     let sent = plugged.stick().sent.clone();
     assert_eq!(sent.len(), 2);
     assert_eq!(sent.iter().map(|submit| submit.data.body.text()).collect::<String>().trim_end(), text.trim_end());

@@ -71,12 +71,15 @@ struct Session<'m> {
 }
 
 /// Serves everybody until ModemManager or the modem goes away.
-pub(super) async fn serve(modem: &Modem, orders: &mut mpsc::Receiver<Order>, status: &mut Status) -> Result<Over, String> {
+pub(super) async fn serve(
+    modem: &Modem,
+    orders: &mut mpsc::Receiver<Order>,
+    status: &mut Status,
+) -> Result<Over, String> {
     let path = find(modem).await?;
     let was_ready = status.state == State::Ready;
     status.by = "modemmanager";
-    let mut session =
-        Session { modem, path, status, settled: HashSet::new(), blocked: false, signal_told: false };
+    let mut session = Session { modem, path, status, settled: HashSet::new(), blocked: false, signal_told: false };
     session.status.counters.starts += 1;
     session.inquire().await?;
     if session.status.sim.as_deref() == Some("pin") {

@@ -31,7 +31,13 @@ fn whole(json: &Json, at: &str) -> Option<i16> {
 }
 
 /// Writes down what a modem's reply tells.
-pub(super) fn note(modem: &Json, signal: Option<&Json>, location: Option<&Json>, sim: Option<&Json>, status: &mut Status) {
+pub(super) fn note(
+    modem: &Json,
+    signal: Option<&Json>,
+    location: Option<&Json>,
+    sim: Option<&Json>,
+    status: &mut Status,
+) {
     status.maker = text(modem, "/modem/generic/manufacturer");
     status.model = text(modem, "/modem/generic/model");
     status.firmware = text(modem, "/modem/generic/revision");

@@ -28,7 +28,8 @@ pub(super) enum ToolError {
 
 /// Asks and gives the output.
 pub(super) async fn ask(program: &Path, arguments: &[&str], limit: Duration) -> Result<String, ToolError> {
-    let words = [program.to_string_lossy().as_ref()].iter().chain(arguments).map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let words =
+        [program.to_string_lossy().as_ref()].iter().chain(arguments).map(|word| (*word).to_owned()).collect::<Vec<_>>();
     let mut child = Child::spawn(&words).map_err(|error| ToolError::Missing(error.to_string()))?;
     let mut output = Vec::new();
     let read = timeout(limit, (&mut child).take(LONGEST).read_to_end(&mut output)).await;

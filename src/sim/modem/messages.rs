@@ -73,7 +73,9 @@ impl Modem {
             return None;
         }
         let value = rest.strip_prefix('=').unwrap_or_default().trim();
-        if matches!(name, "+CMGL" | "+CMGR" | "+CMGS" | "+CMGW" | "+CMGD" | "+CMSS" | "+CPMS" | "+CSCA") && !self.is_unlocked() {
+        if matches!(name, "+CMGL" | "+CMGR" | "+CMGS" | "+CMGW" | "+CMGD" | "+CMSS" | "+CPMS" | "+CSCA")
+            && !self.is_unlocked()
+        {
             return Some(end(End::Message(if self.make.sim { 311 } else { 310 })));
         }
         Some(match (name, rest) {
@@ -104,7 +106,11 @@ impl Modem {
                 }
                 end(End::Ok)
             }
-            ("+CSDH" | "+CNMA" | "+CMMS", _) => end(End::Ok),
+            ("+CSDH", _) => {
+                self.volatile.details = value == "1";
+                end(End::Ok)
+            }
+            ("+CNMA" | "+CMMS", _) => end(End::Ok),
             ("+CSCA", "?") => ok("+CSCA: \"+34609090909\",145"),
             ("+CSCA", _) => end(End::Ok),
             ("+CNMI", "?") => ok(format!("+CNMI: 2,{},0,0,0", self.volatile.announce)),
@@ -154,7 +160,7 @@ impl Modem {
             .collect();
         let mut lines = Vec::new();
         for (index, stored) in found {
-            lines.push(format!("+CMGL: {index},{}", self.shown(&stored)));
+            lines.push(format!("+CMGL: {index},{}", self.shown(&stored, true)));
             self.mark_read(index);
         }
         (lines, End::Ok)
@@ -165,7 +171,7 @@ impl Modem {
             return end(End::Message(321));
         };
         self.mark_read(index);
-        ok(format!("+CMGR: {}", self.shown(&stored)))
+        ok(format!("+CMGR: {}", self.shown(&stored, false)))
     }
 
     fn mark_read(&mut self, index: u32) {
@@ -177,9 +183,10 @@ impl Modem {
     }
 
     /// What stands behind the index, and the body.
-    fn shown(&self, stored: &Stored) -> String {
+    fn shown(&self, stored: &Stored, listed: bool) -> String {
         if self.volatile.text_mode {
-            return text::shown(stored.status, &stored.pdu, &self.volatile.charset);
+            let details = self.volatile.details.then_some(listed);
+            return text::shown(stored.status, &stored.pdu, &self.volatile.charset, details);
         }
         let centre = stored.pdu.first().map_or(0, |length| usize::from(*length) + 1);
         let length = stored.pdu.len().saturating_sub(centre);

@@ -73,6 +73,8 @@ struct Volatile {
     echo: bool,
     cmee: u8,
     text_mode: bool,
+    /// `+CSDH`: text mode shows more.
+    details: bool,
     charset: String,
     /// `+CSMP`: first octet, validity, protocol, coding.
     parameters: [u8; 4],
@@ -137,6 +139,7 @@ impl Volatile {
             echo: true,
             cmee: 0,
             text_mode: false,
+            details: false,
             charset: "GSM".to_owned(),
             parameters: FRESH,
             announce: 0,
@@ -324,7 +327,12 @@ impl Modem {
                     self.hung_up += 1;
                 }
             }
-            "I" => return Some((vec!["weir".to_owned(), "simulated modem".to_owned(), "Revision: 1.0".to_owned()], End::Ok)),
+            "I" => {
+                return Some((
+                    vec!["weir".to_owned(), "simulated modem".to_owned(), "Revision: 1.0".to_owned()],
+                    End::Ok,
+                ));
+            }
             _ => return None,
         }
         Some(end(End::Ok))

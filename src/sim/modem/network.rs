@@ -22,7 +22,9 @@ impl Modem {
                 _ => end(End::Equipment(3)),
             },
             ("+COPS", "?") => ok(self.operator()),
-            ("+COPS", "=?") => ok("+COPS: (2,\"Movistar\",\"MOVI\",\"21407\",7),(1,\"Other\",\"OTH\",\"21401\",7),,(0-4),(0-2)"),
+            ("+COPS", "=?") => {
+                ok("+COPS: (2,\"Movistar\",\"MOVI\",\"21407\",7),(1,\"Other\",\"OTH\",\"21401\",7),,(0-4),(0-2)")
+            }
             ("+COPS", _) => self.select(value),
             ("+CNUM", "") => ok("+CNUM: \"\",\"+34600000001\",145"),
             ("+CGATT", "?") => ok("+CGATT: 1"),

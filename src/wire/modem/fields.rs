@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn commas_in_quotes_belong_to_the_field() {
-        let texts: Vec<_> = fields(r#"1,"REC READ","+34 6, 7",,"26/11/22,15:00:00+04""#).into_iter().map(|f| f.text).collect();
+        let texts: Vec<_> =
+            fields(r#"1,"REC READ","+34 6, 7",,"26/11/22,15:00:00+04""#).into_iter().map(|f| f.text).collect();
         assert_eq!(texts, ["1", "REC READ", "+34 6, 7", "", "26/11/22,15:00:00+04"]);
         assert_eq!(after("+CSQ: 20,99", "+CSQ"), Some("20,99"));
         assert_eq!(after("+CSQ:20,99", "+CSQ"), Some("20,99"));

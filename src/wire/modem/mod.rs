@@ -11,8 +11,8 @@ mod stream;
 mod text;
 
 pub use answer::{
-    Listed, Network, Operator, Pin, Registration, Room, Signal, Strength, Technology, iccid, imei, listed, operator, pin,
-    quoted_or_rest, registration, room, signal, strength,
+    Listed, Network, Operator, Pin, Registration, Room, Signal, Strength, Technology, iccid, imei, listed, operator,
+    pin, quoted_or_rest, registration, room, signal, strength,
 };
 pub use code::{Fault, Kind};
 pub use fields::{Field, after, fields};

@@ -237,10 +237,7 @@ mod tests {
         let found = events(&[b"+CMT: ,24\r\n0791\r\nOK\r\n"], false);
         assert_eq!(
             found,
-            [
-                Event::Notice(Notice::Passed { head: ",24".into(), body: "0791".into() }),
-                Event::End(Ending::Ok)
-            ]
+            [Event::Notice(Notice::Passed { head: ",24".into(), body: "0791".into() }), Event::End(Ending::Ok)]
         );
     }
 

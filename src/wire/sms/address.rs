@@ -31,7 +31,8 @@ impl Address {
             Some(digits) => (true, digits),
             None => (false, plain.as_str()),
         };
-        let known = |c: char| if international { c.is_ascii_digit() } else { DIGITS.iter().any(|d| char::from(*d) == c) };
+        let known =
+            |c: char| if international { c.is_ascii_digit() } else { DIGITS.iter().any(|d| char::from(*d) == c) };
         if digits.is_empty() || digits.len() > MOST_DIGITS || !digits.chars().all(known) {
             return None;
         }
