@@ -19,6 +19,8 @@ mod peers;
 mod faults;
 #[path = "modem/gammu.rs"]
 mod gammu;
+#[path = "modem/log.rs"]
+mod log;
 #[path = "modem/managed.rs"]
 mod managed;
 #[path = "modem/messages.rs"]

@@ -155,7 +155,7 @@ async fn show(modem: &Modem, dialogue: &mut Dialogue) -> Result<Result<(), Strin
         Ending::Refused(Fault { kind: Kind::Equipment, code: Some(10 | 13 | 14 | 15), .. }) => trial.forget().await,
         Ending::Refused(_) => {
             error!("the SIM refused the PIN of pin_file; it is not tried again");
-            trial.refused().await.map(|()| ())
+            trial.refused().await
         }
     };
     if let Err(error) = remembered {

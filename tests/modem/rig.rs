@@ -78,7 +78,7 @@ impl Room {
 
 /// The room and the modem it speaks to, by a name that stays when the modem is plugged in anew.
 pub struct Rig {
-    pub folder: tempfile::TempDir,
+    _folder: tempfile::TempDir,
     pub plugged: Plugged<Simulated>,
     pub room: Room,
 }
@@ -94,7 +94,7 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let plugged = plug(folder.path(), Simulated::new(make));
         let room = Room::new(&name(folder.path()), folder.path(), more, waiting);
-        Self { folder, plugged, room }
+        Self { _folder: folder, plugged, room }
     }
 
     /// A message comes from the network and is announced.

@@ -50,7 +50,10 @@ async fn file_in(folder: &Path, start: &str, log: &Path) -> String {
     let named = |file: &fs::DirEntry| file.file_name().to_string_lossy().starts_with(start);
     let found = async {
         loop {
-            let file = fs::read_dir(folder).unwrap().flatten().find(|file| named(file) && file.metadata().is_ok_and(|m| m.len() > 0));
+            let file = fs::read_dir(folder)
+                .unwrap()
+                .flatten()
+                .find(|file| named(file) && file.metadata().is_ok_and(|m| m.len() > 0));
             if let Some(content) = file.and_then(|file| fs::read(file.path()).ok()) {
                 return String::from_utf8_lossy(&content).into_owned();
             }
