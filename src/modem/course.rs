@@ -9,8 +9,9 @@ use tracing::{debug, error, info, warn};
 use super::dialogue::{Broken, Dialogue};
 use super::handle::Order;
 use super::inbox::Inbox;
+use super::manager::{self, Claim};
 use super::session::{Over, serve};
-use super::{Manager, Modem, ModemError, State, Status, manager};
+use super::{Manager, Modem, ModemError, State, Status};
 use crate::os::arrival::Arrival;
 use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Speed};
 
@@ -23,14 +24,21 @@ const SETTLE: Duration = Duration::from_millis(200);
 pub(super) async fn follow(modem: &Modem, orders: &mut mpsc::Receiver<Order>) {
     let mut status = modem.status.borrow().clone();
     let mut inbox = Inbox::new(*modem.settings.parts_for);
+    // Since when ModemManager runs without having the modem.
+    let mut since: Option<Instant> = None;
     let mut trouble = Trouble { pause: FIRST_PAUSE, last: String::new() };
     loop {
-        let managed = match modem.settings.manager {
-            Manager::None => false,
-            Manager::ModemManager => true,
-            Manager::Auto => manager::owns(modem).await,
+        let claim = match modem.settings.manager {
+            Manager::None => Claim::None,
+            Manager::ModemManager => Claim::Owned,
+            Manager::Auto => manager::claim(modem).await,
         };
+        let waits =
+            claim == Claim::NotYet && since.get_or_insert_with(Instant::now).elapsed() < *modem.settings.manager_wait;
+        let managed = claim == Claim::Owned;
         let over = match &modem.endpoint {
+            // It tries the ports of a new modem for half a minute; whoever else opens them meanwhile spoils that.
+            _ if waits => Err((State::Absent, "ModemManager runs and may still be looking for the modem".to_owned())),
             Some(endpoint) if !managed => at_port(modem, endpoint, orders, (&mut status, &mut inbox)).await,
             _ if managed => manager::serve(modem, orders, &mut status).await.map_err(|why| (State::Absent, why)),
             _ => Err((State::Absent, ModemError::NoDevice.to_string())),
@@ -43,6 +51,9 @@ pub(super) async fn follow(modem: &Modem, orders: &mut mpsc::Receiver<Order>) {
             }
             Err(why) => why,
         };
+        if status.state == State::Ready {
+            since = None;
+        }
         trouble.note(modem, &mut status, why);
         if !trouble.wait(modem, orders, managed).await {
             return;

@@ -15,6 +15,8 @@ settings! {
         pub baud: Count<300, 4_000_000> = 115200,
         /// Who speaks to the modem.
         pub manager: Manager = "auto",
+        /// With "auto": how long a ModemManager that runs may take to find the modem before weir opens the port.
+        pub manager_wait: At<Duration> = "60s",
         /// ModemManager's command-line tool.
         pub mmcli: PathBuf = "mmcli",
         /// The file with the SIM's PIN. A PIN that the SIM refuses is tried once, also over restarts: write another one into the
@@ -63,6 +65,7 @@ pub fn check(settings: &ModemSettings, problems: &mut Problems) {
     };
     within("status_every", &settings.status_every, 1, 86_400);
     within("messages_every", &settings.messages_every, 1, 86_400);
+    within("manager_wait", &settings.manager_wait, 0, 3600);
     within("parts_for", &settings.parts_for, 60, 30 * 86_400);
     within("send_pause", &settings.send_pause, 1, 3600);
     if settings.mmcli.as_os_str().is_empty() {

@@ -134,11 +134,23 @@ async fn the_port_is_left_alone_when_modemmanager_has_it_and_used_when_it_has_no
         let plugged = plug(managed.folder.path(), Simulated::new(Make::default()));
         let real = plugged.path().file_name().unwrap().to_string_lossy().into_owned();
         managed.locked(|state| state["port"] = json!(if port == "ttyMODEM" { &real } else { port }));
-        let room = managed.room("auto", "");
+        let room = managed.room("auto", "manager_wait = '3s'");
         let status = room.until(|status| status.state == State::Ready && status.registration.is_some()).await;
         assert_eq!(status.by, by);
         assert_eq!(plugged.stick().asked.is_empty(), by == "modemmanager");
     }
+}
+
+#[tokio::test]
+async fn the_port_is_not_opened_while_modemmanager_may_still_be_looking_at_it() {
+    let managed = Managed::new("");
+    let plugged = plug(managed.folder.path(), Simulated::new(Make::default()));
+    let real = plugged.path().file_name().unwrap().to_string_lossy().into_owned();
+    let room = managed.room("auto", "manager_wait = '1h'");
+    room.until(|status| status.fault.as_ref().is_some_and(|fault| fault.contains("still be looking"))).await;
+    managed.locked(|state| state["port"] = json!(real));
+    let status = room.until(|status| status.state == State::Ready).await;
+    assert_eq!((status.by, plugged.stick().asked.len()), ("modemmanager", 0));
 }
 
 #[tokio::test]

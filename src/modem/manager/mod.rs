@@ -29,9 +29,27 @@ const SENDING: Duration = Duration::from_secs(120);
 /// Calls and messages are looked for so often at least: there is no notice of them.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// Whether ModemManager runs and has the modem.
-pub(super) async fn owns(modem: &Modem) -> bool {
-    find(modem).await.is_ok()
+/// What ModemManager has to do with the modem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// It has it.
+    Owned,
+    /// It runs, but does not have it: perhaps not yet.
+    NotYet,
+    /// It does not run.
+    None,
+}
+
+/// Finds out what ModemManager has to do with the modem.
+pub(super) async fn claim(modem: &Modem) -> Claim {
+    if find(modem).await.is_ok() {
+        return Claim::Owned;
+    }
+    match tool::ask(&modem.settings.mmcli, &["-L"], USUAL).await {
+        // One that does not answer may be busy with the port.
+        Ok(_) | Err(ToolError::Silent) => Claim::NotYet,
+        Err(ToolError::Missing(_) | ToolError::Refused(_)) => Claim::None,
+    }
 }
 
 /// The path of the modem, by its port when that is known.
