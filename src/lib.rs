@@ -14,6 +14,7 @@ pub mod os;
 // Floor 2: rooms that do one thing each and never meet.
 pub mod board;
 pub mod meter;
+pub mod modem;
 pub mod radio;
 #[cfg(feature = "demo")]
 pub mod sim;

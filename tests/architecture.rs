@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["model", "setting", "wire"],
     &["os"],
-    &["board", "meter", "radio", "store", "sim"],
+    &["board", "meter", "modem", "radio", "store", "sim"],
     &["control", "tunnel", "uplink", "watchdog"],
     &["config"],
     &["agent"],

@@ -22,6 +22,7 @@ mod dlms;
 mod failure;
 mod log;
 mod meters;
+mod modem;
 mod patience;
 mod radio;
 mod read;
@@ -54,6 +55,7 @@ Start here:
   weir report                     everything tried once: the sheet to hand over
   weir meters                     how every meter has been doing
   weir radio                      who is heard by radio, how well and how often
+  weir modem status               the cellular modem: signal, network, SIM
   weir trace PORT                 the bytes on a port, and what they mean
   weir run                        run the agent (systemd does this)"
 )]
@@ -83,6 +85,7 @@ enum Command {
     Report(report::Report),
     Meters(meters::Meters),
     Radio(radio::Radio),
+    Modem(modem::ModemCommand),
     Trace(trace::Trace),
     Store(store::StoreCommand),
     Traffic(traffic::Traffic),
@@ -132,6 +135,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Report(command) => command.run(config, log),
         Command::Meters(command) => command.run(config),
         Command::Radio(command) => command.run(config, log),
+        Command::Modem(command) => command.run(config, log),
         Command::Trace(command) => command.run(config, log),
         Command::Store(command) => command.run(config),
         Command::Traffic(command) => command.run(config),

@@ -7,7 +7,7 @@ use super::Settings;
 use crate::meter::{MeterSettings, PortSettings};
 use crate::os::line::{Endpoint, Parity};
 use crate::setting::{Identity, Problems};
-use crate::{board, control, meter, radio, tunnel, uplink};
+use crate::{board, control, meter, modem, radio, tunnel, uplink};
 
 /// Checks names, references and whatever the rooms check themselves.
 pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
@@ -16,6 +16,7 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     unique("radio", settings.radio.iter().map(|r| (r.name.as_str(), r.name.span())), problems);
     settings.meter.iter().for_each(|m| meter::check(m, problems));
     radio::check(&settings.radio, &settings.telegrams, problems);
+    settings.modem.iter().for_each(|m| modem::check(m, problems));
     uplink::check(&settings.broker, &settings.uplink, problems);
     uplink::check_budget(&settings.budget, problems);
     control::check(&settings.control, problems);
@@ -184,6 +185,9 @@ fn devices(settings: &Settings, problems: &mut Problems) {
         if let Some(device) = &radio.device {
             own(Endpoint::parse(device), device.span(), format!("radio \"{}\"", *radio.name), problems);
         }
+    }
+    if let Some(device) = settings.modem.as_ref().and_then(|modem| modem.device.as_ref()) {
+        own(Endpoint::parse(device), device.span(), "the modem".to_owned(), problems);
     }
 }
 

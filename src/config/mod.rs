@@ -11,6 +11,7 @@ use toml::de::DeTable;
 
 use crate::control::ControlSettings;
 use crate::meter::{self, MeterSettings, PortSettings};
+use crate::modem::ModemSettings;
 use crate::os::clock::ClockSettings;
 use crate::radio::{RadioSettings, TelegramsSettings};
 use crate::setting::{At, Count, Node, Printed, Problem, Problems, Setting};
@@ -60,6 +61,8 @@ settings! {
         pub telegrams: TelegramsSettings = {},
         /// Transparent serial tunnels.
         pub tunnel: Vec<TunnelSettings> = [],
+        /// The cellular modem.
+        pub modem: Option<ModemSettings>,
         /// Remote control by MQTT and SMS.
         pub control: ControlSettings = {},
         /// The periodic status message.

@@ -15,6 +15,7 @@ pub mod mbus_meter;
 mod modbus_content;
 pub mod modbus_meter;
 pub mod modbus_paced;
+pub mod modem;
 pub mod openlinkiq;
 pub mod push_meter;
 pub mod radio_replay;

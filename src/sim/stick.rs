@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -16,6 +16,11 @@ use crate::os::pty::Pty;
 pub trait Stick: Send + 'static {
     /// Bits per second on its line.
     fn baud(&self) -> u32;
+
+    /// Whether it understands what comes at a speed; what is behind USB takes any.
+    fn understands(&self, baud: u32) -> bool {
+        baud == self.baud()
+    }
 
     /// Takes what a reader sent and returns what the stick says to it.
     fn take(&mut self, bytes: &[u8]) -> Vec<u8>;
@@ -69,21 +74,19 @@ async fn run<S: Stick>(
 ) -> io::Result<()> {
     let mut buffer = [0; 1024];
     loop {
-        let (mut said, baud) = tokio::select! {
+        let mut said = tokio::select! {
             count = pty.receive(&mut buffer) => {
                 let bytes = buffer.get(..count?).unwrap_or_default();
                 let speed = pty.baud()?;
-                with(&stick, |stick| {
-                    let baud = stick.baud();
-                    (if speed == baud { stick.take(bytes) } else { Vec::new() }, baud)
-                })
+                with(&stick, |stick| if stick.understands(speed) { stick.take(bytes) } else { Vec::new() })
             }
             order = orders.recv() => match order {
-                Some(order) => with(&stick, |stick| (order(stick), stick.baud())),
+                Some(order) => with(&stick, order),
                 None => return Ok(()),
             },
         };
-        if pty.baud()? != baud {
+        let speed = pty.baud()?;
+        if !with(&stick, |stick| stick.understands(speed)) {
             // At another speed every byte is another one.
             said.iter_mut().for_each(|byte| *byte ^= 0x66);
         }
@@ -105,6 +108,11 @@ impl<S: Stick> Plugged<S> {
     /// Looks at the stick, or changes it.
     pub fn look<T>(&self, look: impl FnOnce(&mut S) -> T) -> T {
         with(&self.stick, look)
+    }
+
+    /// The stick itself, until the guard is dropped: never over an await.
+    pub fn stick(&self) -> MutexGuard<'_, S> {
+        self.stick.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until something that it was told, or did, makes `is` true; for ever when its line is gone.
