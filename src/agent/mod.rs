@@ -18,6 +18,7 @@ use crate::store::{Store, StoreError};
 
 pub mod ask;
 mod books;
+mod ends;
 mod identity;
 mod intake;
 pub mod local;

@@ -4,7 +4,7 @@
 //! meter::bus ────┐
 //! meter::listen ─┼─▶ frames ─▶ intake ─▶ store ◀─ peek, commit ─▶ uplink ─▶ broker
 //! radio ─────────┘              ▲ markers
-//! tunnel ◀─ post ─▶ uplink (uplink::talk)
+//! tunnel ◀─ post ─▶ uplink (uplink::talk); ends: tunnel ◀─▶ TCP, TLS, UDP
 //! meter::gaps ──── states ─▶ keeper ─▶ profiles/
 //! ```
 
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, ask, books, intake, local, post, statement};
+use super::{Agent, AgentError, ask, books, ends, intake, local, post, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::meter::bus::{self, Bus, Meter, Port};
@@ -77,7 +77,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     let time = clock.clone();
     let traffic = Traffic::open(&settings.store.path, &settings.budget, move || time.now());
     let (uplink_rooms, uplink_health, stop_uplink) =
-        start_uplink(settings, identity, (&store, &clock, &traffic), (&statement, talk))?;
+        start_uplink(settings, identity.clone(), (&store, &clock, &traffic), (&statement, talk))?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
     let (markers, asked) = mpsc::channel(intake::MARKERS_WAITING);
@@ -120,6 +120,7 @@ pub(super) fn build(settings: &Settings) -> Result<Agent, AgentError> {
     if let Some(post) = post {
         post::start(&mut agent, settings, post);
     }
+    ends::start(&mut agent, settings, &identity);
     // After all that it can be asked about.
     start_door(&mut agent, settings);
     if let Some(status) = &settings.status {

@@ -16,8 +16,7 @@ pub enum Option {
 }
 
 impl Option {
-    const ALL: [(u8, Self); 4] =
-        [(0, Self::Binary), (1, Self::Echo), (3, Self::SuppressGoAhead), (44, Self::ComPort)];
+    const ALL: [(u8, Self); 4] = [(0, Self::Binary), (1, Self::Echo), (3, Self::SuppressGoAhead), (44, Self::ComPort)];
 
     /// Its number.
     pub fn number(self) -> u8 {
