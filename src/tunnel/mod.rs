@@ -19,6 +19,7 @@ mod pipe;
 mod server;
 mod session;
 mod settings;
+mod terms;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

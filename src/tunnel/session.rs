@@ -10,64 +10,10 @@ use super::com_port::{self, ComPort, settle};
 use super::connect::Stream;
 use super::gather::Echoes;
 use super::pipe::{MOST, Moved, Pipe};
+use super::terms::{Ended, Terms, Why};
 use super::{Health, Order};
 use crate::os::line::{Line, Speed};
 use crate::wire::rfc2217;
-
-/// What holds for every peer.
-#[derive(Debug, Clone)]
-pub(super) struct Terms {
-    pub(super) gather: Duration,
-    pub(super) largest: usize,
-    pub(super) max_age: Duration,
-    /// `None`: nobody else wants the line, or none may have it meanwhile.
-    pub(super) hold: Option<Duration>,
-    /// `None`: a silent connection is not ended.
-    pub(super) idle: Option<Duration>,
-    pub(super) flush: bool,
-    pub(super) rfc2217: bool,
-    pub(super) remove_echo: bool,
-    /// It calls back on an order.
-    pub(super) calls: bool,
-}
-
-/// Why a peer is served no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Why {
-    Left,
-    Lost(String),
-    Idle,
-    TimeIsOver,
-    TakenOver,
-    /// It takes no bytes.
-    Stuck,
-    NoLine(String),
-    /// Nobody has the tunnel any more.
-    Closed,
-}
-
-impl Why {
-    pub(super) fn sentence(&self) -> String {
-        match self {
-            Self::Left => "the peer hung up".to_owned(),
-            Self::Lost(error) => format!("the connection broke: {error}"),
-            Self::Idle => "nothing was carried for the idle limit".to_owned(),
-            Self::TimeIsOver => "its time is over".to_owned(),
-            Self::TakenOver => "another client took the port over".to_owned(),
-            Self::Stuck => "the peer took no bytes for a minute".to_owned(),
-            Self::NoLine(reason) => format!("the port is not there: {reason}"),
-            Self::Closed => "weir ends".to_owned(),
-        }
-    }
-}
-
-/// How the time with the line ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Others want the line; the peer is still there.
-    Yielded,
-    Over(Why),
-}
 
 /// A peer that takes none of the bytes that wait for it for so long is given up.
 const STUCK: Duration = Duration::from_mins(1);
@@ -454,7 +400,7 @@ impl Desk {
     fn wake(&self, line: Option<(Speed, Instant)>) -> Instant {
         let due = line.and_then(|(speed, _)| self.due(speed));
         let yields = line.and_then(|(_, busy)| self.yields_at(busy));
-        let limits = [due, yields, self.idle_at(), self.until, self.stuck_at()];
+        let limits = [due, yields, self.idle_at(), self.until, self.stuck_at(), self.left_at()];
         limits.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + LONG)
     }
 
@@ -464,6 +410,11 @@ impl Desk {
 
     fn stuck_at(&self) -> Option<Instant> {
         (!self.pipe.to_peer.is_empty()).then(|| self.progress + STUCK)
+    }
+
+    /// When a line that does not take what a peer left behind is given up.
+    fn left_at(&self) -> Option<Instant> {
+        self.hung_up.then(|| self.last + STUCK)
     }
 
     fn yields_at(&self, busy: Instant) -> Option<Instant> {
@@ -479,6 +430,8 @@ impl Desk {
             Some(Ended::Over(Why::TimeIsOver))
         } else if passed(self.idle_at()) {
             Some(Ended::Over(Why::Idle))
+        } else if passed(self.left_at()) {
+            Some(Ended::Over(Why::Left))
         } else if passed(self.stuck_at()) {
             self.health.change(|status| status.dropped_answers += 1);
             Some(Ended::Over(Why::Stuck))

@@ -100,19 +100,28 @@ async fn a_centre_that_is_called_has_the_port_until_it_hangs_up() {
 }
 
 #[tokio::test]
-async fn a_session_ends_when_its_time_is_over_and_another_order_waits_for_that() {
-    let mut pty = Pty::open().unwrap();
+async fn a_session_ends_when_its_time_is_over() {
+    let pty = Pty::open().unwrap();
     let certificates = Certificates::new();
     let centre = Centre::start(&certificates, &["localhost"], "-", "wait");
     let site = call_back(&pty, &certificates, &format!("\"localhost:{}\"", centre.port), "");
-    assert_eq!(order(&site, "localhost", centre.port, Some(Duration::from_secs(2))).await, Ok(()));
+    assert_eq!(order(&site, "localhost", centre.port, Some(Duration::from_millis(500))).await, Ok(()));
     assert!(centre.says().await.starts_with("called"));
+    assert_eq!(centre.says().await, "over");
+    site.until("the session is over", |status| status.peer.is_none() && !status.holds_line).await;
+}
+
+#[tokio::test]
+async fn who_is_called_is_not_disturbed_by_another_order() {
+    let pty = Pty::open().unwrap();
+    let certificates = Certificates::new();
+    let centre = Centre::start(&certificates, &["localhost"], "-", "wait");
+    let site = call_back(&pty, &certificates, &format!("\"localhost:{}\"", centre.port), "");
+    assert_eq!(order(&site, "localhost", centre.port, None).await, Ok(()));
     site.until("it has the line", |status| status.holds_line).await;
     let refusal = order(&site, "localhost", centre.port, None).await.unwrap_err();
     assert!(refusal.contains("busy with localhost"), "{refusal}");
-    assert_eq!(centre.says().await, "over");
-    site.until("the session is over", |status| status.peer.is_none() && !status.holds_line).await;
-    drop(pty.send(b"nobody hears that").await);
+    assert!(site.status().holds_line && site.status().peers == 1);
 }
 
 #[tokio::test]
