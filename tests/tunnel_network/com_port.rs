@@ -9,8 +9,16 @@ use weir::os::pty::Pty;
 use weir::wire::rfc2217::{Command as Asked, Decoder, Event, Side, encode};
 
 use super::peers::broker::LIMIT;
-use super::peers::{self, Peer, free_port};
+use super::peers::{self, free_port};
 use super::{Site, connected, read, tables};
+
+/// Adds a speed that differs from the last one.
+fn note(speeds: &Mutex<Vec<u32>>, baud: u32) {
+    let mut speeds = speeds.lock().unwrap();
+    if speeds.last() != Some(&baud) {
+        speeds.push(baud);
+    }
+}
 
 /// Answers in capitals on the line, and notes each speed at which it heard something.
 fn capitals(mut pty: Pty) -> (tokio::task::JoinHandle<()>, Arc<Mutex<Vec<u32>>>, Arc<Mutex<u32>>) {
@@ -23,11 +31,7 @@ fn capitals(mut pty: Pty) -> (tokio::task::JoinHandle<()>, Arc<Mutex<Vec<u32>>>,
                 came = pty.receive(&mut buffer) => {
                     let count = came.unwrap();
                     let baud = pty.baud().unwrap();
-                    let mut speeds = noted.lock().unwrap();
-                    if speeds.last() != Some(&baud) {
-                        speeds.push(baud);
-                    }
-                    drop(speeds);
+                    note(&noted, baud);
                     pty.send(&buffer[..count].to_ascii_uppercase()).await.unwrap();
                 }
                 () = tokio::time::sleep(std::time::Duration::from_millis(20)) => *present.lock().unwrap() = pty.baud().unwrap(),
