@@ -181,10 +181,10 @@ impl Desk {
         if !matches!(ended, Ended::Over(Why::NoLine(_))) {
             settle(line, &mut Vec::new(), self.busy_until).await;
         }
-        if line.speed() != own {
-            if let Err(error) = line.set_speed(own) {
-                tracing::debug!(%error, "the port's own speed could not be set again");
-            }
+        if line.speed() != own
+            && let Err(error) = line.set_speed(own)
+        {
+            tracing::debug!(%error, "the port's own speed could not be set again");
         }
         self.health.change(|status| status.holds_line = false);
         ended

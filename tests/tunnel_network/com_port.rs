@@ -20,8 +20,11 @@ fn note(speeds: &Mutex<Vec<u32>>, baud: u32) {
     }
 }
 
+/// The far end of a line: its task, the speeds at which it heard something, and the speed now.
+type FarEnd = (tokio::task::JoinHandle<()>, Arc<Mutex<Vec<u32>>>, Arc<Mutex<u32>>);
+
 /// Answers in capitals on the line, and notes each speed at which it heard something.
-fn capitals(mut pty: Pty) -> (tokio::task::JoinHandle<()>, Arc<Mutex<Vec<u32>>>, Arc<Mutex<u32>>) {
+fn capitals(mut pty: Pty) -> FarEnd {
     let (speeds, now) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
     let (noted, present) = (speeds.clone(), now.clone());
     let task = tokio::spawn(async move {
