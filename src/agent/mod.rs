@@ -19,6 +19,7 @@ use crate::store::{Store, StoreError};
 pub mod ask;
 mod books;
 pub mod change;
+mod ends;
 mod identity;
 mod intake;
 pub mod local;

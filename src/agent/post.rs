@@ -11,7 +11,7 @@ use super::wiring::Evidence;
 use super::{Agent, AgentError};
 use crate::config::Settings;
 use crate::setting::{Identity, Topic};
-use crate::tunnel::{self, Ends, Request, Tunnel, TunnelSettings};
+use crate::tunnel::{self, Ends, Mode, Request, Tunnel, TunnelSettings};
 use crate::uplink::{self, Heard, Saying, Speaker, Talk};
 
 /// The rooms' side of a talk.
@@ -26,7 +26,7 @@ pub(super) struct Post {
 /// # Errors
 /// [`AgentError::Uplink`] when a topic can't be filled in.
 pub(super) fn open(settings: &Settings, identity: &Identity) -> Result<Option<(Talk, Post)>, AgentError> {
-    let topics: Vec<Topic> = settings.tunnel.iter().map(|tunnel| (*tunnel.rx_topic).clone()).collect();
+    let topics: Vec<Topic> = by_topics(settings).map(|tunnel| (*tunnel.rx_topic).clone()).collect();
     // Meters are read and frames sent also while nobody knows what a tunnel's topic is.
     let (topics, nameless): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.of(identity).is_some());
     for topic in nameless {
@@ -39,6 +39,11 @@ pub(super) fn open(settings: &Settings, identity: &Identity) -> Result<Option<(T
     Ok(Some((talk, Post { heard, speaker, identity: identity.clone() })))
 }
 
+/// The tunnels whose other end is at topics.
+fn by_topics(settings: &Settings) -> impl Iterator<Item = &TunnelSettings> {
+    settings.tunnel.iter().filter(|tunnel| *tunnel.mode == Mode::Mqtt)
+}
+
 /// Where the messages of a topic go.
 struct Route {
     requests: mpsc::Sender<Request>,
@@ -49,7 +54,7 @@ struct Route {
 pub(super) fn start(agent: &mut Agent, settings: &Settings, post: Post) {
     let Post { heard, speaker, identity } = post;
     let mut routes = BTreeMap::new();
-    for tunnel in &settings.tunnel {
+    for tunnel in by_topics(settings) {
         if let Some((topic, route)) = start_tunnel(agent, settings, tunnel, (&speaker, &identity)) {
             routes.insert(topic, route);
         }

@@ -132,6 +132,9 @@ fn tunnels(evidence: &Evidence) -> Value {
             "from_port": status.from_port,
             "dropped_requests": status.dropped_requests,
             "dropped_answers": status.dropped_answers,
+            "peers": status.peers,
+            "refused": status.refused,
+            "peer": status.peer,
         });
         (door.port.clone(), counters)
     };

@@ -4,7 +4,7 @@
 //! meter::bus ────┐
 //! meter::listen ─┼─▶ frames ─▶ intake ─▶ store ◀─ peek, commit ─▶ uplink ─▶ broker
 //! radio ─────────┘              ▲ markers
-//! tunnel ◀─ post ─▶ uplink (uplink::talk)
+//! tunnel ◀─ post ─▶ uplink (uplink::talk); ends: tunnel ◀─▶ TCP, TLS, UDP
 //! meter::gaps ──── states ─▶ keeper ─▶ profiles/
 //! ```
 
@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::change::{Changer, trial};
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, ask, books, intake, local, post, statement};
+use super::{Agent, AgentError, ask, books, ends, intake, local, post, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::config::change::Origin;
@@ -83,7 +83,7 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
     let time = clock.clone();
     let traffic = Traffic::open(&settings.store.path, &settings.budget, move || time.now());
     let (uplink_rooms, uplink_health, stop_uplink) =
-        start_uplink(settings, identity, (&store, &clock, &traffic), (&statement, talk))?;
+        start_uplink(settings, identity.clone(), (&store, &clock, &traffic), (&statement, talk))?;
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
     let (markers, asked) = mpsc::channel(intake::MARKERS_WAITING);
@@ -130,6 +130,7 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
     if let (Some(changer), Some((_, proof))) = (agent.evidence.changer.clone(), prepared.clone()) {
         start_trial(&mut agent, changer, proof);
     }
+    ends::start(&mut agent, settings, &identity);
     // After all that it can be asked about.
     start_door(&mut agent, settings);
     if let Some(status) = &settings.status {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use super::Settings;
 use crate::meter::{MeterSettings, PortSettings};
 use crate::os::line::{Endpoint, Parity};
-use crate::setting::{Identity, Problems};
+use crate::setting::{Identity, Problems, substituted};
+use crate::tunnel::TunnelSettings;
 use crate::{board, control, meter, modem, radio, tunnel, uplink};
 
 /// Checks names, references and whatever the rooms check themselves.
@@ -66,8 +67,10 @@ fn tunnels(settings: &Settings, identity: &Identity, problems: &mut Problems) {
     for tunnel in &settings.tunnel {
         tunnel::check(tunnel, problems);
         let port = &**tunnel.port;
+        network_end(settings, tunnel, identity, problems);
+        let by_topics = *tunnel.mode == tunnel::Mode::Mqtt;
         let named = [&tunnel.rx_topic, &tunnel.tx_topic].into_iter().find(|topic| topic.of(identity).is_none());
-        if let Some(topic) = named {
+        if let Some(topic) = named.filter(|_| by_topics) {
             let message = "the tunnel's topic uses {imei}, but the IMEI is not known: set gateway.imei, or the tunnel will not be opened";
             problems.warning(topic.span(), message);
         }
@@ -79,7 +82,7 @@ fn tunnels(settings: &Settings, identity: &Identity, problems: &mut Problems) {
             );
             problems.error(tunnel.port.span(), message);
         }
-        for topic in [&tunnel.rx_topic, &tunnel.tx_topic] {
+        for topic in [&tunnel.rx_topic, &tunnel.tx_topic].into_iter().filter(|_| by_topics) {
             if topics.insert((*topic).clone().as_written().to_owned(), ()).is_some() {
                 let message =
                     format!("the topic \"{}\" is used twice by tunnels; bytes would get mixed up", topic.as_written());
@@ -87,7 +90,28 @@ fn tunnels(settings: &Settings, identity: &Identity, problems: &mut Problems) {
             }
         }
     }
+    tunnel::check_together(&settings.tunnel, problems);
     unique("tunnel on port", settings.tunnel.iter().map(|t| (t.port.as_str(), t.port.span())), problems);
+}
+
+/// What a tunnel in the network needs of other rooms.
+fn network_end(settings: &Settings, tunnel: &TunnelSettings, identity: &Identity, problems: &mut Problems) {
+    let client = tunnel.client_certificate_file.as_ref().zip(tunnel.client_key_file.as_ref());
+    if tunnel.speaks_tls() {
+        uplink::check_tls_files(tunnel.ca_file.as_ref(), client, problems);
+    }
+    if let Some(text) = tunnel.identify.as_ref().filter(|text| substituted(text, identity).is_none()) {
+        let message =
+            "identify uses {imei}, but the IMEI is not known: set gateway.imei, or the tunnel will not be opened";
+        problems.warning(text.span(), message);
+    }
+    if let Some(meter) = settings.meter.iter().find(|m| tunnel.needs_the_line() && **m.port == **tunnel.port) {
+        let message = format!(
+            "port \"{}\" has the meter \"{}\", but this tunnel must hear the port all the time; it needs a port of its own",
+            *tunnel.port, *meter.name
+        );
+        problems.error(tunnel.port.span(), message);
+    }
 }
 
 /// Sees that a meter that sends by itself has its port for itself, and its bits as they come.

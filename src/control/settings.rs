@@ -204,7 +204,7 @@ fn sms(settings: &SmsSettings, problems: &mut Problems) {
     }
     for alias in settings.alias.iter() {
         let command = alias.split_once('>').filter(|(text, _)| !text.trim().is_empty()).map(|(_, command)| command);
-        if !command.is_some_and(|command| crate::wire::at::decode(command).is_ok()) {
+        if command.is_none_or(|command| crate::wire::at::decode(command).is_err()) {
             let message = format!("\"{alias}\" is no alias; write TEXT>AT command");
             problems.error(settings.alias.span(), message);
         }

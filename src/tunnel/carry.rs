@@ -50,7 +50,7 @@ pub(super) enum Ended {
 const MOST_PENDING: usize = 64 << 10;
 
 /// What moved on the line.
-enum Moved {
+pub(super) enum Moved {
     Read(usize),
     Wrote(usize),
 }
@@ -81,9 +81,14 @@ impl Desk {
                 self.waiting.push_back(request);
                 true
             }),
-            order = self.orders.recv() => order.is_some_and(|Order::Speed(speed, reply)| {
-                self.speed = Some(speed);
-                let _ = reply.send(Ok(()));
+            order = self.orders.recv() => order.is_some_and(|order| {
+                match order {
+                    Order::Speed(speed, reply) => {
+                        self.speed = Some(speed);
+                        let _ = reply.send(Ok(()));
+                    }
+                    Order::CallBack { reply, .. } => drop(reply.send(Err(super::NO_CALLS.to_owned()))),
+                }
                 true
             }),
         }
@@ -181,7 +186,11 @@ impl Desk {
         true
     }
 
-    fn obey(&mut self, Order::Speed(speed, reply): Order, line: &mut Line) {
+    fn obey(&mut self, order: Order, line: &mut Line) {
+        let (speed, reply) = match order {
+            Order::Speed(speed, reply) => (speed, reply),
+            Order::CallBack { reply, .. } => return drop(reply.send(Err(super::NO_CALLS.to_owned()))),
+        };
         let done = line.set_speed(speed).map_err(|error| error.to_string());
         if done.is_ok() {
             self.speed = Some(speed);
@@ -192,7 +201,7 @@ impl Desk {
 }
 
 /// Reads what is there, else writes what waits; returns when either moved.
-async fn move_bytes(line: &mut Line, pending: &[u8], buffer: &mut [u8]) -> io::Result<Moved> {
+pub(super) async fn move_bytes(line: &mut Line, pending: &[u8], buffer: &mut [u8]) -> io::Result<Moved> {
     let mut read = ReadBuf::new(buffer);
     poll_fn(|cx: &mut Context<'_>| {
         if read.remaining() > 0 {

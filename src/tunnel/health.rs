@@ -23,6 +23,12 @@ pub struct Status {
     pub holds_line: bool,
     /// How often it got the line.
     pub sessions: u64,
+    /// Connections with peers of the network that were made; by UDP the addresses that were heard.
+    pub peers: u64,
+    /// Peers and orders that were refused.
+    pub refused: u64,
+    /// Who is connected now.
+    pub peer: Option<String>,
 }
 
 /// A handle to one tunnel's status; clones share it.

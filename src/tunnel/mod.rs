@@ -1,14 +1,25 @@
-//! Lends a serial line to the platform: a wire of bytes, whatever they mean.
+//! Lends a serial line to the platform: a wire of bytes, whatever they mean. The platform is at the end of MQTT topics
+//! ([`Tunnel`]) or of a connection of its own ([`NetworkEnd`]).
 //!
 //! Invariants: bytes are carried as they are and in order; a request that waited longer than `max_age` never reaches
 //! the line; a message is never cut within 3.5 characters; the line is borrowed from its bus, which alone owns it, and with meters
 //! on the same port it is given back when it was silent for `hold`. Nothing is kept over a restart. Which topics there
 //! are, and who published what, others know. Start with [`Tunnel::run`].
 
+mod address;
 mod carry;
+mod com_port;
+mod connect;
+mod datagrams;
 mod gather;
 mod health;
+mod modes;
+mod network;
+mod pipe;
+mod server;
+mod session;
 mod settings;
+mod terms;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,9 +28,13 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
+pub use self::address::{Local, Network, Place, Route};
 use self::carry::{Desk, Ended};
+pub use self::connect::{Connecting, Connector, Stream, dial};
 pub use self::health::{Health, Status};
-pub use self::settings::{TunnelSettings, check};
+pub use self::modes::check_together;
+pub use self::network::NetworkEnd;
+pub use self::settings::{Mode, TunnelSettings, When, check};
 use crate::meter::bus;
 use crate::os::line::{Line, Speed};
 
@@ -44,7 +59,22 @@ pub struct Request {
 pub enum Order {
     /// Sets another speed until weir ends or sets it anew, and tells whether the line took it.
     Speed(Speed, oneshot::Sender<Result<(), String>>),
+    /// Opens a session with a reading centre, which then has the port. Only a tunnel with mode = "call-back" does, and only
+    /// with one of its targets.
+    CallBack {
+        /// The centre, as `targets` writes it.
+        host: String,
+        /// Its port.
+        port: u16,
+        /// The session is ended after that; `None`: when the centre hangs up, or by the idle limit.
+        limit: Option<Duration>,
+        /// Told once there is a session, or one sentence why there is none.
+        reply: oneshot::Sender<Result<(), String>>,
+    },
 }
+
+/// What is answered to the order of a call where nobody calls.
+const NO_CALLS: &str = "this tunnel does not call back: only one with mode = \"call-back\" does";
 
 /// The platform's side of a tunnel.
 #[derive(Debug)]

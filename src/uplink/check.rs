@@ -1,14 +1,14 @@
 //! What `weir check` says about `[broker]`, `[[broker]]` and `[uplink]` beyond single values.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::plan::Plan;
 use super::settings::{Arrangement, BrokerSettings, UplinkSettings};
 use super::tls::{TlsError, TlsFiles, own_identity};
 use crate::os::clock::Clock;
-use crate::setting::{Identity, Problems};
+use crate::setting::{At, Identity, Problems, SecretFile};
 
 /// The longest will and the longest status payload (MQTT 3.1.1, 3.1.3.3).
 const LONGEST_WILL: usize = 65_535;
@@ -168,6 +168,36 @@ fn tls_files(broker: &BrokerSettings, problems: &mut Problems) {
             }
             Err(error) => problems.error(certificate.span(), error.to_string()),
         }
+    }
+}
+
+/// Says what is wrong with the files of a connection that is no broker's, as far as they are there.
+pub fn check_tls_files(
+    ca: Option<&At<PathBuf>>,
+    client: Option<(&At<PathBuf>, &At<SecretFile>)>,
+    problems: &mut Problems,
+) {
+    for (name, path, span) in [
+        ca.map(|file| ("ca_file", file.as_path(), file.span())),
+        client.map(|(file, _)| ("client_certificate_file", file.as_path(), file.span())),
+        client.map(|(_, file)| ("client_key_file", file.path(), file.span())),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        if !path.exists() {
+            problems.warning(span, format!("{name} {} does not exist yet", path.display()));
+        }
+    }
+    if let Some(file) = ca.filter(|file| file.exists())
+        && let Err(error) = (TlsFiles { ca: Some(file.to_path_buf()), client: None }).config(&Clock::system())
+    {
+        problems.error(file.span(), error.to_string());
+    }
+    if let Some((certificate, key)) = client.filter(|(one, other)| one.exists() && other.path().exists())
+        && let Err(error) = own_identity(certificate, key.path())
+    {
+        problems.error(certificate.span(), error.to_string());
     }
 }
 

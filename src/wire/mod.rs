@@ -27,6 +27,7 @@ pub mod openlinkiq_line;
 pub mod p1;
 pub mod radio_line;
 pub mod rc1180;
+pub mod rfc2217;
 pub mod rtl_433;
 pub mod rtl_wmbus;
 pub mod sml;

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Several Modbus units on one line, on PyPI pymodbus, a server nobody here wrote.
 
- modbus_bus.py /path/of/tty UNIT,UNIT,... | tcp PORT UNIT,UNIT,...
+ modbus_bus.py /path/of/tty UNIT,UNIT,... | tcp PORT UNIT,UNIT,... | udp HOST PORT UNIT,UNIT,... (RTU frames)
 
 Each unit has holding registers 0..9 = 100..109 and answers 43/14 with maker, product code, version.
 Prints "ready" when it listens.
@@ -11,7 +11,7 @@ import sys
 
 from pymodbus import FramerType, ModbusDeviceIdentification
 from pymodbus.datastore import ModbusDeviceContext, ModbusSequentialDataBlock, ModbusServerContext
-from pymodbus.server import ModbusSerialServer, ModbusTcpServer
+from pymodbus.server import ModbusSerialServer, ModbusTcpServer, ModbusUdpServer
 
 units = [int(u) for u in sys.argv[-1].split(",")]
 block = lambda: ModbusSequentialDataBlock(1, list(range(100, 110)))
@@ -29,6 +29,11 @@ async def main():
     if sys.argv[1] == "tcp":
         server = ModbusTcpServer(
             context, framer=FramerType.SOCKET, identity=identity, address=("127.0.0.1", int(sys.argv[2]))
+        )
+    elif sys.argv[1] == "udp":
+        server = ModbusUdpServer(
+            context, framer=FramerType.RTU, identity=identity, address=(sys.argv[2], int(sys.argv[3])),
+            trace_packet=as_on_a_bus,
         )
     else:
         server = ModbusSerialServer(

@@ -17,6 +17,7 @@ use crate::config::{self, Settings};
 use crate::os::clock::Clock;
 use crate::os::random;
 use crate::setting::{Identity, Topic};
+use crate::tunnel::Mode;
 use crate::uplink::{self, Saying};
 
 mod near;
@@ -127,6 +128,13 @@ impl Open {
     /// The topics to and from the port.
     fn topics(&self, settings: &Settings) -> Result<(Topic, Topic), Failure> {
         let own = settings.tunnel.iter().find(|tunnel| *tunnel.port == self.port);
+        if let Some(other) = own.filter(|tunnel| *tunnel.mode != Mode::Mqtt && self.rx.is_none()) {
+            return Err(Failure::usage(format!(
+                "the tunnel of port \"{}\" has mode = \"{}\", which no broker reaches; see docs/tunnel.md",
+                self.port,
+                other.mode.word()
+            )));
+        }
         let topic = |given: &Option<String>, own: Option<&Topic>, usual: &str| match (given, own) {
             (Some(given), _) => {
                 Topic::parse(given).map_err(|why| Failure::usage(format!("the topic \"{given}\" {why}")))

@@ -22,13 +22,15 @@ mod notes;
 mod open;
 mod speed;
 mod tap;
+mod wires;
 
 pub use echo::Echo;
 pub use notes::{Exchange, Notes};
-pub use open::Endpoint;
 use open::Io;
+pub use open::{Endpoint, watch_peer};
 pub use speed::{Direction, Framing, Parity, Speed, Turnaround};
 pub use tap::{Listener, Tap, Traced, What};
+pub use wires::{Held, Wire};
 
 /// Why a line failed.
 #[derive(Debug, thiserror::Error)]

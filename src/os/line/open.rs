@@ -54,7 +54,10 @@ impl fmt::Display for Endpoint {
 
 /// Lets the kernel find out within a minute that the other side vanished without a word; who only
 /// listens would wait for ever.
-fn watch_peer(stream: &TcpStream) -> rustix::io::Result<()> {
+///
+/// # Errors
+/// The system's error.
+pub fn watch_peer(stream: &TcpStream) -> rustix::io::Result<()> {
     use rustix::net::sockopt;
     sockopt::set_socket_keepalive(stream, true)?;
     sockopt::set_tcp_keepidle(stream, Duration::from_secs(30))?;
