@@ -190,8 +190,17 @@ async fn a_port_that_falls_silent_goes_back_and_one_that_answers_is_kept_over_a_
     assert!(stderr(&output).contains("no meter on port bus has answered in time"), "{}", stderr(&output));
     until("the meter answers again", || site.answers() > 0).await;
 
-    let good =
-        ["set", "meter.incomer.every", "2s", "port[bus].baud", "19200", "--confirm", "10m", "--why", "less traffic"];
+    let good = [
+        "set",
+        "meter.incomer.every",
+        "2s",
+        "meter.incomer.timeout",
+        "3s",
+        "--confirm",
+        "10m",
+        "--why",
+        "less traffic",
+    ];
     let output = site.changes(&good).await.unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stdout(&output).contains("configuration 3 is confirmed: it has proved itself"), "{}", stdout(&output));

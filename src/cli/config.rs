@@ -52,7 +52,7 @@ enum Command {
     /// Set keys: `weir config set port[rs485-1].baud 19200`.
     Set {
         /// A key, its value, another key, its value ...
-        #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"], allow_hyphen_values = true)]
+        #[arg(required = true, num_args = 2.., value_names = ["KEY", "VALUE"], allow_negative_numbers = true)]
         pairs: Vec<String>,
         #[command(flatten)]
         how: How,
