@@ -20,6 +20,7 @@ pub mod iu891a;
 pub mod mbal;
 pub mod mbus;
 pub mod modbus;
+pub mod numbered;
 pub mod openlinkiq;
 pub mod openlinkiq_line;
 pub mod p1;
