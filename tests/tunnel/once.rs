@@ -50,7 +50,10 @@ async fn compare(mut from: impl AsyncRead + Unpin, expected: Vec<u8>, count: Arc
 async fn cut(relay: &Relay) {
     let before = relay.accepted.load(Ordering::SeqCst);
     relay.set_open(false);
-    tokio::task::yield_now().await;
+    // Both directions of the relay must have seen it.
+    for _ in 0..16 {
+        tokio::task::yield_now().await;
+    }
     relay.set_open(true);
     rig::until("it connects again", || relay.accepted.load(Ordering::SeqCst) > before).await;
 }

@@ -50,7 +50,7 @@ async fn the_client_of_iec_62056_21_reads_its_meter() {
     for envelope in ENVELOPES {
         let directory = tempfile::tempdir().unwrap();
         let device = directory.path().join("meter");
-        // Mode A: the speed stays as it is.
+        // The meter proposes 300 baud, so the speed stays as it is; else SETBAUDRATE would have to change it (tunnel::set_speed).
         let _meter = Peer::python("iec_meter.py", &["--link", device.to_str().unwrap(), "--ident", "0"], "meter on");
         let said = through_the_tunnel(&device, envelope, |near| {
             let mut command = script("iec_client.py");
