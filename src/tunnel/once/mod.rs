@@ -120,12 +120,12 @@ impl Peer {
 
     /// How many more bytes [`Peer::push`] takes; 0 without a session.
     pub fn room(&self) -> usize {
-        if let State::Open { flow, proven: true, .. } = &self.state { flow.room() } else { 0 }
+        if let State::Open { flow, .. } = &self.state { flow.room() } else { 0 }
     }
 
     /// Takes bytes for the other side. Ask for [`Peer::room`] first: once there is some, a whole message is taken.
     pub fn push(&mut self, bytes: &[u8]) {
-        if let State::Open { flow, proven: true, .. } = &mut self.state {
+        if let State::Open { flow, .. } = &mut self.state {
             flow.push(bytes);
         }
     }
@@ -158,10 +158,10 @@ impl Peer {
 
     fn over(&mut self, now: Duration, reason: Reason, tell: bool) {
         let state = std::mem::replace(&mut self.state, State::Idle);
-        if let State::Open { since, proven, .. } = state {
+        if let State::Open { since, .. } = state {
             let lasted = now.saturating_sub(since) > self.patience;
             self.wait = if lasted { Duration::ZERO } else { (self.wait * 2).clamp(CALL_AGAIN, LONGEST_WAIT) };
-            if tell && proven {
+            if tell {
                 self.news.push_back(News::Ended(reason));
             }
         }
@@ -231,6 +231,8 @@ impl Peer {
         let mut flow = Box::new(Flow::new(now, self.patience, self.largest));
         flow.see(now, message);
         let accept = flow.message(now, session, Kind::Accept, 0, Vec::new());
+        // The stream begins here: what the line says from now on is for whoever gets this.
+        self.news.push_back(News::Begun);
         self.state = State::Open { session, flow, since: now, proven: false };
         self.say(accept);
     }
@@ -243,10 +245,10 @@ impl Peer {
                 self.over(now, reason, true);
             }
             (State::Open { session, flow, proven, .. }, Kind::Carry) if *session == theirs => {
-                if !flow.hear(now, message) {
+                if flow.hear(now, message) {
+                    *proven = true;
+                } else {
                     self.late += 1;
-                } else if !std::mem::replace(proven, true) {
-                    self.news.push_back(News::Begun);
                 }
             }
             // Also an end is answered: who hangs up waits for that.
