@@ -28,7 +28,7 @@ const GATHER: Duration = Duration::from_millis(1);
 const REQUEST: &[u8] = &[1, 3, 0, 2, 0, 2, 0x65, 0xCB];
 const ANSWER: &[u8] = &[1, 3, 4, 0, 100, 0, 200, 0xBA, 0x7A];
 /// Bytes that a paced line takes or gives at once.
-const PIECE: usize = 32;
+const PIECE: usize = 256;
 
 pub fn measure(scale: &Scale) -> Vec<Figure> {
     let rounds = usize::try_from(scale.singles).unwrap();

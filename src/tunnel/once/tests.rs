@@ -138,7 +138,9 @@ impl World {
     }
 
     fn all_arrived(&self) -> bool {
-        name(&self.peers[0]) == name(&self.peers[1]) && self.to_push == [0, 0] && self.peers.iter().all(|peer| peer.is_done() && !peer.has_bytes())
+        name(&self.peers[0]) == name(&self.peers[1])
+            && self.to_push == [0, 0]
+            && self.peers.iter().all(|peer| peer.is_done() && !peer.has_bytes())
     }
 
     /// In every session each side took a beginning of what the other one pushed.
