@@ -17,6 +17,13 @@ mod peers;
 #[path = "agent/rig.rs"]
 mod rig;
 
+#[path = "tunnel/bench.rs"]
+mod bench;
+#[path = "tunnel/once.rs"]
+mod once;
+#[path = "tunnel/programs.rs"]
+mod programs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 

@@ -1,7 +1,7 @@
 //! The figures of docs/figures.md, each as a ratio to a baseline measured in the same run:
 //! `cargo bench --bench figures [-- [--quick] [--json] [SECTION...]]`.
 //!
-//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, dlms, openlinkiq, radio, flash, size. `WEIR_FIGURES_DIR` names the disk to
+//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, dlms, openlinkiq, radio, tunnel, flash, size. `WEIR_FIGURES_DIR` names the disk to
 //! measure (default: target/tmp), `WEIR_FIGURES_BINARY` another build of weir than cargo's own.
 
 #![allow(
@@ -30,6 +30,7 @@ mod ready;
 mod rig;
 mod size;
 mod table;
+mod tunnel;
 mod wakeups;
 
 use table::{Figure, Machine};
@@ -70,6 +71,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("dlms", dlms::measure),
     ("openlinkiq", openlinkiq::measure),
     ("radio", radio::measure),
+    ("tunnel", tunnel::measure),
     ("flash", flash::measure),
     ("size", size::measure),
 ];

@@ -1,17 +1,14 @@
 //! Carries bytes between a lent line and the platform until the line is gone or was silent for long.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::duplex::{Moved, move_bytes};
 use super::gather::{Echoes, Gatherer};
+use super::stream::Wire;
 use super::{Health, Order, Request};
 use crate::os::line::{Line, Speed};
 
@@ -20,15 +17,21 @@ pub(super) struct Desk {
     pub(super) requests: mpsc::Receiver<Request>,
     pub(super) answers: mpsc::Sender<Vec<u8>>,
     pub(super) orders: mpsc::Receiver<Order>,
+    /// Numbered: the ends of the next session replace `requests` and `answers`.
+    pub(super) wires: Option<mpsc::Receiver<Wire>>,
+    /// There is somebody at the other end of `requests`; always, without numbers.
+    pub(super) joined: bool,
     /// What was asked for while there was no line.
     pub(super) waiting: VecDeque<Request>,
     /// What waits to be written to the line.
     pub(super) pending: Vec<u8>,
+    /// What came from the line, and what of it nobody took yet, since when.
+    pub(super) gatherer: Gatherer,
+    pub(super) outgoing: Option<(Vec<u8>, Instant)>,
     /// The speed that somebody asked for; the port's own until then.
     pub(super) speed: Option<Speed>,
     pub(super) health: Health,
     pub(super) gather: Duration,
-    pub(super) largest: usize,
     pub(super) max_age: Duration,
     /// `None`: the line is nobody else's.
     pub(super) hold: Option<Duration>,
@@ -49,12 +52,6 @@ pub(super) enum Ended {
 /// More is not taken from the platform while so many bytes wait for a slow line.
 const MOST_PENDING: usize = 64 << 10;
 
-/// What moved on the line.
-pub(super) enum Moved {
-    Read(usize),
-    Wrote(usize),
-}
-
 impl Desk {
     /// Tells whether a request came too late, and counts it.
     pub(super) fn is_stale(&self, request: &Request) -> bool {
@@ -68,7 +65,8 @@ impl Desk {
 
     /// Takes a request that is still fresh.
     pub(super) fn accept(&mut self, request: Request) {
-        if !self.is_stale(&request) {
+        // A numbered session that lives has no stale bytes, only a slow line.
+        if self.wires.is_some() || !self.is_stale(&request) {
             self.health.change(|status| status.requests += 1);
             self.pending.extend_from_slice(&request.bytes);
         }
@@ -77,10 +75,14 @@ impl Desk {
     /// Without a line, waits for a request or an order; false when none will come.
     pub(super) async fn wait(&mut self) -> bool {
         tokio::select! {
-            request = self.requests.recv() => request.is_some_and(|request| {
-                self.waiting.push_back(request);
-                true
-            }),
+            request = self.requests.recv(), if self.joined => match request {
+                Some(request) => {
+                    self.waiting.push_back(request);
+                    true
+                }
+                None => self.leave(),
+            },
+            wire = next(&mut self.wires) => wire.is_some_and(|wire| self.join(wire)),
             order = self.orders.recv() => order.is_some_and(|order| {
                 match order {
                     Order::Speed(speed, reply) => {
@@ -94,8 +96,42 @@ impl Desk {
         }
     }
 
+    /// Takes up another session; nothing of the one before is left. True.
+    fn join(&mut self, wire: Wire) -> bool {
+        self.leave();
+        let Wire { requests, answers } = wire;
+        (self.requests, self.answers, self.joined) = (requests, answers, true);
+        true
+    }
+
+    /// The session is over, and the other side gets to know. False when there will be no other one.
+    fn leave(&mut self) -> bool {
+        if self.wires.is_none() {
+            return false;
+        }
+        self.requests.close();
+        while self.requests.try_recv().is_ok() {}
+        self.answers = mpsc::channel(1).0;
+        self.pending.clear();
+        self.waiting.clear();
+        self.gatherer.take();
+        (self.outgoing, self.joined) = (None, false);
+        true
+    }
+
+    /// Whether there is something to do with a line.
+    pub(super) fn wants_line(&self) -> bool {
+        let begun = self.wires.is_some() && (self.outgoing.is_some() || !self.pending.is_empty());
+        begun || !self.waiting.is_empty()
+    }
+
     /// There is no line: what waits for it is dropped, so that the next request finds a place.
     pub(super) fn drop_waiting(&mut self) {
+        if let Some(wires) = &mut self.wires {
+            while wires.try_recv().is_ok() {}
+            self.leave();
+            return;
+        }
         self.waiting.drain(..).for_each(|_| self.health.dropped_request());
         while self.requests.try_recv().is_ok() {
             self.health.dropped_request();
@@ -108,6 +144,10 @@ impl Desk {
         let ended = self.relay(line).await;
         self.health.change(|status| status.holds_line = false);
         self.pending.clear();
+        if matches!(ended, Ended::LineGone(_)) {
+            // What was on its way is lost: a stream must not go on over that.
+            self.leave();
+        }
         ended
     }
 
@@ -115,24 +155,27 @@ impl Desk {
         if let Some(Err(error)) = self.speed.map(|speed| line.set_speed(speed)) {
             return Ended::LineGone(error.to_string());
         }
-        while let Some(request) = self.waiting.pop_front() {
-            self.accept(request);
-        }
-        let mut gatherer = Gatherer::new(self.largest);
+        self.begin();
         let mut echoes = Echoes::default();
         let mut buffer = vec![0; 4096];
         let mut busy = Instant::now();
         loop {
             // 3.5 characters: a frame of Modbus RTU is never cut, whatever the settings say.
             let gap = self.gather.max(line.speed().time_of(7) / 2);
-            let due = gatherer.due(gap);
-            let idle = self.hold.filter(|_| due.is_none() && self.pending.is_empty()).map(|hold| busy + hold);
-            let room = gatherer.room().min(buffer.len());
-            let may_take = self.pending.len() < MOST_PENDING;
+            let due = self.gatherer.due(gap).filter(|_| self.outgoing.is_none());
+            let is_quiet = self.gatherer.is_empty() && self.outgoing.is_none() && self.pending.is_empty();
+            let idle = self.hold.filter(|_| is_quiet).map(|hold| busy + hold);
+            let too_late =
+                self.outgoing.as_ref().filter(|_| self.wires.is_none()).map(|(_, since)| *since + self.max_age);
+            let room = self.gatherer.room().min(buffer.len());
+            let may_take = self.joined && self.pending.len() < MOST_PENDING;
             tokio::select! {
                 biased;
                 () = sleep_until(due.unwrap_or(busy)), if due.is_some_and(|due| due <= Instant::now()) => {
-                    if !self.answer(gatherer.take()).await {
+                    self.outgoing = Some((self.gatherer.take(), Instant::now()));
+                }
+                sent = hand_over(&self.answers, &mut self.outgoing, &self.health), if self.outgoing.is_some() => {
+                    if !sent && !self.lose_answer() {
                         return Ended::Closed;
                     }
                 }
@@ -148,7 +191,7 @@ impl Desk {
                         Ok(Moved::Read(count)) => {
                             let came = buffer.get(..count).unwrap_or_default();
                             let echoed = if self.remove_echo { echoes.strip(came) } else { 0 };
-                            gatherer.push(came.get(echoed..).unwrap_or_default(), busy);
+                            self.gatherer.push(came.get(echoed..).unwrap_or_default(), busy);
                         }
                         Ok(Moved::Wrote(count)) => {
                             if self.remove_echo {
@@ -164,26 +207,43 @@ impl Desk {
                         busy = Instant::now();
                         self.accept(request);
                     }
+                    None => if !self.leave() { return Ended::Closed },
+                },
+                wire = next(&mut self.wires) => match wire {
+                    Some(wire) => drop(self.join(wire)),
                     None => return Ended::Closed,
                 },
                 () = sleep_until(due.unwrap_or(busy)), if due.is_some() => {}
+                () = sleep_until(too_late.unwrap_or(busy)), if too_late.is_some() => drop(self.lose_answer()),
                 () = sleep_until(idle.unwrap_or(busy)), if idle.is_some() => return Ended::Idle,
             }
         }
     }
 
-    /// Hands a message over. False when nobody takes messages any more.
-    async fn answer(&mut self, message: Vec<u8>) -> bool {
-        let bytes = message.len() as u64;
-        match tokio::time::timeout(self.max_age, self.answers.send(message)).await {
-            Ok(Ok(())) => self.health.change(|status| {
-                status.answers += 1;
-                status.from_port += bytes;
-            }),
-            Ok(Err(_)) => return false,
-            Err(_elapsed) => self.health.change(|status| status.dropped_answers += 1),
+    /// Begins with what waited for the line.
+    fn begin(&mut self) {
+        let numbered = self.wires.is_some();
+        if numbered && self.waiting.iter().any(|request| request.at.elapsed() > self.max_age) {
+            // A meter must not be asked by the past, and a stream must not miss anything: it ends.
+            self.health.dropped_request();
+            tracing::debug!("a request waited too long for the line, and its numbered session ends");
+            self.leave();
         }
-        true
+        if !numbered {
+            self.pending.clear();
+        }
+        while let Some(request) = self.waiting.pop_front() {
+            self.accept(request);
+        }
+    }
+
+    /// Nobody took an answer. False when nobody ever will.
+    fn lose_answer(&mut self) -> bool {
+        let alive = self.wires.is_some() || !self.answers.is_closed();
+        if self.outgoing.take().is_some() && alive {
+            self.health.change(|status| status.dropped_answers += 1);
+        }
+        alive
     }
 
     fn obey(&mut self, order: Order, line: &mut Line) {
@@ -200,20 +260,27 @@ impl Desk {
     }
 }
 
-/// Reads what is there, else writes what waits; returns when either moved.
-pub(super) async fn move_bytes(line: &mut Line, pending: &[u8], buffer: &mut [u8]) -> io::Result<Moved> {
-    let mut read = ReadBuf::new(buffer);
-    poll_fn(|cx: &mut Context<'_>| {
-        if read.remaining() > 0 {
-            match Pin::new(&mut *line).poll_read(cx, &mut read) {
-                Poll::Ready(done) => return Poll::Ready(done.map(|()| Moved::Read(read.filled().len()))),
-                Poll::Pending => {}
-            }
-        }
-        if pending.is_empty() {
-            return Poll::Pending;
-        }
-        Pin::new(&mut *line).poll_write(cx, pending).map(|done| done.map(Moved::Wrote))
-    })
-    .await
+/// Hands a message over once there is a place for it; false when nobody takes any. Cancelling it loses nothing.
+async fn hand_over(
+    answers: &mpsc::Sender<Vec<u8>>,
+    outgoing: &mut Option<(Vec<u8>, Instant)>,
+    health: &Health,
+) -> bool {
+    let Ok(place) = answers.reserve().await else { return false };
+    if let Some((message, _)) = outgoing.take() {
+        health.change(|status| {
+            status.answers += 1;
+            status.from_port += message.len() as u64;
+        });
+        place.send(message);
+    }
+    true
+}
+
+/// The next session's ends; without numbers there is none.
+async fn next(wires: &mut Option<mpsc::Receiver<Wire>>) -> Option<Wire> {
+    match wires {
+        Some(wires) => wires.recv().await,
+        None => std::future::pending().await,
+    }
 }

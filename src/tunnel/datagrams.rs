@@ -15,7 +15,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::address::{Network, Route};
-use super::carry::{Ended, Moved, move_bytes};
+use super::carry::Ended;
+use super::duplex::{Moved, move_bytes};
 use super::gather::{Echoes, Gatherer};
 use super::session::Desk;
 use super::settings::TunnelSettings;

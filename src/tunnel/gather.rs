@@ -19,6 +19,11 @@ impl Gatherer {
         Self { bytes: Vec::new(), last: Instant::now(), largest }
     }
 
+    /// Whether there is nothing.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// How many bytes fit in before a message must go.
     pub(super) const fn room(&self) -> usize {
         self.largest.saturating_sub(self.bytes.len())

@@ -4,21 +4,25 @@
 //! Invariants: bytes are carried as they are and in order; a request that waited longer than `max_age` never reaches
 //! the line; a message is never cut within 3.5 characters; the line is borrowed from its bus, which alone owns it, and with meters
 //! on the same port it is given back when it was silent for `hold`. Nothing is kept over a restart. Which topics there
-//! are, and who published what, others know. Start with [`Tunnel::run`].
+//! are, and who published what, others know. With numbers ([`once`]) a stream arrives exactly once or ends where both sides
+//! see it. Start with [`Tunnel::run`].
 
 mod address;
 mod carry;
 mod com_port;
 mod connect;
 mod datagrams;
+mod duplex;
 mod gather;
 mod health;
 mod modes;
 mod network;
+pub mod once;
 mod pipe;
 mod server;
 mod session;
 mod settings;
+mod stream;
 mod terms;
 
 use std::collections::VecDeque;
@@ -31,12 +35,17 @@ use tokio::time::{Instant, sleep};
 pub use self::address::{Local, Network, Place, Route};
 use self::carry::{Desk, Ended};
 pub use self::connect::{Connecting, Connector, Stream, dial};
+pub use self::duplex::{Moved, move_bytes};
+use self::gather::Gatherer;
 pub use self::health::{Health, Status};
 pub use self::modes::check_together;
 pub use self::network::NetworkEnd;
-pub use self::settings::{Mode, TunnelSettings, When, check};
+use self::once::{News, Peer};
+pub use self::settings::{Envelope, Mode, TunnelSettings, When, check};
+pub use self::stream::{NumberedStream, Wire};
 use crate::meter::bus;
 use crate::os::line::{Line, Speed};
+use crate::os::random;
 
 /// Requests that may wait for the line.
 pub const REQUESTS_WAITING: usize = 32;
@@ -76,6 +85,17 @@ pub enum Order {
 /// What is answered to the order of a call where nobody calls.
 const NO_CALLS: &str = "this tunnel does not call back: only one with mode = \"call-back\" does";
 
+/// Has a tunnel set another speed, and returns when its line has it: what `SETBAUDRATE` does.
+///
+/// # Errors
+/// The line's own, or that the tunnel has ended.
+pub async fn set_speed(orders: &mpsc::Sender<Order>, speed: Speed) -> Result<(), String> {
+    let ended = || "the tunnel has ended; restart weir".to_owned();
+    let (reply, done) = oneshot::channel();
+    orders.send(Order::Speed(speed, reply)).await.map_err(|_| ended())?;
+    done.await.map_err(|_| ended())?
+}
+
 /// The platform's side of a tunnel.
 #[derive(Debug)]
 pub struct Ends {
@@ -97,6 +117,8 @@ pub struct Tunnel {
     /// Meters hang on the same port.
     shared: bool,
     desk: Arc<Mutex<Desk>>,
+    /// Numbered: what stands between the desk and the platform.
+    stream: Option<Arc<Mutex<NumberedStream>>>,
     health: Health,
 }
 
@@ -109,26 +131,64 @@ impl std::fmt::Debug for Tunnel {
 impl Tunnel {
     /// Joins a port and the platform's side; `shared` when meters hang on the port too.
     pub fn new(settings: &TunnelSettings, port: bus::Handle, shared: bool, ends: Ends, health: Health) -> Self {
-        let Ends { requests, answers, orders } = ends;
+        let Ends { mut requests, mut answers, orders } = ends;
+        let largest = usize::try_from(settings.max_message.bytes()).unwrap_or(1 << 16);
+        let (mut stream, mut wires) = (None, None);
+        if settings.envelope == Envelope::Numbered {
+            let peer = Peer::listener(*settings.max_age, largest, random::generator());
+            // Nobody is there yet.
+            let nobody = (mpsc::channel(1).1, mpsc::channel(1).0);
+            let platform = std::mem::replace(&mut requests, nobody.0);
+            let (give, take) = mpsc::channel(1);
+            stream = Some(Arc::new(Mutex::new(NumberedStream::new(
+                peer,
+                platform,
+                std::mem::replace(&mut answers, nobody.1),
+                give,
+            ))));
+            wires = Some(take);
+        }
         let desk = Desk {
             requests,
             answers,
             orders,
+            joined: wires.is_none(),
+            wires,
             waiting: VecDeque::new(),
             pending: Vec::new(),
+            gatherer: Gatherer::new(largest),
+            outgoing: None,
             speed: None,
             health: health.clone(),
             gather: *settings.gather,
-            largest: usize::try_from(settings.max_message.bytes()).unwrap_or(1 << 16),
             max_age: *settings.max_age,
             hold: shared.then_some(*settings.hold),
             remove_echo: settings.remove_echo,
         };
-        Self { port, shared, desk: Arc::new(Mutex::new(desk)), health }
+        Self { port, shared, desk: Arc::new(Mutex::new(desk)), stream, health }
     }
 
     /// Carries bytes until the platform's side ends.
     pub async fn run(self) {
+        let Some(stream) = self.stream.clone() else { return self.serve().await };
+        let port = self.port.port().to_owned();
+        let numbered = async {
+            let mut stream = stream.lock().await;
+            stream
+                .run(|news| match news {
+                    News::Begun => tracing::info!(port, "a numbered session of the tunnel has begun"),
+                    News::Ended(reason) => tracing::info!(port, ?reason, "the tunnel's numbered session is over"),
+                    News::Busy => {}
+                })
+                .await;
+        };
+        tokio::select! {
+            () = numbered => {}
+            () = self.serve() => {}
+        }
+    }
+
+    async fn serve(&self) {
         let mut failed = false;
         loop {
             if self.shared && !self.is_wanted().await {
@@ -161,7 +221,7 @@ impl Tunnel {
     /// Waits for a fresh request; false when none will come.
     async fn is_wanted(&self) -> bool {
         let mut desk = self.desk.lock().await;
-        while desk.waiting.is_empty() {
+        while !desk.wants_line() {
             if !desk.wait().await {
                 return false;
             }

@@ -11,6 +11,7 @@ use crate::setting::Problems;
 const KEYS: &[(&str, &[Mode])] = &[
     ("rx_topic", &[Mode::Mqtt]),
     ("tx_topic", &[Mode::Mqtt]),
+    ("envelope", &[Mode::Mqtt]),
     ("listen", &[Mode::TcpServer]),
     ("takeover", &[Mode::TcpServer]),
     ("allow", &[Mode::TcpServer, Mode::Udp]),

@@ -8,6 +8,16 @@ use super::modes;
 use crate::setting::{At, Count, Problems, SecretFile, Size, Topic};
 use crate::{choices, settings};
 
+choices! {
+    /// How bytes travel in messages.
+    pub enum Envelope {
+        /// As they are.
+        None = "none",
+        /// With numbers, so that they arrive exactly once; `weir tunnel open` is the other side. See docs/tunnel.md.
+        Numbered = "numbered",
+    }
+}
+
 settings! {
     /// A serial port that is a wire to the platform: bytes published at `rx_topic` are written to the port, bytes from
     /// the port are published at `tx_topic`, as they are.
@@ -27,6 +37,8 @@ settings! {
         pub max_age: At<Duration> = "10s",
         /// With meters on the same port: the line is given back to them when it was silent for so long.
         pub hold: At<Duration> = "5s",
+        /// "none": payloads are the bytes as they are. "numbered": a stream that arrives exactly once, for `weir tunnel open`.
+        pub envelope: Envelope = "none",
         /// Takes out what was sent of what comes back, for adapters that echo.
         pub remove_echo: bool = false,
         /// Who is at the other end. The keys below are for the modes that they name.
@@ -115,6 +127,12 @@ pub fn check(settings: &TunnelSettings, problems: &mut Problems) {
     }
     if settings.max_age.is_zero() {
         problems.error(settings.max_age.span(), "max_age is zero; nothing would ever be written or published");
+    }
+    if settings.envelope == Envelope::Numbered && *settings.max_age < Duration::from_secs(2) {
+        problems.error(
+            settings.max_age.span(),
+            "max_age is shorter than 2 s; a numbered session would be cut by any pause",
+        );
     }
     let bytes = settings.max_message.bytes();
     if !(64..=65_536).contains(&bytes) {

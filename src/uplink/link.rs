@@ -58,9 +58,11 @@ impl Link {
         talk: Option<Talk>,
     ) -> Self {
         let (host, port, tally) = (url.host.clone(), url.port, Arc::clone(tally));
+        // Who listens is in a hurry; frames are not, and their acknowledgements cost nothing when they ride along.
+        let prompt = talk.is_some();
         options.set_socket_connector(move |_, _| {
             let (host, tally) = (host.clone(), Arc::clone(&tally));
-            async move { dial(&host, port, tally).await }
+            async move { Ok(dial(&host, port, tally).await?.acknowledging(prompt)) }
         });
         options.set_inflight(packet_ids);
         let (client, mut event_loop) = AsyncClient::builder(options).capacity(queue.into()).build();

@@ -24,7 +24,7 @@ async fn a_modem_that_is_not_there_is_told_and_used_when_it_comes() {
     room.until(|status| status.state == State::Ready).await;
     plugged.stick().deliver("+34666123456", "after", at());
     let said = plugged.stick().deliver("+34666123456", "more", at());
-    plugged.say(said).await;
+    plugged.say(said);
     assert_eq!(room.message().await.1, "after");
 }
 
@@ -57,7 +57,7 @@ async fn a_modem_that_is_silent_to_one_command_is_used_without_it() {
 async fn a_modem_that_started_by_itself_is_set_up_again() {
     let mut rig = Rig::ready(Make::default(), QUIET).await;
     let said = rig.plugged.stick().restart();
-    rig.plugged.say(said).await;
+    rig.plugged.say(said);
     rig.room.until(|status| status.counters.starts == 2).await;
     rig.deliver("+34666123456", "announced again").await;
     assert_eq!(rig.room.message().await.1, "announced again");

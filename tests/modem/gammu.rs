@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use weir::sim::modem::{Make, Modem as Simulated};
-use weir::sim::stick::{Plugged, plug};
+use weir::sim::stick::Plugged;
 
 use super::peers::run;
 use super::rig::{at, name, plug};

@@ -50,13 +50,13 @@ async fn no_number_text_or_pin_is_logged_above_debug_and_no_pin_at_all() {
         let mut room = Room::new(&name(folder.path()), folder.path(), &more, 4);
         room.until(|status| status.state == State::Ready && status.registration.is_some()).await;
         let said = plugged.stick().deliver("+34666123456", "a secret text", at());
-        plugged.say(said).await;
+        plugged.say(said);
         room.message().await;
         for _refused_then_sent in 0..2 {
             room.handle.send("+34600111222", "another secret").await.unwrap();
         }
         let ring = plugged.stick().ring(Some("+34600333444"));
-        plugged.say(ring).await;
+        plugged.say(ring);
         room.next().await;
         let text = log.text();
         assert!(text.contains("the modem is ready") && text.contains("refused and is not sent"), "{text}");

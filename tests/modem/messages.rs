@@ -60,7 +60,7 @@ async fn parts_whose_rest_never_comes_do_not_fill_the_storage() {
             other.first_pdu().unwrap()
         };
         let said = rig.plugged.stick().deliver_pdu(pdus);
-        rig.plugged.say(said).await;
+        rig.plugged.say(said);
     }
     rig.room.until(|status| status.counters.incomplete > 0).await;
     rig.deliver("+34666123456", "there is room").await;
@@ -142,7 +142,7 @@ async fn a_missed_call_is_told_once_and_hung_up() {
     let mut rig = Rig::ready(Make::default(), QUIET).await;
     for number in [Some("+34666123456"), None] {
         let ring = rig.plugged.stick().ring(number);
-        rig.plugged.say(ring).await;
+        rig.plugged.say(ring);
         match rig.room.next().await {
             Incoming::Call { from, .. } => assert_eq!(from.as_deref(), number),
             other => panic!("{other:?}"),
@@ -150,7 +150,7 @@ async fn a_missed_call_is_told_once_and_hung_up() {
         let calls = if number.is_some() { 1 } else { 2 };
         rig.until(|modem| modem.hung_up == calls).await;
         // The caller has gone.
-        rig.plugged.say(b"\r\nNO CARRIER\r\n".to_vec()).await;
+        rig.plugged.say(b"\r\nNO CARRIER\r\n".to_vec());
     }
     assert_eq!(rig.room.until(|status| status.counters.calls == 2).await.counters.calls_lost, 0);
 }

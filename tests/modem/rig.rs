@@ -12,7 +12,7 @@ use weir::modem::{Handle, Incoming, Modem, ModemError, ModemSettings, Status};
 use weir::os::clock::Clock;
 use weir::setting::{Node, Problems, Setting};
 use weir::sim::modem::{Make, Modem as Simulated};
-use weir::sim::stick::{Plugged, plug};
+use weir::sim::stick::{self, Plugged};
 
 /// Nothing here takes so long on any machine.
 pub const LIMIT: Duration = Duration::from_secs(300);
@@ -100,7 +100,7 @@ impl Rig {
     /// A message comes from the network and is announced.
     pub async fn deliver(&self, from: &str, text: &str) {
         let said = self.plugged.stick().deliver(from, text, at());
-        self.plugged.say(said).await;
+        self.plugged.say(said);
     }
 
     pub async fn until(&self, is: impl FnMut(&Simulated) -> bool) {
@@ -114,7 +114,7 @@ pub fn name(folder: &Path) -> PathBuf {
 }
 
 pub fn plug(folder: &Path, modem: Simulated) -> Plugged<Simulated> {
-    let plugged = plug(modem).unwrap();
+    let plugged = stick::plug(modem).unwrap();
     let link = name(folder);
     let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(plugged.path(), &link).unwrap();

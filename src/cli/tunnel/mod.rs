@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rand::RngExt;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tracing::level_filters::LevelFilter;
 
@@ -17,10 +17,11 @@ use crate::config::{self, Settings};
 use crate::os::clock::Clock;
 use crate::os::random;
 use crate::setting::{Identity, Topic};
-use crate::tunnel::Mode;
-use crate::uplink::{self, Saying};
+use crate::tunnel::{Envelope, Mode};
+use crate::uplink::{self, Heard, Saying, Speaker};
 
 mod near;
+mod numbered;
 
 use near::Near;
 
@@ -60,6 +61,10 @@ struct Open {
     /// The topic from the port, instead of the configuration's.
     #[arg(long, value_name = "TOPIC")]
     tx: Option<String>,
+    /// The gateway's [[tunnel]] has envelope = "numbered": every byte arrives exactly once, also over broken sessions. The
+    /// [[tunnel]] of the configuration file says so too.
+    #[arg(long)]
+    numbered: bool,
 }
 
 /// What a program sends within this time is one message.
@@ -72,12 +77,7 @@ impl Tunnel {
         log::start(level.unwrap_or(LevelFilter::WARN));
         let settings = config::load(&config)?.settings;
         let Order::Open(open) = self.command;
-        runtime()?.block_on(async {
-            tokio::select! {
-                done = open.run(&settings) => done,
-                _ = tokio::signal::ctrl_c() => Ok(()),
-            }
-        })
+        runtime()?.block_on(open.run(&settings))
     }
 }
 
@@ -95,26 +95,18 @@ impl Open {
         let suffix = format!("-tunnel-{:08x}", random::generator().random::<u32>());
         let names = (broker, &settings.uplink, &identity);
         let session = uplink::converse(names, &suffix, (&clock, random::generator()), &talk, tell);
+        let own = settings.tunnel.iter().find(|tunnel| *tunnel.port == self.port);
+        let numbered = self.numbered || own.is_some_and(|tunnel| tunnel.envelope == Envelope::Numbered);
         let carry = async {
             // Not before there is a session: a program that opened the line would wait for nothing.
             let _ = connected.wait_for(|connected| *connected).await;
-            let mut near = Near::open(self.tcp, self.link.as_deref()).await?;
-            let mut out = std::io::stdout();
-            let _ = writeln!(out, "{} is {} of gateway {}; Ctrl-C ends it", near.name(), self.port, self.gateway);
-            let _ = out.flush();
-            loop {
-                tokio::select! {
-                    came = near.receive(TOGETHER) => {
-                        let saying = Saying { topic: rx.clone(), payload: came?, until: Some(Instant::now() + OF_USE) };
-                        if speaker.say(saying).await.is_err() {
-                            return Ok(());
-                        }
-                    }
-                    message = heard.recv() => match message {
-                        Some(message) => near.send(&message.payload).await?,
-                        None => return Ok(()),
-                    },
-                }
+            if numbered {
+                let max_age = own.map_or(OF_USE, |tunnel| *tunnel.max_age);
+                return self.carry_numbered((heard, speaker), rx, max_age).await;
+            }
+            tokio::select! {
+                done = self.carry(&mut heard, &speaker, &rx) => done,
+                _ = tokio::signal::ctrl_c() => Ok(()),
             }
         };
         tokio::select! {
@@ -123,6 +115,33 @@ impl Open {
                 Err(failure) => Err(Failure::other(failure.sentence)),
             },
         }
+    }
+
+    /// Carries bytes as they are.
+    async fn carry(&self, heard: &mut mpsc::Receiver<Heard>, speaker: &Speaker, rx: &str) -> Result<(), Failure> {
+        let mut near = Near::open(self.tcp, self.link.as_deref()).await?;
+        self.tell(&near);
+        loop {
+            tokio::select! {
+                came = near.receive(TOGETHER) => {
+                    let until = Some(Instant::now() + OF_USE);
+                    let saying = Saying { topic: rx.to_owned(), payload: came?, until };
+                    if speaker.say(saying).await.is_err() {
+                        return Ok(());
+                    }
+                }
+                message = heard.recv() => match message {
+                    Some(message) => near.send(&message.payload).await?,
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    fn tell(&self, near: &Near) {
+        let mut out = std::io::stdout();
+        let _ = writeln!(out, "{} is {} of gateway {}; Ctrl-C ends it", near.name(), self.port, self.gateway);
+        let _ = out.flush();
     }
 
     /// The topics to and from the port.

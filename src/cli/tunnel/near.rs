@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::cli::failure::Failure;
 use crate::os::pty::Pty;
+use crate::tunnel::{Moved, Wire, move_bytes};
 
 /// The largest message.
 const LARGEST: usize = 4096;
@@ -87,6 +88,77 @@ impl Near {
                 Ok(())
             }
         }
+    }
+}
+
+impl Near {
+    /// Joins the program and a numbered session until either ends.
+    pub(super) async fn join(&mut self, wire: &mut Wire, together: Duration) -> Result<(), Failure> {
+        let (mut to_program, mut last) = (Vec::new(), Instant::now());
+        let mut buffer = [0; LARGEST];
+        loop {
+            if let End::Tcp(listener, client @ None) = &mut self.end {
+                tokio::select! {
+                    accepted = listener.accept() => *client = accepted.ok().map(|(stream, _)| stream),
+                    () = wire.answers.closed() => return Ok(()),
+                }
+                continue;
+            }
+            let room = buffer.get_mut(..LARGEST - self.gathered.len()).unwrap_or_default();
+            let is_full = room.is_empty();
+            let due = Some(last + together).filter(|_| !self.gathered.is_empty());
+            let is_due = is_full || due.is_some_and(|due| due <= Instant::now());
+            tokio::select! {
+                place = wire.answers.reserve(), if is_due => match place {
+                    Ok(place) => place.send(std::mem::take(&mut self.gathered)),
+                    Err(_) => return Ok(()),
+                },
+                () = wire.answers.closed() => return Ok(()),
+                request = wire.requests.recv(), if to_program.len() < LARGEST => match request {
+                    Some(request) => to_program.extend(request.bytes),
+                    None => return Ok(()),
+                },
+                moved = exchange(&mut self.end, &to_program, room) => match (moved, &mut self.end) {
+                    (Ok(Moved::Read(count)), _) if count > 0 => {
+                        self.gathered.extend_from_slice(buffer.get(..count).unwrap_or_default());
+                        last = Instant::now();
+                    }
+                    (Ok(Moved::Wrote(count)), _) => drop(to_program.drain(..count)),
+                    (Err(error), End::Pty(_)) => return Err(Failure::other(format!("the pseudo-terminal failed: {error}"))),
+                    // The program has gone: its session is over.
+                    _ => return Ok(()),
+                },
+                () = sleep_until(due.unwrap_or(last)), if due.is_some() && !is_due => {}
+            }
+        }
+    }
+
+    /// Lets the program notice that the stream is over: a terminal hangs up and another takes its place, a connection is closed.
+    pub(super) fn hang_up(&mut self) -> Result<(), Failure> {
+        self.gathered.clear();
+        match &mut self.end {
+            End::Tcp(_, client) => *client = None,
+            End::Pty(pty) => {
+                *pty =
+                    Pty::open().map_err(|error| Failure::other(format!("no pseudo-terminal can be had: {error}")))?;
+                if let Some(link) = &self.link {
+                    let aside = link.with_added_extension("new");
+                    let linked = std::os::unix::fs::symlink(pty.path(), &aside);
+                    linked
+                        .and_then(|()| std::fs::rename(&aside, link))
+                        .map_err(|error| Failure::other(format!("cannot make the link {}: {error}", link.display())))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn exchange(end: &mut End, pending: &[u8], buffer: &mut [u8]) -> std::io::Result<Moved> {
+    match end {
+        End::Pty(pty) => move_bytes(pty, pending, buffer).await,
+        End::Tcp(_, Some(stream)) => move_bytes(stream, pending, buffer).await,
+        End::Tcp(_, None) => std::future::pending().await,
     }
 }
 
