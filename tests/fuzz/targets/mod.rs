@@ -115,6 +115,15 @@ pub const TARGETS: &[Target] = &[
     // What people and platforms send.
     Target { name: "at", covers: &["at.rs"], run: remote::command, seeds: seeds::commands },
     Target { name: "at_tags", covers: &["at/tags.rs"], run: remote::tagged, seeds: seeds::commands },
+    Target { name: "modem", covers: &["modem/stream.rs"], run: remote::modem, seeds: seeds::modem },
+    Target { name: "numbered", covers: &["numbered.rs"], run: remote::numbered, seeds: seeds::numbered },
+    Target { name: "rfc2217", covers: &["rfc2217/mod.rs"], run: remote::remote_port, seeds: seeds::rfc2217 },
+    Target {
+        name: "sms",
+        covers: &["sms/alphabet.rs", "sms/pdu.rs"],
+        run: remote::short_message,
+        seeds: seeds::short_messages,
+    },
     // What shows bytes to people, and what ciphers them.
     Target { name: "cipher", covers: &["aes.rs", "gcm.rs"], run: radio::cipher, seeds: seeds::telegrams },
     Target { name: "explain", covers: &["explain/mod.rs"], run: words::explain, seeds: seeds::anything },

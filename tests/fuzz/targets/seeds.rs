@@ -9,6 +9,7 @@ use weir::wire::dlms::wrapper::Unit;
 use weir::wire::iec62056::{self as iec, Message};
 use weir::wire::modbus::tcp::{self, Header};
 use weir::wire::modbus::{Answer, Exception, Request, Table, ascii, rtu};
+use weir::wire::numbered as numbered_wire;
 use weir::wire::openlinkiq_line::{self as openlinkiq_wire, Capture, Payload, Time};
 use weir::wire::unframed::{self as unframed_wire, Strength};
 use weir::wire::wmbus::chips::{self as chips_wire, BitOrder, LineCode};
@@ -350,4 +351,56 @@ pub fn commands(_from: &Sources) -> Seeds {
         "ab<T>AT</T>c<T>never",
     ];
     commands.iter().map(|command| command.as_bytes().to_vec()).collect()
+}
+
+pub fn modem(_from: &Sources) -> Seeds {
+    let answers: [&[u8]; 4] = [
+        b"AT+CSQ\r\r\n+CSQ: 17,99\r\n\r\nOK\r\n",
+        b"\r\n+CMTI: \"SM\",3\r\n\r\nRING\r\n\r\n+CLIP: \"+34600111222\",145\r\n",
+        b"\r\n+CMGL: 1,0,,24\r\n07914366\r\n\r\nOK\r\n\r\n> ",
+        b"\r\n+CME ERROR: 10\r\n\r\n+CMT: ,3\r\nABC\r\n",
+    ];
+    answers.map(<[u8]>::to_vec).to_vec()
+}
+
+pub fn numbered(_from: &Sources) -> Seeds {
+    let session = numbered_wire::Session { caller: 1, number: 2, listener: 3 };
+    let message = numbered_wire::Message {
+        kind: numbered_wire::Kind::Call,
+        session,
+        gap: false,
+        patience: 10_000,
+        stamp: 5,
+        echo: 4,
+        offset: 0,
+        arrived: 0,
+        credit: 65_536,
+        bytes: b"0123456789".to_vec(),
+    };
+    let mut bytes = Vec::new();
+    numbered_wire::encode(&message, &mut bytes);
+    vec![bytes]
+}
+
+pub fn rfc2217(_from: &Sources) -> Seeds {
+    let speed = b"\xFF\xFB\x2C\xFF\xFD\x2C\xFF\xFA\x2C\x01\x00\x00\x25\x80\xFF\xF0abc\xFF\xFFdef";
+    vec![speed.to_vec(), b"\xFF\xFA\x2C\x65\x00\x00\xFF\xFF\x80\xFF\xF0\xFF\xF6".to_vec()]
+}
+
+pub fn short_messages(_from: &Sources) -> Seeds {
+    use weir::wire::sms::{Address, Body, Submit, UserData};
+    let to = Address::parse("+34666123456").unwrap();
+    let texts = ["hello {world}", "\u{20ac} 5", "\u{43f}\u{440}\u{438}\u{432}\u{435}\u{442}"];
+    texts
+        .iter()
+        .map(|text| {
+            let mut bytes = Vec::new();
+            Submit::new(to.clone(), UserData::plain(Body::of(text))).encode(&mut bytes).unwrap();
+            bytes
+        })
+        .chain(
+            ["07917283010010F5040BC87238880900F10000993092516195800AE8329BFD4697D9EC37"]
+                .map(|hex| data_encoding::HEXUPPER.decode(hex.as_bytes()).unwrap()),
+        )
+        .collect()
 }
