@@ -138,7 +138,8 @@ fn the_unit_checks_first_tells_when_it_is_ready_and_is_watched() {
     let unit = read("systemd/weir.service");
     for line in [
         "Type=notify",
-        "ExecStartPre=/usr/bin/weir check /etc/weir/weir.toml",
+        "ExecStartPre=-/usr/bin/weir check /etc/weir/weir.toml",
+        "ExecReload=/bin/kill -HUP $MAINPID",
         "WatchdogSec=60s",
         "Restart=always",
         "User=weir",

@@ -4,15 +4,19 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 use super::change::Started;
 use super::change::order::{self, Order};
+use super::commands::{Reply, Told};
 use super::transfer::Transfer;
 use super::{Evidence, statement};
 use crate::config::change::Origin;
+use crate::control;
 use crate::meter::bus::Handle;
 use crate::model::{Rssi, Stamp, TelegramKind, Timestamp, Value};
+use crate::modem::Sent;
 use crate::os::line::{Listener, Speed, Traced, What};
 use crate::radio::{Security, Sight, Survey};
 use crate::wire::wmbus::Meter;
@@ -55,6 +59,33 @@ pub enum Ask {
     },
     /// The configuration: how it stands, or a change of it.
     Config(Order),
+    /// A command in AT style; the answer is its text.
+    At {
+        /// Such as `AT^WEIR=VERSION`.
+        text: String,
+    },
+    /// The cellular modem: its state, a message, a command.
+    Modem(ModemOrder),
+}
+
+/// What is wanted of the modem.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(tag = "order", rename_all = "lowercase", deny_unknown_fields)]
+pub enum ModemOrder {
+    /// How it does.
+    Status,
+    /// A short message.
+    Send {
+        /// To whom.
+        number: String,
+        /// What.
+        text: String,
+    },
+    /// One AT command.
+    At {
+        /// Such as `AT+CSQ`.
+        command: String,
+    },
 }
 
 impl Ask {
@@ -90,6 +121,8 @@ pub(super) struct Desk {
     pub(super) meters: Vec<(String, String)>,
     /// Who asks.
     pub(super) who: Origin,
+    /// Where commands go; `None`: who carries them out asks.
+    pub(super) commands: Option<mpsc::Sender<Told>>,
 }
 
 impl Desk {
@@ -112,6 +145,8 @@ impl Desk {
             Ask::Dlms { meter, order } => self.inspect(&meter, order).await.map(Answer::Whole),
             Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
             Ask::Config(order) => self.configure(order).await,
+            Ask::At { text } => self.command(text).await.map(Answer::Whole),
+            Ask::Modem(order) => self.modem(order).await.map(Answer::Whole),
         }
     }
 
@@ -124,6 +159,39 @@ impl Desk {
             Some(started) => Answer::Taken(told, started),
             None => Answer::Whole(told),
         })
+    }
+
+    async fn command(&self, text: String) -> Result<Json, String> {
+        let ended = || "the running agent takes no commands just now; ask again".to_owned();
+        let commands = self.commands.as_ref().ok_or_else(ended)?;
+        let (reply, told) = oneshot::channel();
+        let user = self.who.to_string().trim_start_matches("local:").to_owned();
+        let origin = control::Origin::Local(user);
+        commands
+            .send(Told { text: text.into_bytes(), origin, reply: Reply::Local(reply) })
+            .await
+            .map_err(|_| ended())?;
+        told.await
+            .map(|text| json!({ "reply": text }))
+            .map_err(|_| "this user may give no commands, or the command was for another gateway".to_owned())
+    }
+
+    async fn modem(&self, order: ModemOrder) -> Result<Json, String> {
+        let modem = self.evidence.modem.as_ref().ok_or("the running agent has no modem; set [modem]")?;
+        match order {
+            ModemOrder::Status => {
+                serde_json::to_value(modem.status().borrow().clone()).map_err(|error| error.to_string())
+            }
+            ModemOrder::Send { number, text } => match modem.send(&number, &text).await {
+                Ok(Sent::Accepted { parts }) => Ok(json!({ "parts": parts })),
+                Ok(Sent::Refused { parts, reason }) => Ok(json!({ "parts": parts, "refused": reason })),
+                Err(error) => Err(error.to_string()),
+            },
+            ModemOrder::At { command } => {
+                let lines = modem.command(&command).await.map_err(|error| error.to_string())?;
+                Ok(json!({ "lines": lines }))
+            }
+        }
     }
 
     /// Every configured meter, also one that was not asked yet, with its port.

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
 
+use super::commands::{Reply, Told};
 use super::wiring::Evidence;
 use super::{Agent, AgentError};
 use crate::config::Settings;
+use crate::control::Origin;
 use crate::setting::{Identity, Topic};
 use crate::tunnel::{self, Ends, Mode, Request, Tunnel, TunnelSettings};
 use crate::uplink::{self, Heard, Saying, Speaker, Talk};
@@ -26,11 +28,15 @@ pub(super) struct Post {
 /// # Errors
 /// [`AgentError::Uplink`] when a topic can't be filled in.
 pub(super) fn open(settings: &Settings, identity: &Identity) -> Result<Option<(Talk, Post)>, AgentError> {
-    let topics: Vec<Topic> = by_topics(settings).map(|tunnel| (*tunnel.rx_topic).clone()).collect();
+    let tunnels = by_topics(settings).map(|tunnel| (*tunnel.rx_topic).clone());
+    let topics: Vec<Topic> = tunnels.chain(settings.control.at_topics.iter().cloned()).collect();
     // Meters are read and frames sent also while nobody knows what a tunnel's topic is.
     let (topics, nameless): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.of(identity).is_some());
     for topic in nameless {
-        tracing::error!(topic = topic.as_written(), "a tunnel is not opened: the IMEI is not known; set gateway.imei");
+        tracing::error!(
+            topic = topic.as_written(),
+            "nobody listens on this topic: the IMEI is not known; set gateway.imei"
+        );
     }
     if topics.is_empty() {
         return Ok(None);
@@ -45,19 +51,22 @@ fn by_topics(settings: &Settings) -> impl Iterator<Item = &TunnelSettings> {
 }
 
 /// Where the messages of a topic go.
-struct Route {
-    requests: mpsc::Sender<Request>,
-    health: tunnel::Health,
+enum Route {
+    Tunnel { requests: mpsc::Sender<Request>, health: tunnel::Health },
+    Commands(mpsc::Sender<Told>),
 }
 
 /// Starts every tunnel, and the room that brings them their messages; the ports' buses run already.
-pub(super) fn start(agent: &mut Agent, settings: &Settings, post: Post) {
+pub(super) fn start(agent: &mut Agent, settings: &Settings, post: Post, commands: &mpsc::Sender<Told>) -> Speaker {
     let Post { heard, speaker, identity } = post;
     let mut routes = BTreeMap::new();
     for tunnel in by_topics(settings) {
         if let Some((topic, route)) = start_tunnel(agent, settings, tunnel, (&speaker, &identity)) {
             routes.insert(topic, route);
         }
+    }
+    for topic in settings.control.at_topics.iter().filter_map(|topic| topic.of(&identity)) {
+        routes.insert(topic, Route::Commands(commands.clone()));
     }
     let (heard, routes) = (Arc::new(Mutex::new(heard)), Arc::new(routes));
     agent.inputs.start("post", move || {
@@ -67,13 +76,25 @@ pub(super) fn start(agent: &mut Agent, settings: &Settings, post: Post) {
             Ok::<(), Infallible>(())
         }
     });
+    speaker
 }
 
 async fn deliver(heard: &mut mpsc::Receiver<Heard>, routes: &BTreeMap<String, Route>) {
     while let Some(Heard { topic, payload, at }) = heard.recv().await {
-        let Some(route) = routes.get(&topic) else { continue };
-        if route.requests.try_send(Request { bytes: payload, at }).is_err() {
-            route.health.dropped_request();
+        match routes.get(&topic) {
+            Some(Route::Tunnel { requests, health }) => {
+                let full = requests.try_send(Request { bytes: payload, at }).is_err();
+                if full {
+                    health.dropped_request();
+                }
+            }
+            Some(Route::Commands(commands)) => {
+                let told = Told { text: payload, origin: Origin::Topic(topic), reply: Reply::Topic };
+                if commands.try_send(told).is_err() {
+                    tracing::warn!("too many commands wait; one is dropped");
+                }
+            }
+            None => {}
         }
     }
 }
@@ -115,5 +136,5 @@ fn start_tunnel(
             Ok::<(), Infallible>(())
         }
     });
-    Some((rx, Route { requests, health }))
+    Some((rx, Route::Tunnel { requests, health }))
 }

@@ -40,7 +40,13 @@ pub(super) async fn run(
 }
 
 /// The figures of all rooms at one moment.
-fn document(status: &Status, evidence: &Evidence, gateway: &str, running: Duration, extended: bool) -> Value {
+pub(super) fn document(
+    status: &Status,
+    evidence: &Evidence,
+    gateway: &str,
+    running: Duration,
+    extended: bool,
+) -> Value {
     let mut members = always(status, &evidence.clock.stamp(), gateway, running);
     members.insert("uplink".into(), evidence.brokers().iter().map(broker).collect());
     members.insert("traffic".into(), traffic(&evidence.traffic.account()));

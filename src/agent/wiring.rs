@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::change::{Changer, trial};
+use super::commands::Commands;
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, ask, books, ends, intake, local, post, statement};
+use super::{Agent, AgentError, ask, books, commands, ends, intake, local, post, statement};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::config::change::Origin;
@@ -47,6 +48,8 @@ pub struct Evidence {
     pub tunnels: Vec<super::TunnelDoor>,
     /// What was sent and received, and how the data budget stands.
     pub traffic: Traffic,
+    /// The cellular modem, where there is one.
+    pub modem: Option<crate::modem::Handle>,
     /// What changes the configuration, where that is possible.
     pub changer: Option<Changer>,
     uplink: SharedHealth,
@@ -98,6 +101,7 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
         survey: radio::Survey::new(),
         tunnels: Vec::new(),
         traffic,
+        modem: None,
         changer,
         uplink: uplink_health,
     };
@@ -124,15 +128,17 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
         }
     }
     start_receivers(&mut agent, settings, &frames);
-    if let Some(post) = post {
-        post::start(&mut agent, settings, post);
-    }
+    let incoming = commands::start_modem(&mut agent, settings, board.description.modem.clone());
+    let to_commands = Commands::new();
+    let door = to_commands.door.clone();
+    let speaker = post.map(|post| post::start(&mut agent, settings, post, &door));
     if let (Some(changer), Some((_, proof))) = (agent.evidence.changer.clone(), prepared.clone()) {
         start_trial(&mut agent, changer, proof);
     }
     ends::start(&mut agent, settings, &identity);
+    commands::start(&mut agent, settings, (&identity, speaker), (to_commands, incoming));
     // After all that it can be asked about.
-    start_door(&mut agent, settings);
+    start_door(&mut agent, settings, door);
     if let Some(status) = &settings.status {
         start_statement(&mut agent, status, gateway, tell);
     }
@@ -268,10 +274,10 @@ fn start_trial(agent: &mut Agent, changer: Changer, proof: trial::Proof) {
 }
 
 /// The local door: this machine asks the agent.
-fn start_door(agent: &mut Agent, settings: &Settings) {
+fn start_door(agent: &mut Agent, settings: &Settings, commands: mpsc::Sender<commands::Told>) {
     let (evidence, path) = (agent.evidence.clone(), local::socket(&settings.store.path));
     let meters = settings.meter.iter().map(|m| (m.name.to_string(), m.port.to_string())).collect();
-    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody") };
+    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody"), commands: Some(commands) };
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 

@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
+mod at;
 mod boards;
 mod check;
 mod config;
@@ -55,6 +56,7 @@ Start here:
   weir report                     everything tried once: the sheet to hand over
   weir meters                     how every meter has been doing
   weir radio                      who is heard by radio, how well and how often
+  weir at AT^WEIR=HELP            commands for the running agent, as by MQTT and SMS
   weir modem status               the cellular modem: signal, network, SIM
   weir trace PORT                 the bytes on a port, and what they mean
   weir run                        run the agent (systemd does this)"
@@ -85,6 +87,7 @@ enum Command {
     Report(report::Report),
     Meters(meters::Meters),
     Radio(radio::Radio),
+    At(at::At),
     Modem(modem::ModemCommand),
     Trace(trace::Trace),
     Store(store::StoreCommand),
@@ -135,6 +138,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Report(command) => command.run(config, log),
         Command::Meters(command) => command.run(config),
         Command::Radio(command) => command.run(config, log),
+        Command::At(command) => command.run(config, log),
         Command::Modem(command) => command.run(config, log),
         Command::Trace(command) => command.run(config, log),
         Command::Store(command) => command.run(config),

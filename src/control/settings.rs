@@ -123,6 +123,28 @@ pub const SHORTEST_TRIAL: Duration = Duration::from_secs(10);
 /// The longest trial of a change.
 pub const LONGEST_TRIAL: Duration = Duration::from_hours(24);
 
+/// What an SMS that commands begins with.
+const SMS_HEADER: &str = "MTXTUNNEL ";
+
+impl SmsSettings {
+    /// The command in an SMS, and whether an alias stands for it; `None` when it is no command.
+    pub fn command_in(&self, text: &str) -> Option<(String, bool)> {
+        let text = text.trim();
+        if text.get(..SMS_HEADER.len()).is_some_and(|head| head.eq_ignore_ascii_case(SMS_HEADER)) {
+            return text.get(SMS_HEADER.len()..).map(|command| (command.to_owned(), false));
+        }
+        // Signed commands stand for themselves.
+        if text.starts_with('{') {
+            return Some((text.to_owned(), false));
+        }
+        let aliases = self.alias.iter().filter_map(|alias| alias.split_once('>'));
+        aliases
+            .filter(|(short, _)| short.trim().eq_ignore_ascii_case(text))
+            .map(|(_, command)| (command.trim().to_owned(), true))
+            .next()
+    }
+}
+
 /// The most topics: some brokers take no more in one subscription.
 const MOST_TOPICS: usize = 8;
 

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::duplex::{Moved, move_bytes};
 use super::gather::{Echoes, Gatherer};
 use super::stream::Wire;
-use super::{Health, Order, Request};
+use super::{Health, Order, PATIENCE, Request};
 use crate::os::line::{Line, Speed};
 
 /// What a tunnel works with while it has the line; it outlives the lease.
@@ -30,6 +30,8 @@ pub(super) struct Desk {
     pub(super) outgoing: Option<(Vec<u8>, Instant)>,
     /// The speed that somebody asked for; the port's own until then.
     pub(super) speed: Option<Speed>,
+    /// Somebody wants the line, since when.
+    pub(super) asked: Option<(oneshot::Sender<Result<(), String>>, Instant)>,
     pub(super) health: Health,
     pub(super) gather: Duration,
     pub(super) max_age: Duration,
@@ -90,6 +92,8 @@ impl Desk {
                         let _ = reply.send(Ok(()));
                     }
                     Order::CallBack { reply, .. } => drop(reply.send(Err(super::NO_CALLS.to_owned()))),
+                    // It has no line.
+                    Order::Yield(reply) => drop(reply.send(Ok(()))),
                 }
                 true
             }),
@@ -168,9 +172,19 @@ impl Desk {
             let too_late =
                 self.outgoing.as_ref().filter(|_| self.wires.is_none()).map(|(_, since)| *since + self.max_age);
             let room = self.gatherer.room().min(buffer.len());
-            let may_take = self.joined && self.pending.len() < MOST_PENDING;
+            let yields = self.asked.as_ref().map(|(_, since)| match is_quiet {
+                true => (busy + gap).min(*since + PATIENCE),
+                false => *since + PATIENCE,
+            });
+            let may_take = self.joined && self.pending.len() < MOST_PENDING && yields.is_none();
             tokio::select! {
                 biased;
+                () = sleep_until(yields.unwrap_or(busy)), if yields.is_some_and(|at| at <= Instant::now()) => {
+                    if let Some((reply, _)) = self.asked.take() {
+                        let _ = reply.send(Ok(()));
+                    }
+                    return Ended::Idle;
+                }
                 () = sleep_until(due.unwrap_or(busy)), if due.is_some_and(|due| due <= Instant::now()) => {
                     self.outgoing = Some((self.gatherer.take(), Instant::now()));
                 }
@@ -215,6 +229,7 @@ impl Desk {
                 },
                 () = sleep_until(due.unwrap_or(busy)), if due.is_some() => {}
                 () = sleep_until(too_late.unwrap_or(busy)), if too_late.is_some() => drop(self.lose_answer()),
+                () = sleep_until(yields.unwrap_or(busy)), if yields.is_some() => {}
                 () = sleep_until(idle.unwrap_or(busy)), if idle.is_some() => return Ended::Idle,
             }
         }
@@ -250,6 +265,10 @@ impl Desk {
         let (speed, reply) = match order {
             Order::Speed(speed, reply) => (speed, reply),
             Order::CallBack { reply, .. } => return drop(reply.send(Err(super::NO_CALLS.to_owned()))),
+            Order::Yield(reply) => {
+                self.asked = Some((reply, Instant::now()));
+                return;
+            }
         };
         let done = line.set_speed(speed).map_err(|error| error.to_string());
         if done.is_ok() {

@@ -68,6 +68,9 @@ pub struct Request {
 pub enum Order {
     /// Sets another speed until weir ends or sets it anew, and tells whether the line took it.
     Speed(Speed, oneshot::Sender<Result<(), String>>),
+    /// Gives the line back to its bus as soon as nothing is under way, after [`PATIENCE`] in any case, for somebody who asked the bus
+    /// for it already; tells when it does. A tunnel whose peer in the network has the port refuses.
+    Yield(oneshot::Sender<Result<(), String>>),
     /// Opens a session with a reading centre, which then has the port. Only a tunnel with mode = "call-back" does, and only
     /// with one of its targets.
     CallBack {
@@ -81,6 +84,9 @@ pub enum Order {
         reply: oneshot::Sender<Result<(), String>>,
     },
 }
+
+/// A line that never falls silent is given away after this all the same.
+pub const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is answered to the order of a call where nobody calls.
 const NO_CALLS: &str = "this tunnel does not call back: only one with mode = \"call-back\" does";
@@ -159,6 +165,7 @@ impl Tunnel {
             gatherer: Gatherer::new(largest),
             outgoing: None,
             speed: None,
+            asked: None,
             health: health.clone(),
             gather: *settings.gather,
             max_age: *settings.max_age,

@@ -451,6 +451,10 @@ impl Desk {
                 // Nobody waits any more: that is their affair.
                 let _ = reply.send(done);
             }
+            Order::Yield(reply) => {
+                let has_port = || format!("{} has the port; ask again when that has ended", self.name);
+                let _ = reply.send(line.is_none().then_some(()).ok_or_else(has_port));
+            }
             Order::CallBack { reply, .. } => {
                 self.health.change(|status| status.refused += 1);
                 let _ = reply.send(Err(if self.terms.calls {

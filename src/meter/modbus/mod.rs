@@ -13,6 +13,7 @@ mod client;
 mod exchange;
 mod identify;
 mod map;
+mod once;
 mod plan;
 mod point;
 #[expect(unreachable_pub, reason = "settings! makes public structs; the profile is read in here only")]
@@ -24,6 +25,7 @@ mod write;
 
 pub use exchange::Framing;
 pub use identify::{Identification, identify};
+pub use once::{Told, ask_once};
 pub use write::broadcast;
 
 /// Modbus RTU on a serial line or a serial server.
