@@ -21,6 +21,9 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     uplink::check(&settings.broker, &settings.uplink, problems);
     uplink::check_budget(&settings.budget, problems);
     control::check(&settings.control, problems);
+    if let Some(watchdog) = &settings.watchdog {
+        problems.warning(watchdog.pause.span(), "[watchdog] is not acted on by this version of weir");
+    }
     names(settings, problems);
     devices(settings, problems);
     for meter in settings.meter.iter().filter(|m| !m.port.is_empty()) {

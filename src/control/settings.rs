@@ -193,6 +193,9 @@ pub fn check(settings: &ControlSettings, problems: &mut Problems) {
         problems.error(tag.span(), "must be 1 to 32 letters and digits");
     }
     sms(&settings.sms, problems);
+    if !settings.line_ports.is_empty() {
+        problems.warning(settings.line_ports.span(), "commands on a port are not taken by this version of weir");
+    }
 }
 
 fn signatures(settings: &Signatures, problems: &mut Problems) {
@@ -230,6 +233,10 @@ fn sms(settings: &SmsSettings, problems: &mut Problems) {
             let message = format!("\"{alias}\" is no alias; write TEXT>AT command");
             problems.error(settings.alias.span(), message);
         }
+    }
+    if settings.tunnel_prefix.is_some() || settings.send_ip || !settings.alert.is_empty() {
+        let message = "tunnel_prefix, send_ip and alert are not acted on by this version of weir";
+        problems.warning(settings.allow.span(), message);
     }
     for alert in &settings.alert {
         number(&alert.to, problems);

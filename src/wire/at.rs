@@ -135,7 +135,7 @@ pub fn bytes(text: &str) -> Result<Vec<u8>, DecodeError> {
     Ok(out)
 }
 
-/// Writes bytes so that [`bytes`] reads them back: printable ASCII as it is, all else as `<HEX>`.
+/// Writes bytes so that [`bytes()`] reads them back: printable ASCII as it is, all else as `<HEX>`.
 pub fn text(bytes: &[u8]) -> String {
     let plain = |b: &u8| (b' '..=b'~').contains(b) && *b != b'<';
     let mut out = String::new();
