@@ -143,7 +143,7 @@ async fn a_dead_broker_goes_back_by_itself_and_costs_no_frame() {
     let base = fs::read_to_string(site.home.config()).unwrap();
     let mut agent = site.run().await;
     let dead = format!("tcp://127.0.0.1:{}", free_port());
-    let change = site.changes(&["set", "broker.url", &dead, "--confirm", "12s", "--why", "a typo"]);
+    let change = site.changes(&["set", "broker.url", &dead, "--confirm", "30s", "--why", "a typo"]);
     until("the trial", || agent.said(&["starting", "configuration=2"]).len() == 1).await;
     // Frames are made and cached while nobody takes them.
     until("the meter is read in the trial", || site.answers() > 1).await;

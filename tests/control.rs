@@ -84,6 +84,8 @@ async fn site(more: &str) -> (Home, Mosquitto, Agent, Platform) {
     let platform = Platform::listen(&broker).await;
     let url = format!("url = \"tcp://127.0.0.1:{}\"", broker.port);
     home.configure(&url, more);
+    // One that the broker kept from before is of the past.
+    platform.publish("fleet/AT", "AT^WEIR=RESET,AGENT", true).await;
     let agent = home.run_with("debug", &[]);
     rig::until("it listens", || !agent.said(&["the broker lets weir listen"]).is_empty()).await;
     (home, broker, agent, platform)
@@ -107,14 +109,14 @@ async fn a_platform_commands_and_every_command_is_answered_and_audited() {
         (&answer["id"], &answer["ok"], &answer["reply"]),
         (&"x".into(), &true.into(), &"uplink.batch: 500".into())
     );
-    // One for another gateway is nobody's business; one that was kept by the broker is of the past.
+    // One for another gateway is nobody's business.
     platform.publish("fleet/AT", "{\"device\":\"gw2\",\"at\":\"AT\"}", false).await;
-    platform.publish("fleet/AT", "AT^WEIR=RESET,AGENT", true).await;
     platform.publish("fleet/AT", "AT", false).await;
-    while platform.answer().await != "AT OK" {}
+    assert_eq!(platform.answer().await, "AT OK");
     let audit = platform.ask("AT^WEIR=AUDIT,100").await;
     let audited = |what: &str| audit.lines().filter(|line| line.contains(what)).count();
-    assert_eq!((audited("VERSION"), audited("\"outcome\":\"refused\""), audited("gw2")), (1, 1, 0), "{audit}");
+    let counts = (audited("VERSION"), audited("\"outcome\":\"refused\""), audited("gw2"), audited("RESET"));
+    assert_eq!(counts, (1, 1, 0, 0), "{audit}");
     let local = home.weir(&["at", "AT^WEIR=VERSION"]);
     assert!(local.status.success() && stdout(&local).contains("weir "), "{local:?}");
     assert_eq!(home.weir(&["at", "AT^WEIR=UPDATEFW,x"]).status.code(), Some(1));
@@ -137,6 +139,7 @@ async fn a_port_takes_commands_between_the_tunnels_own_bytes() {
         asked.extend_from_slice(&buffer[..count]);
     }
     assert_eq!(asked, b"\x01\x02OPE1\x03");
+    assert_eq!(pty.baud().unwrap(), 19_200, "at the speed that was set");
     pty.send(b"fine\x06").await.unwrap();
     assert_eq!(platform.answer().await, "AT^MTXTUNNEL=RS232,0,*** fine<HEX>06</HEX>\nOK");
     // The tunnel has its line again.
@@ -174,6 +177,8 @@ async fn a_changed_parameter_is_on_trial_and_a_locked_gateway_changes_nothing() 
     assert_eq!(platform.ask("AT^WEIR=LOCK").await, "AT^WEIR=LOCK locked\nOK");
     let refused = home.weir(&["at", "AT^WEIR=SETPARAM,uplink.batch,300"]);
     assert!(stdout(&refused).contains("the gateway is locked"), "{refused:?}");
+    let refused = home.weir(&["config", "set", "uplink.batch", "300"]);
+    assert!(!refused.status.success() && rig::stderr(&refused).contains("the gateway is locked"), "{refused:?}");
     assert_eq!(platform.ask("AT^WEIR=UNLOCK").await, "AT^WEIR=UNLOCK unlocked\nOK");
 }
 

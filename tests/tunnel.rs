@@ -141,7 +141,7 @@ impl Site {
 async fn bytes_cross_both_ways_as_they_are() {
     let mut site = Site::new().await;
     let mut messages = Messages::of(&site.broker, "gw1/tx").await;
-    let agent = site.run("");
+    let agent = site.run("max_age = \"1min\"\n");
     listening(&agent).await;
     let (down, up) = (random(1, 3000), random(2, 20_000));
     publish(&site.broker, "gw1/rx", &down, false).await;
@@ -157,7 +157,7 @@ async fn what_belongs_together_is_one_message_and_a_retained_request_is_none() {
     let mut site = Site::new().await;
     publish(&site.broker, "gw1/rx", b"from the past", true).await;
     let mut messages = Messages::of(&site.broker, "gw1/tx").await;
-    let agent = site.run("");
+    let agent = site.run("max_age = \"1min\"\n");
     listening(&agent).await;
     publish(&site.broker, "gw1/rx", b"now", false).await;
     assert_eq!(read(&mut site.pty, 3).await, b"now");
@@ -172,7 +172,7 @@ async fn what_belongs_together_is_one_message_and_a_retained_request_is_none() {
 #[tokio::test]
 async fn a_broker_that_comes_back_finds_the_tunnel_again() {
     let mut site = Site::new().await;
-    let agent = site.run("");
+    let agent = site.run("max_age = \"1min\"\n");
     listening(&agent).await;
     site.broker.kill();
     rig::until("the session breaks", || !agent.said(&["WARN"]).is_empty()).await;
@@ -228,7 +228,7 @@ async fn a_meter_program_here_reads_a_meter_there_while_the_agent_reads_it_too()
 #[tokio::test]
 async fn the_near_end_can_be_a_tcp_port() {
     let mut site = Site::new().await;
-    let agent = site.run("");
+    let agent = site.run("max_age = \"1min\"\n");
     listening(&agent).await;
     let mut command = tokio::process::Command::from(weir());
     command.arg("--config").arg(site.home.config()).args(["tunnel", "open", "gw1", "line", "--tcp", "127.0.0.1:0"]);

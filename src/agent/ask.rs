@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::change::Started;
 use super::change::order::{self, Order};
 use super::commands::{Reply, Told};
+use super::orders::Lock;
 use super::transfer::Transfer;
 use super::{Evidence, statement};
 use crate::config::change::Origin;
@@ -123,6 +124,8 @@ pub(super) struct Desk {
     pub(super) who: Origin,
     /// Where commands go; `None`: who carries them out asks.
     pub(super) commands: Option<mpsc::Sender<Told>>,
+    /// Whether the configuration is locked.
+    pub(super) lock: Lock,
 }
 
 impl Desk {
@@ -154,6 +157,9 @@ impl Desk {
         let Some(changer) = &self.evidence.changer else {
             return Err("this agent's configuration can't be changed while it runs".to_owned());
         };
+        if order.is_change() && self.lock.is_locked() {
+            return Err("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
+        }
         let (told, started) = order::carry_out(changer, order, self.who.clone()).await?;
         Ok(match started {
             Some(started) => Answer::Taken(told, started),
@@ -178,6 +184,9 @@ impl Desk {
 
     async fn modem(&self, order: ModemOrder) -> Result<Json, String> {
         let modem = self.evidence.modem.as_ref().ok_or("the running agent has no modem; set [modem]")?;
+        if order != ModemOrder::Status && self.lock.is_locked() {
+            return Err("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
+        }
         match order {
             ModemOrder::Status => {
                 serde_json::to_value(modem.status().borrow().clone()).map_err(|error| error.to_string())

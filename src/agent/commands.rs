@@ -1,9 +1,10 @@
 //! Hears commands wherever they come from, has them judged and carried out, and sends the answers back.
 //!
-//! Invariants: commands of one origin are carried out in their order unless one takes long; at most [`AT_ONCE`] are under way, the next
-//! ones wait; nobody's command holds up the post. An answer leaves before weir starts anew because of its command.
+//! Invariants: commands are judged and begun in their order; at most [`AT_ONCE`] are under way, more are refused; nobody's command or
+//! answer holds up others. An answer is on its way before weir starts anew because of its command.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,15 @@ use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::orders::Orders;
+use super::orders::{Lock, Orders};
 use super::wiring::Evidence;
 use super::{Agent, SESSIONS, ask};
 use crate::config::Settings;
-use crate::control::{Audit, ControlSettings, Desk, Origin, SmsSettings, Verdict};
+use crate::control::{Audit, Command, ControlSettings, Desk, Origin, SmsSettings, Verdict};
 use crate::meter::{self, modbus};
+use crate::model::ClockState;
 use crate::modem::{Handle, Incoming, Modem, Sent};
+use crate::os::clock::Clock;
 use crate::os::line::Speed;
 use crate::setting::Identity;
 use crate::uplink::{Saying, Speaker};
@@ -28,6 +31,8 @@ pub(super) const WAITING: usize = 16;
 const AT_ONCE: usize = 4;
 /// An answer that could not be published for so long is of no use any more.
 const OF_USE: Duration = Duration::from_mins(5);
+/// An SMS that the network held back for longer is not obeyed.
+const OLDEST: Duration = Duration::from_mins(30);
 /// The answer leaves with the session that is about to end.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -53,13 +58,14 @@ pub(super) enum Reply {
 /// What commands need, made before the ports are there.
 pub(super) struct Commands {
     pub(super) door: mpsc::Sender<Told>,
+    pub(super) lock: Lock,
     heard: mpsc::Receiver<Told>,
 }
 
 impl Commands {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         let (door, heard) = mpsc::channel(WAITING);
-        Self { door, heard }
+        Self { door, lock: Lock::open(folder(settings).join("locked")), heard }
     }
 }
 
@@ -67,7 +73,7 @@ impl Commands {
 pub(super) fn start_modem(
     agent: &mut Agent,
     settings: &Settings,
-    board: Option<std::path::PathBuf>,
+    board: Option<PathBuf>,
 ) -> Option<mpsc::Receiver<Incoming>> {
     let mut wanted = settings.modem.clone()?;
     if let (None, Some(device)) = (&wanted.device, &settings.control.sms.modem) {
@@ -96,8 +102,8 @@ pub(super) fn start(
     (commands, incoming): (Commands, Option<mpsc::Receiver<Incoming>>),
 ) {
     let control = &settings.control;
-    let Commands { door, heard } = commands;
-    let orders = orders(agent, settings, identity);
+    let Commands { door, lock, heard } = commands;
+    let orders = orders(agent, settings, identity, lock);
     let reply_topic = control.reply_topic.as_ref().and_then(|topic| topic.of(identity));
     let desk = Arc::new(Mutex::new((Desk::new(control, identity), heard)));
     let answers = Answers { speaker, reply_topic, modem: agent.evidence.modem.clone(), sms: control.sms.clone() };
@@ -107,16 +113,21 @@ pub(super) fn start(
     });
     if let Some(incoming) = incoming {
         let (incoming, sms) = (Arc::new(Mutex::new(incoming)), control.sms.clone());
+        let clock = agent.evidence.clock.clone();
         agent.inputs.start("messages", move || {
-            let (incoming, sms, door) = (incoming.clone(), sms.clone(), door.clone());
-            async move { hear_phone(&mut *incoming.lock().await, &sms, &door).await }
+            let (incoming, sms, door, clock) = (incoming.clone(), sms.clone(), door.clone(), clock.clone());
+            async move { hear_phone(&mut *incoming.lock().await, &sms, (&door, &clock)).await }
         });
     }
 }
 
-fn orders(agent: &Agent, settings: &Settings, identity: &Identity) -> Orders {
+/// Where commands keep what outlives a restart.
+fn folder(settings: &Settings) -> PathBuf {
+    settings.store.path.join("control")
+}
+
+fn orders(agent: &Agent, settings: &Settings, identity: &Identity, lock: Lock) -> Orders {
     let evidence: Evidence = agent.evidence.clone();
-    let folder = settings.store.path.join("control");
     let control: &ControlSettings = &settings.control;
     let meters = settings.meter.iter().map(|m| (m.name.to_string(), m.port.to_string())).collect();
     let framing = |m: &meter::MeterSettings| {
@@ -134,6 +145,7 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity) -> Orders {
             meters,
             who: crate::config::change::Origin::of("command", ""),
             commands: None,
+            lock: lock.clone(),
         },
         evidence,
         store: agent.store.clone(),
@@ -144,8 +156,9 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity) -> Orders {
             .map(|port| (port.name.to_string(), Speed { baud: port.baud.value(), framing: port.framing }))
             .collect(),
         modbus: settings.meter.iter().filter_map(framing).collect(),
-        audit: Audit::new(folder.join("audit")),
-        lock: super::orders::Lock::open(folder.join("locked")),
+        audit: Audit::new(folder(settings).join("audit")),
+        lock,
+        speeds: Arc::default(),
         serial_answer: *control.serial_answer,
         started: Instant::now(),
     }
@@ -161,7 +174,7 @@ struct Answers {
 }
 
 impl Answers {
-    async fn give(&self, text: String, failed: bool, reply: Reply) {
+    async fn give(self, text: String, failed: bool, reply: Reply) {
         match reply {
             Reply::Topic => {
                 let (Some(speaker), Some(topic)) = (&self.speaker, &self.reply_topic) else { return };
@@ -177,7 +190,7 @@ impl Answers {
                     true if self.sms.alias_response != "result" => self.sms.alias_response.clone(),
                     _ => text,
                 };
-                match modem.send(&number, &text).await {
+                match modem.send(&number, &fitting(text)).await {
                     Ok(Sent::Accepted { .. }) => {}
                     Ok(Sent::Refused { reason, .. }) => tracing::warn!(reason, "an answer by SMS was refused"),
                     Err(error) => tracing::warn!(%error, "an answer by SMS could not be sent"),
@@ -185,6 +198,15 @@ impl Answers {
             }
         }
     }
+}
+
+/// What fits into a few messages.
+fn fitting(text: String) -> String {
+    const LONGEST: usize = 450;
+    if text.chars().count() <= LONGEST {
+        return text;
+    }
+    text.chars().take(LONGEST).chain(" ... (cut; ask by MQTT)".chars()).collect()
 }
 
 async fn serve(
@@ -200,15 +222,25 @@ async fn serve(
         while under_way.try_join_next().is_some() {}
         match desk.judge(&text, &origin, &orders.evidence.clock.stamp(), orders.lock.is_locked()) {
             Verdict::Ignored => {}
-            Verdict::Answered { reply: text } => answers.give(text, false, reply).await,
+            // An answer may take long (an SMS does): nobody waits for that.
+            Verdict::Answered { reply: text } => drop(under_way.spawn(answers.clone().give(text, false, reply))),
             Verdict::Refused { reply: text, entry } => {
                 orders.note(entry).await;
                 if let Some(text) = text {
-                    answers.give(text, true, reply).await;
+                    under_way.spawn(answers.clone().give(text, true, reply));
                 }
             }
+            // What is judged next must see it.
+            Verdict::Do(errand) if matches!(errand.command, Command::Lock | Command::Unlock) => {
+                let (text, failed, _after) = orders.carry_out(errand).await;
+                under_way.spawn(answers.clone().give(text, failed, reply));
+            }
             Verdict::Do(errand) => {
-                let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+                let Ok(place) = places.clone().try_acquire_owned() else {
+                    let text = errand.letter.failed("too much is under way; ask again in a minute");
+                    under_way.spawn(answers.clone().give(text, true, reply));
+                    continue;
+                };
                 let (orders, answers) = (orders.clone(), answers.clone());
                 under_way.spawn(async move {
                     let (text, failed, after) = orders.carry_out(errand).await;
@@ -228,11 +260,16 @@ async fn serve(
 async fn hear_phone(
     incoming: &mut mpsc::Receiver<Incoming>,
     sms: &SmsSettings,
-    door: &mpsc::Sender<Told>,
+    (door, clock): (&mpsc::Sender<Told>, &Clock),
 ) -> Result<(), Infallible> {
     while let Some(came) = incoming.recv().await {
-        let Incoming::Sms { from, text, .. } = came else { continue };
+        let Incoming::Sms { from, text, at } = came else { continue };
         if !sms.enabled {
+            continue;
+        }
+        let now = clock.stamp();
+        if now.clock == ClockState::Synced && now.wall.since(at) > OLDEST {
+            tracing::warn!(sent = %at, "an SMS came too late to be obeyed; send it again");
             continue;
         }
         let Some((text, alias)) = sms.command_in(&text) else {

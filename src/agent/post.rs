@@ -91,7 +91,7 @@ async fn deliver(heard: &mut mpsc::Receiver<Heard>, routes: &BTreeMap<String, Ro
             Some(Route::Commands(commands)) => {
                 let told = Told { text: payload, origin: Origin::Topic(topic), reply: Reply::Topic };
                 if commands.try_send(told).is_err() {
-                    tracing::warn!("too many commands wait; one is dropped");
+                    tracing::debug!("too many commands wait; one is dropped");
                 }
             }
             None => {}

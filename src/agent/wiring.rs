@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::change::{Changer, trial};
 use super::commands::Commands;
+use super::orders::Lock;
 use super::supervisor::Rooms;
 use super::{Agent, AgentError, ask, books, commands, ends, intake, local, post, statement};
 use crate::board::{self, Board};
@@ -129,8 +130,8 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
     }
     start_receivers(&mut agent, settings, &frames);
     let incoming = commands::start_modem(&mut agent, settings, board.description.modem.clone());
-    let to_commands = Commands::new();
-    let door = to_commands.door.clone();
+    let to_commands = Commands::new(settings);
+    let (door, lock) = (to_commands.door.clone(), to_commands.lock.clone());
     let speaker = post.map(|post| post::start(&mut agent, settings, post, &door));
     if let (Some(changer), Some((_, proof))) = (agent.evidence.changer.clone(), prepared.clone()) {
         start_trial(&mut agent, changer, proof);
@@ -138,7 +139,7 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
     ends::start(&mut agent, settings, &identity);
     commands::start(&mut agent, settings, (&identity, speaker), (to_commands, incoming));
     // After all that it can be asked about.
-    start_door(&mut agent, settings, door);
+    start_door(&mut agent, settings, (door, lock));
     if let Some(status) = &settings.status {
         start_statement(&mut agent, status, gateway, tell);
     }
@@ -274,10 +275,10 @@ fn start_trial(agent: &mut Agent, changer: Changer, proof: trial::Proof) {
 }
 
 /// The local door: this machine asks the agent.
-fn start_door(agent: &mut Agent, settings: &Settings, commands: mpsc::Sender<commands::Told>) {
+fn start_door(agent: &mut Agent, settings: &Settings, (commands, lock): (mpsc::Sender<commands::Told>, Lock)) {
     let (evidence, path) = (agent.evidence.clone(), local::socket(&settings.store.path));
     let meters = settings.meter.iter().map(|m| (m.name.to_string(), m.port.to_string())).collect();
-    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody"), commands: Some(commands) };
+    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody"), commands: Some(commands), lock };
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 

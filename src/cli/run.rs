@@ -11,7 +11,7 @@ use super::failure::Failure;
 use super::{log, runtime};
 use crate::agent::change::{Changer, store_of};
 use crate::agent::{self, Agent, AgentError, End};
-use crate::config::change::is_kept;
+use crate::config::change::{effective, is_kept};
 use crate::config::{self, ConfigError, Loaded};
 use crate::os::clock::Clock;
 
@@ -127,9 +127,11 @@ async fn live(config: &Path, text: &str, store: &Path, base: Option<Loaded>) -> 
     loop {
         let (loaded, since) = match (&changer, &base) {
             (Some(changer), _) => changer.begin(text).await.map_err(|e| Failure::config(e.to_string()))?,
-            (None, Some(base)) => (base.clone(), 0),
-            (None, None) => {
-                return Err(Failure::config("the base file has mistakes, and what was accepted can't be read"));
+            (None, base) => {
+                // What was accepted counts also when it can't be changed just now.
+                let accepted = effective(store, text).and_then(|text| config::parse(&text).ok());
+                let mistakes = "the base file has mistakes, and what was accepted can't be read";
+                (accepted.or_else(|| base.clone()).ok_or_else(|| Failure::config(mistakes))?, 0)
             }
         };
         let number = changer.as_ref().map(|changer| changer.state().number);

@@ -77,6 +77,8 @@ pub enum Restart {
 pub enum Command {
     /// Nothing: whether somebody is there (`AT`).
     Ping,
+    /// A challenge for a signed command; answered where commands are judged.
+    Challenge,
     /// Which commands there are, or how one is used.
     Help(Option<String>),
     /// The version of weir.
@@ -181,9 +183,10 @@ pub enum Command {
 
 impl Command {
     /// What one must be allowed to do to have it carried out.
-    pub const fn right(&self) -> Right {
+    pub fn right(&self) -> Right {
         match self {
             Self::Ping
+            | Self::Challenge
             | Self::Help(_)
             | Self::Version
             | Self::Get(_)
@@ -192,8 +195,8 @@ impl Command {
             | Self::Ios
             | Self::Status
             | Self::Log(_)
-            | Self::Audit(_)
-            | Self::Modem(_) => Right::Observe,
+            | Self::Audit(_) => Right::Observe,
+            Self::Modem(text) if only_asks(text) => Right::Observe,
             Self::ReadModbus(_) | Self::Read(_) | Self::Trace { .. } => Right::Read,
             Self::Send { .. }
             | Self::Speed { .. }
@@ -201,7 +204,8 @@ impl Command {
             | Self::SetOutput(_)
             | Self::Sms { .. }
             | Self::Restart(_)
-            | Self::CallBack { .. } => Right::Write,
+            | Self::CallBack { .. }
+            | Self::Modem(_) => Right::Write,
             Self::Set { .. }
             | Self::Rollback(_)
             | Self::Lock
@@ -210,6 +214,40 @@ impl Command {
             | Self::Watchdog(_)
             | Self::Certificate { .. } => Right::Configure,
             Self::Update { .. } => Right::Firmware,
+        }
+    }
+}
+
+/// Whether an AT command only asks the modem (3GPP TS 27.007): `AT+COPS?`, or one that has no other form.
+fn only_asks(text: &str) -> bool {
+    const SIGNS: [char; 7] = ['+', '^', '#', '$', '%', '*', '!'];
+    const ASKS: [&str; 15] = [
+        "ATI", "AT+CSQ", "AT+CESQ", "AT+CGSN", "AT+GSN", "AT+CIMI", "AT+CCID", "AT+ICCID", "AT+CGMI", "AT+CGMM",
+        "AT+CGMR", "AT+GMI", "AT+GMM", "AT+GMR", "AT+CNUM",
+    ];
+    let text = text.trim().to_ascii_uppercase();
+    // Exactly one command: another one could stand behind a basic one, as in ATH+COPS?.
+    let extended = |text: &str| text.starts_with(SIGNS) && !text.get(1..).unwrap_or_default().contains(SIGNS);
+    let one = text.strip_prefix("AT").is_some_and(extended) && !text.contains([';', '=', '\r', '\n']);
+    ASKS.contains(&text.as_str()) || one && text.ends_with('?')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_observes_asks_the_modem_and_changes_nothing() {
+        for (text, right) in [
+            ("AT+CSQ", Right::Observe),
+            ("at+cops?", Right::Observe),
+            ("AT+COPS=2", Right::Write),
+            ("AT+CSQ;+CFUN=0", Right::Write),
+            ("ATH", Right::Write),
+            ("ATH+COPS?", Right::Write),
+            ("AT+CSQ+CFUN?", Right::Write),
+        ] {
+            assert_eq!(Command::Modem(text.to_owned()).right(), right, "{text}");
         }
     }
 }

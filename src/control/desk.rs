@@ -6,7 +6,7 @@ use rand::Rng;
 use tokio::time::Instant;
 
 use super::letter::Letter;
-use super::rate::Rates;
+use super::rate::{Rates, Taken};
 use super::settings::Need;
 use super::signed::{Envelope, Verifier};
 use super::trust::Trust;
@@ -34,7 +34,7 @@ pub enum Verdict {
         /// What the audit keeps.
         entry: Entry,
     },
-    /// It is for another gateway.
+    /// It is for another gateway, or one of far too many.
     Ignored,
 }
 
@@ -104,10 +104,14 @@ impl Desk {
         if !self.trust.knows(origin) {
             return refused(None, origin, None, "a text", "a stranger");
         }
-        if !self.rates.take(origin, Instant::now()) {
-            let sentence = "too many commands came in a short time; wait a minute";
-            let letter = Letter { id: None, echo: "AT".into(), json: false };
-            return refused(Some(&letter), origin, None, "a text", sentence);
+        match self.rates.take(origin, Instant::now()) {
+            Taken::One => {}
+            Taken::None => {
+                let sentence = "too many commands came in a short time, and no more are answered; wait a minute";
+                let letter = Letter { id: None, echo: "AT".into(), json: false };
+                return refused(Some(&letter), origin, None, "a text", sentence);
+            }
+            Taken::Silent => return Verdict::Ignored,
         }
         let (envelope, json) = match opened(text) {
             Ok(opened) => opened,
@@ -121,7 +125,7 @@ impl Desk {
             Ok(key) => key,
             Err(sentence) => return refused(Some(&letter), origin, None, &letter.echo, &sentence),
         };
-        if letter.echo.to_ascii_uppercase().ends_with("=CHALLENGE") {
+        if command == Ok(Command::Challenge) {
             let mut bytes = [0; 16];
             random::generator().fill_bytes(&mut bytes);
             return Verdict::Answered { reply: letter.done(&self.verifier.challenge(bytes)) };
@@ -189,7 +193,7 @@ fn opened(text: &[u8]) -> Result<(Envelope, bool), (Letter, String)> {
     match serde_json::from_str::<Envelope>(text) {
         Ok(envelope) if envelope.id.as_deref().is_none_or(at::is_id) => Ok((envelope, true)),
         Ok(_) => Err((letter(true), "an id has 1 to 64 letters, digits, '.', '_', '-'".to_owned())),
-        Err(error) => Err((letter(true), format!("the JSON is no command: {error}"))),
+        Err(error) => Err((letter(true), format!("the JSON is no command: {:.200}", error.to_string()))),
     }
 }
 
@@ -207,13 +211,13 @@ fn read(envelope: &Envelope, json: bool) -> Read {
         Spoken::Standard(text) => {
             let ping = text.eq_ignore_ascii_case("AT");
             let command = if ping { Command::Ping } else { Command::Modem(text.to_owned()) };
-            Read { command: Ok(command), letter: Letter { id, echo: text.to_owned(), json } }
+            Read { command: Ok(command), letter: Letter { id, echo: standard(text), json } }
         }
         Spoken::Own { header, ref name, arguments } => {
             let name = if name.is_empty() { "HELP" } else { name };
             let Some(verb) = VERBS.iter().find(|verb| verb.name == name) else {
-                let sentence = format!("there is no command {name:?}; {header}=HELP lists them");
-                let short: String = name.chars().take(24).collect();
+                let short: String = name.chars().take_while(|c| c.is_ascii_alphanumeric()).take(24).collect();
+                let sentence = format!("there is no command \"{short}\"; {header}=HELP lists them");
                 return Read { command: Err(sentence), letter: Letter { id, echo: format!("{header}={short}"), json } };
             };
             let arguments = arguments.unwrap_or_default();
@@ -223,6 +227,12 @@ fn read(envelope: &Envelope, json: bool) -> Read {
             Read { command, letter: Letter { id, echo, json } }
         }
     }
+}
+
+/// A standard command as its answer and the audit show it: what is set may be a PIN.
+fn standard(text: &str) -> String {
+    let (head, set) = text.split_once('=').map_or((text, ""), |(head, _)| (head, "=***"));
+    format!("{}{set}", head.chars().take(64).collect::<String>())
 }
 
 /// A command as its answer and the audit show it.

@@ -13,7 +13,25 @@ const MOST: usize = 64;
 /// A bucket an origin: `per_minute` at once, and so many a minute.
 pub(super) struct Rates {
     per_minute: u32,
-    buckets: BTreeMap<Option<Origin>, (f64, Instant)>,
+    buckets: BTreeMap<Option<Origin>, Bucket>,
+}
+
+struct Bucket {
+    left: f64,
+    at: Instant,
+    /// That it is empty was told.
+    told: bool,
+}
+
+/// Whether there is a command left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// There was.
+    One,
+    /// There was none, for the first time in this minute.
+    None,
+    /// There was none, as before: nothing is said any more.
+    Silent,
 }
 
 impl Rates {
@@ -21,19 +39,21 @@ impl Rates {
         Self { per_minute, buckets: BTreeMap::new() }
     }
 
-    /// Takes one of an origin's commands; false when it has none left.
-    pub(super) fn take(&mut self, origin: &Origin, now: Instant) -> bool {
+    /// Takes one of an origin's commands.
+    pub(super) fn take(&mut self, origin: &Origin, now: Instant) -> Taken {
         let full = f64::from(self.per_minute);
-        self.buckets.retain(|_, (left, at)| *left + refill(full, now - *at) < full);
+        self.buckets.retain(|_, bucket| bucket.left + refill(full, now - bucket.at) < full);
         let known = self.buckets.contains_key(&Some(origin.clone())) || self.buckets.len() < MOST;
-        let (left, at) = self.buckets.entry(known.then(|| origin.clone())).or_insert((full, now));
-        *left = (*left + refill(full, now - *at)).min(full);
-        *at = now;
-        let has = *left >= 1.0;
-        if has {
-            *left -= 1.0;
+        let new = || Bucket { left: full, at: now, told: false };
+        let bucket = self.buckets.entry(known.then(|| origin.clone())).or_insert_with(new);
+        bucket.left = (bucket.left + refill(full, now - bucket.at)).min(full);
+        bucket.at = now;
+        if bucket.left >= 1.0 {
+            bucket.left -= 1.0;
+            bucket.told &= bucket.left < full / 2.0;
+            return Taken::One;
         }
-        has
+        if std::mem::replace(&mut bucket.told, true) { Taken::Silent } else { Taken::None }
     }
 }
 
@@ -49,11 +69,11 @@ mod tests {
     async fn an_origin_has_so_many_a_minute_and_others_their_own() {
         let mut rates = Rates::new(3);
         let (a, b) = (Origin::Topic("a".into()), Origin::Topic("b".into()));
-        let taken = (0..5).filter(|_| rates.take(&a, Instant::now())).count();
-        assert_eq!(taken, 3);
-        assert!(rates.take(&b, Instant::now()));
+        let taken: Vec<_> = (0..5).map(|_| rates.take(&a, Instant::now())).collect();
+        assert_eq!(taken, [Taken::One, Taken::One, Taken::One, Taken::None, Taken::Silent]);
+        assert_eq!(rates.take(&b, Instant::now()), Taken::One);
         tokio::time::advance(Duration::from_secs(21)).await;
-        assert!(rates.take(&a, Instant::now()) && !rates.take(&a, Instant::now()));
+        assert_eq!([rates.take(&a, Instant::now()), rates.take(&a, Instant::now())], [Taken::One, Taken::Silent]);
         for number in 0..1000 {
             rates.take(&Origin::Phone(number.to_string()), Instant::now());
         }

@@ -1,9 +1,9 @@
 //! Signed commands: Ed25519 (RFC 8032) over the command, the gateway, the time and a nonce.
 //!
-//! A signature is good once, within the window around its time, and never for a command that was signed before weir started: so
-//! nothing that was recorded earlier is obeyed, also after a restart. A gateway whose clock is not set is asked for a challenge first.
+//! A signature is good once, from 30 s before to the window after its time, and never for a command that was signed before weir
+//! started or within 30 s after: so nothing that was recorded earlier is obeyed, also after a restart. A gateway whose clock is not set is asked for a challenge first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -61,6 +61,10 @@ impl Envelope {
 const MOST: usize = 1024;
 /// A file of keys is small.
 const LARGEST_FILE: u64 = 64 << 10;
+/// A clock may be so much ahead of the gateway's.
+const AHEAD: Duration = Duration::from_secs(30);
+/// Challenges that wait; the oldest one goes first.
+const CHALLENGES: usize = 8;
 /// A challenge waits so long for its command.
 const CHALLENGE: Duration = Duration::from_mins(10);
 
@@ -71,19 +75,20 @@ pub(super) struct Verifier {
     started: Instant,
     /// Nonces and until when they are remembered.
     used: BTreeMap<String, Instant>,
-    challenge: Option<(String, Instant)>,
+    challenges: VecDeque<(String, Instant)>,
 }
 
 impl Verifier {
     /// Begins now.
     pub(super) fn new(keys_file: Option<PathBuf>, window: Duration) -> Self {
-        Self { keys_file, window, started: Instant::now(), used: BTreeMap::new(), challenge: None }
+        Self { keys_file, window, started: Instant::now(), used: BTreeMap::new(), challenges: VecDeque::new() }
     }
 
-    /// Gives out a new challenge; the one before is void.
+    /// Gives out a new challenge.
     pub(super) fn challenge(&mut self, random: [u8; 16]) -> String {
         let text = data_encoding::HEXLOWER.encode(&random);
-        self.challenge = Some((text.clone(), Instant::now() + CHALLENGE));
+        self.challenges.truncate(CHALLENGES - 1);
+        self.challenges.push_front((text.clone(), Instant::now() + CHALLENGE));
         text
     }
 
@@ -108,9 +113,10 @@ impl Verifier {
         let good = UnparsedPublicKey::new(&ED25519, &key).verify(&envelope.message(), &signature);
         good.map_err(|_| format!("the signature is not that of key \"{name}\" over this command"))?;
         let at = Instant::now();
-        let challenged = self.challenge.take_if(|(challenge, until)| challenge == nonce && at < *until).is_some();
-        if !challenged {
-            self.is_timely(time, now)?;
+        let challenge = self.challenges.iter().position(|(challenge, until)| challenge == nonce && at < *until);
+        match challenge {
+            Some(place) => drop(self.challenges.remove(place)),
+            None => self.is_timely(time, now)?,
         }
         self.use_up(nonce, at)?;
         Ok(Some(name.clone()))
@@ -123,11 +129,14 @@ impl Verifier {
             );
         }
         let (early, late) = (time.since(now.wall), now.wall.since(time));
-        if early > self.window || late > self.window {
+        if early > AHEAD || late > self.window {
             return Err(format!("the command was signed at {time}, but it is {}; sign it anew", now.wall));
         }
-        if late > self.started.elapsed() {
-            return Err("the command was signed before weir started; sign it anew".to_owned());
+        // Whatever was obeyed before the start had a time of at most so much later: its nonce is forgotten.
+        if time <= now.wall.minus(self.started.elapsed()).plus(AHEAD) {
+            let sentence =
+                "the command was signed before weir started, or within 30 s after; sign it anew in half a minute";
+            return Err(sentence.to_owned());
         }
         Ok(())
     }

@@ -75,6 +75,11 @@ impl Trust {
             rows = usual(settings, identity);
         }
         let keys_named = rows.iter().any(|row| matches!(row.who, Who::Key(_)));
+        if keys_named {
+            // Who signs may do so at any of the topics.
+            let topics = settings.at_topics.iter().filter_map(|topic| topic.of(identity)).map(Who::Topic);
+            rows.extend(topics.map(|who| Row { who, allowed: Allowed::default(), signed: false }));
+        }
         Self { rows, keys_named }
     }
 

@@ -38,6 +38,7 @@ macro_rules! verb {
 pub(super) const VERBS: &[Verb] = &[
     verb!("VERSION" "" "the version of weir" |a| nothing(a, Command::Version)),
     verb!("HELP" "[,NAME]" "the commands, or how one is written" |a| Some(Command::Help(optional(a)))),
+    verb!("CHALLENGE" "" "what a signed command may use as its nonce, once" |a| nothing(a, Command::Challenge)),
     verb!("STATUS" "" "the status message, now" |a| nothing(a, Command::Status)),
     verb!("GETPARAM" ",NAME[,NAME...]" "parameters, by MTX's names or weir.toml's keys" get),
     verb!("SETPARAM" ",NAME,VALUE" "changes a parameter, on trial" set, names_a_secret),
@@ -45,7 +46,7 @@ pub(super) const VERBS: &[Verb] = &[
     verb!("GETCONFIG" "" "the whole configuration, secrets masked" |a| nothing(a, Command::Configuration)),
     verb!("HISTORY" "" "the last configurations, by whom and why" |a| nothing(a, Command::History)),
     verb!("ROLLBACK" "[,NUMBER]" "back to an earlier configuration, on trial" rollback),
-    verb!("SETBAUDRATE" ",PORT,SPEED[,FRAMING]" "another speed of a port until weir ends" speed),
+    verb!("SETBAUDRATE" ",PORT,SPEED[,FRAMING]" "another speed of a port until weir starts anew" speed),
     verb!("RS232" ",PORT,DATA" "bytes for a port; <HEX>0102</HEX> stands for bytes" send, PRIVATE),
     verb!("GETMODBUS" ",ADDRESS;REGISTER;COUNT;FUNCTION[;PORT]" "reads registers of a Modbus slave" read_modbus),
     verb!("SETMODBUS" ",ADDRESS;REGISTER;VALUE[,VALUE...][;FUNCTION[;PORT]]" "writes registers of a Modbus slave" write_modbus),
@@ -214,7 +215,9 @@ fn sms(arguments: &str) -> Option<Command> {
 
 /// Seconds as a plain number, or a duration such as `5m`.
 fn seconds(text: &str) -> Option<Duration> {
-    text.parse().ok().map(Duration::from_secs).or_else(|| duration(text)).filter(|d| !d.is_zero())
+    const LONGEST: Duration = Duration::from_hours(24);
+    let given = text.parse().ok().map(Duration::from_secs).or_else(|| duration(text));
+    given.filter(|given| !given.is_zero() && *given <= LONGEST)
 }
 
 fn call_back(arguments: &str) -> Option<Command> {

@@ -93,6 +93,12 @@ impl Inbox {
         }
         let expired = self.assembler.expire(self.began.elapsed());
         self.give_up(expired, status, &mut gone);
+        // All of them at once: a deletion that breaks off must not hand the others over again.
+        for place in gone.iter().filter(|place| place.index.is_some()) {
+            if self.settled.len() < SETTLED {
+                self.settled.insert(place.clone());
+            }
+        }
         for place in gone {
             self.delete(dialogue, place).await?;
         }

@@ -12,6 +12,9 @@ use super::stream::Wire;
 use super::{Health, Order, PATIENCE, Request};
 use crate::os::line::{Line, Speed};
 
+/// Who is told that the line is given away.
+pub(super) type Asker = oneshot::Sender<Result<(), String>>;
+
 /// What a tunnel works with while it has the line; it outlives the lease.
 pub(super) struct Desk {
     pub(super) requests: mpsc::Receiver<Request>,
@@ -30,8 +33,8 @@ pub(super) struct Desk {
     pub(super) outgoing: Option<(Vec<u8>, Instant)>,
     /// The speed that somebody asked for; the port's own until then.
     pub(super) speed: Option<Speed>,
-    /// Somebody wants the line, since when.
-    pub(super) asked: Option<(oneshot::Sender<Result<(), String>>, Instant)>,
+    /// Who wants the line, since when.
+    pub(super) asked: Option<(Vec<Asker>, Instant)>,
     pub(super) health: Health,
     pub(super) gather: Duration,
     pub(super) max_age: Duration,
@@ -86,15 +89,7 @@ impl Desk {
             },
             wire = next(&mut self.wires) => wire.is_some_and(|wire| self.join(wire)),
             order = self.orders.recv() => order.is_some_and(|order| {
-                match order {
-                    Order::Speed(speed, reply) => {
-                        self.speed = Some(speed);
-                        let _ = reply.send(Ok(()));
-                    }
-                    Order::CallBack { reply, .. } => drop(reply.send(Err(super::NO_CALLS.to_owned()))),
-                    // It has no line.
-                    Order::Yield(reply) => drop(reply.send(Ok(()))),
-                }
+                self.obey_without_line(order);
                 true
             }),
         }
@@ -129,8 +124,23 @@ impl Desk {
         begun || !self.waiting.is_empty()
     }
 
+    /// Does what can be done without a line: a speed is for the next time with it.
+    fn obey_without_line(&mut self, order: Order) {
+        match order {
+            Order::Speed(speed, reply) => {
+                self.speed = Some(speed);
+                let _ = reply.send(Ok(()));
+            }
+            Order::CallBack { reply, .. } => drop(reply.send(Err(super::NO_CALLS.to_owned()))),
+            Order::Yield(reply) => drop(reply.send(Ok(()))),
+        }
+    }
+
     /// There is no line: what waits for it is dropped, so that the next request finds a place.
     pub(super) fn drop_waiting(&mut self) {
+        while let Ok(order) = self.orders.try_recv() {
+            self.obey_without_line(order);
+        }
         if let Some(wires) = &mut self.wires {
             while wires.try_recv().is_ok() {}
             self.leave();
@@ -147,10 +157,14 @@ impl Desk {
         self.health.change(|status| (status.holds_line, status.sessions) = (true, status.sessions + 1));
         let ended = self.relay(line).await;
         self.health.change(|status| status.holds_line = false);
-        self.pending.clear();
         if matches!(ended, Ended::LineGone(_)) {
             // What was on its way is lost: a stream must not go on over that.
             self.leave();
+        }
+        // A numbered stream goes on where it was when the line comes back.
+        if self.wires.is_none() && !self.pending.is_empty() {
+            self.pending.clear();
+            self.health.dropped_request();
         }
         ended
     }
@@ -180,7 +194,7 @@ impl Desk {
             tokio::select! {
                 biased;
                 () = sleep_until(yields.unwrap_or(busy)), if yields.is_some_and(|at| at <= Instant::now()) => {
-                    if let Some((reply, _)) = self.asked.take() {
+                    for reply in self.asked.take().into_iter().flat_map(|(replies, _)| replies) {
                         let _ = reply.send(Ok(()));
                     }
                     return Ended::Idle;
@@ -266,7 +280,7 @@ impl Desk {
             Order::Speed(speed, reply) => (speed, reply),
             Order::CallBack { reply, .. } => return drop(reply.send(Err(super::NO_CALLS.to_owned()))),
             Order::Yield(reply) => {
-                self.asked = Some((reply, Instant::now()));
+                self.asked.get_or_insert_with(|| (Vec::new(), Instant::now())).0.push(reply);
                 return;
             }
         };

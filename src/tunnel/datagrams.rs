@@ -81,7 +81,7 @@ impl Datagrams {
     /// Takes datagrams off the socket at once, whoever has the line, so that each is as old as it is.
     async fn hear(&self, socket: &UdpSocket, give: &mpsc::Sender<Datagram>) {
         let mut buffer = vec![0; LONGEST];
-        let (mut known, mut last_refused) = (BTreeSet::new(), None);
+        let (mut known, mut last_refused, mut quiet_until) = (BTreeSet::new(), None, Instant::now());
         loop {
             let (count, from) = match socket.recv_from(&mut buffer).await {
                 Ok(came) => came,
@@ -95,7 +95,8 @@ impl Datagrams {
             let ip = from.ip().to_canonical();
             if !may_come(&self.settings.routes, &self.settings.allow, ip) {
                 self.health.change(|status| status.refused += 1);
-                if last_refused.replace(ip) != Some(ip) {
+                if last_refused.replace(ip) != Some(ip) && quiet_until <= Instant::now() {
+                    quiet_until = Instant::now() + super::QUIET;
                     tracing::info!(port = self.port.port(), from = %ip, "datagrams of an address that is not configured are refused");
                 }
                 continue;

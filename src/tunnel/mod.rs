@@ -88,6 +88,9 @@ pub enum Order {
 /// A line that never falls silent is given away after this all the same.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Refused strangers are told of at most once in this time; all are counted.
+const QUIET: Duration = Duration::from_mins(1);
+
 /// What is answered to the order of a call where nobody calls.
 const NO_CALLS: &str = "this tunnel does not call back: only one with mode = \"call-back\" does";
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Health;
 use super::address::Network;
@@ -90,13 +90,15 @@ impl Door {
         }
     }
 
-    /// Counts a refusal; one that is like the last is not told again.
-    fn refused(&self, refusal: (IpAddr, &'static str), last: &mut Option<(IpAddr, &'static str)>) {
+    /// Counts a refusal; told of at most once in [`super::QUIET`].
+    fn refused(&self, refusal: (IpAddr, &'static str), last: &mut Option<(IpAddr, Instant)>) {
         self.health.change(|status| status.refused += 1);
         let (from, why) = refusal;
-        if last.replace(refusal) == Some(refusal) {
+        let quiet = last.is_some_and(|(_, at)| at.elapsed() < super::QUIET);
+        if quiet {
             tracing::debug!(port = self.port, %from, why, "a client is refused again");
         } else {
+            *last = Some((from, Instant::now()));
             tracing::info!(port = self.port, %from, why, "a client is refused");
         }
     }

@@ -172,7 +172,7 @@ async fn who_is_not_allowed_never_reaches_the_line() {
 async fn a_silent_client_loses_its_place() {
     let mut pty = Pty::open().unwrap();
     let port = free_port();
-    let tunnel = format!("mode = \"tcp-server\"\nlisten = \"127.0.0.1:{port}\"\nidle = \"300ms\"\n");
+    let tunnel = format!("mode = \"tcp-server\"\nlisten = \"127.0.0.1:{port}\"\nidle = \"3s\"\n");
     let _site = Site::new(&tables(pty.path(), &tunnel));
     let mut first = connected(port).await;
     first.write_all(b"one").await.unwrap();
@@ -204,7 +204,7 @@ async fn a_port_that_speaks_is_connected_and_silence_ends_it() {
     let mut pty = Pty::open().unwrap();
     let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = server.local_addr().unwrap();
-    let tunnel = format!("mode = \"tcp-client\"\nwhen = \"data\"\nidle = \"300ms\"\nconnect = \"{address}\"\n");
+    let tunnel = format!("mode = \"tcp-client\"\nwhen = \"data\"\nidle = \"3s\"\nconnect = \"{address}\"\n");
     let site = Site::new(&tables(pty.path(), &tunnel));
     for words in ["good morning", "good evening"] {
         pty.send(words.as_bytes()).await.unwrap();

@@ -15,18 +15,21 @@ use tracing::{error, info, warn};
 use self::trial::Proof;
 use super::Evidence;
 use crate::config::change::{
-    self, Book, Entry, History, Origin, Outcome, Prepared, Proposal, Refusal, Trial, bounded, prepare, spoken,
+    self, Book, Entry, History, Origin, Outcome, Prepared, Proposal, Refusal, Trial, prepare, spoken,
 };
 use crate::config::edit::{self, Edit};
-use crate::config::{self, Loaded, Settings};
+use crate::config::{self, Loaded};
 use crate::model::Stamp;
 use crate::os::clock::Clock;
 
 pub mod order;
 pub(super) mod trial;
+mod trying;
 
 /// How long an answer may take before the agent is stopped for the change that it tells of.
 pub const ANSWER_TIME: Duration = Duration::from_secs(10);
+
+pub use trying::Trying;
 
 /// A change that was taken; the agent is started anew with it when this is dropped.
 #[derive(Debug)]
@@ -202,12 +205,12 @@ impl Changer {
         let why = why.to_owned();
         let (reached, answered) = self.proved();
         let result = self.with(move |history, now| {
-            history.note(reached, &[])?;
+            history.note(reached, &answered)?;
             let current = history.text(history.book().current())?;
             let prepared = prepare(&current, &text, &who)?;
             let limit = trying.limit(&prepared.loaded.settings)?;
-            // Without an agent the last one's are known.
-            let answered = if answered.is_empty() { history.book().answered() } else { answered };
+            // Also those that answered before the last start: a meter may be read once a day.
+            let answered = history.book().answered();
             let wanted = proposal(prepared, (who, why), limit, &answered);
             let number = history.propose(&text, wanted, None, now)?;
             Ok((number, limit))
@@ -296,9 +299,14 @@ impl Changer {
         Ok((loaded, since))
     }
 
-    /// Keeps the one on trial.
-    pub(super) async fn confirm(&self, how: &'static str) -> Result<(), Refusal> {
-        if let Some(number) = self.with(move |history, _| history.confirm(how)).await? {
+    /// Keeps the one on trial, when it is still this one.
+    pub(super) async fn confirm(&self, number: u64, how: &'static str) -> Result<(), Refusal> {
+        // Another one may have taken its place meanwhile, which nobody has tried.
+        let confirmed = self.with(move |history, _| match history.book().trial() {
+            Some(trial) if trial.number == number => history.confirm(how),
+            _ => Ok(None),
+        });
+        if let Some(number) = confirmed.await? {
             info!(number, how, "the configuration on trial was confirmed");
         }
         Ok(())
@@ -311,6 +319,17 @@ impl Changer {
     pub async fn go_back(&self, why: &str) -> Result<bool, Refusal> {
         let why = why.to_owned();
         let ended = self.with(move |history, _| history.go_back(&why)).await?;
+        tell_end(ended.as_ref());
+        Ok(ended.is_some())
+    }
+
+    /// The same, when it is this one that is on trial.
+    pub(super) async fn go_back_from(&self, number: u64, why: String) -> Result<bool, Refusal> {
+        let ended = self.with(move |history, _| match history.book().trial() {
+            Some(trial) if trial.number == number => history.go_back(&why),
+            _ => Ok(None),
+        });
+        let ended = ended.await?;
         tell_end(ended.as_ref());
         Ok(ended.is_some())
     }
@@ -402,34 +421,6 @@ impl Changer {
     }
 }
 
-/// How long a change is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Trying {
-    /// As long as `control.confirm` says.
-    #[default]
-    Usual,
-    /// So long.
-    For(Duration),
-    /// Not at all: it is kept as soon as weir has started with it. Only for a person at the gateway.
-    Not,
-}
-
-impl From<Option<Duration>> for Trying {
-    fn from(limit: Option<Duration>) -> Self {
-        limit.map_or(Self::Usual, Self::For)
-    }
-}
-
-impl Trying {
-    fn limit(self, settings: &Settings) -> Result<Option<Duration>, Refusal> {
-        match self {
-            Self::Usual => Ok(Some(*settings.control.confirm)),
-            Self::For(limit) => bounded(limit).map(Some),
-            Self::Not => Ok(None),
-        }
-    }
-}
-
 fn lock(history: &Mutex<History>) -> MutexGuard<'_, History> {
     history.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -492,5 +483,8 @@ fn tell_end(ended: Option<&(u64, String)>) {
 
 /// Where the store is that a base file names, also when the file has mistakes elsewhere.
 pub fn store_of(base: &str) -> Option<PathBuf> {
-    edit::value(base, "store.path").ok().flatten().map(PathBuf::from)
+    let (document, _mistakes) = toml::de::DeTable::parse_recoverable(base);
+    let store = document.get_ref().get("store").and_then(|store| store.get_ref().as_table()?.get("path"));
+    let written = store.and_then(|path| path.get_ref().as_str()).map(PathBuf::from);
+    written.or_else(|| edit::value("", "store.path").ok().flatten().map(PathBuf::from))
 }

@@ -71,6 +71,13 @@ pub enum Order {
     },
 }
 
+impl Order {
+    /// Whether it changes something.
+    pub const fn is_change(&self) -> bool {
+        matches!(self, Self::Set { .. } | Self::Apply { .. } | Self::Rollback { .. })
+    }
+}
+
 /// Why something is changed, and how it is tried.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 pub struct How {

@@ -132,13 +132,16 @@ async fn judge(changer: &Changer, proof: &Proof, reached: bool, silent: Vec<Stri
         waiting_for.insert(0, "the broker was not reached".to_owned());
     }
     let decided = if trial.at_once {
-        changer.confirm("without a trial").await.map(|()| proof.held)
+        changer.confirm(proof.number, "without a trial").await.map(|()| proof.held)
     } else if reached && meters_answer {
-        changer.confirm("it has proved itself").await.map(|()| proof.held)
+        changer.confirm(proof.number, "it has proved itself").await.map(|()| proof.held)
     } else if over && meters_answer && !trial.broker {
-        changer.confirm("the broker was not reached, and had not been before either").await.map(|()| proof.held)
+        changer
+            .confirm(proof.number, "the broker was not reached, and had not been before either")
+            .await
+            .map(|()| proof.held)
     } else if over {
-        changer.go_back(&format!("{} in time", waiting_for.join(", and "))).await
+        changer.go_back_from(proof.number, format!("{} in time", waiting_for.join(", and "))).await
     } else {
         changer.waits_for(waiting_for);
         return false;

@@ -3,6 +3,8 @@
 //! Each command is at most one call of a room. An answer is a text; a command that can't be carried out gets one sentence that says
 //! what to do. Start with [`Orders::carry_out`].
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value as Json;
@@ -29,7 +31,7 @@ mod serial;
 pub(super) use lock::Lock;
 
 /// A command that has to do with a meter or port takes at most so long.
-const LONGEST: Duration = Duration::from_mins(5);
+const LONGEST: Duration = Duration::from_mins(6);
 /// A trace by command holds at most so many events.
 const MOST_EVENTS: usize = 500;
 
@@ -44,6 +46,8 @@ pub(super) struct Orders {
     pub(super) ports: Vec<(String, Speed)>,
     /// The framing of the Modbus meters of each port that has some.
     pub(super) modbus: Vec<(String, crate::meter::modbus::Framing)>,
+    /// Speeds that were set by command.
+    pub(super) speeds: Arc<Mutex<BTreeMap<String, Speed>>>,
     pub(super) audit: Audit,
     pub(super) lock: Lock,
     /// How long a device may take for its answer.
@@ -117,14 +121,14 @@ impl Orders {
             Command::Restart(what) => self.restart(what).await,
             other => match timeout(LONGEST, self.answer(other)).await {
                 Ok(told) => told.into(),
-                Err(_) => Err("it took longer than 5 minutes and was given up; ask again".to_owned()).into(),
+                Err(_) => Err("it took longer than 6 minutes and was given up; ask again".to_owned()).into(),
             },
         }
     }
 
     async fn answer(&self, command: Command) -> Result<String, String> {
         match command {
-            Command::Ping => Ok(String::new()),
+            Command::Ping | Command::Challenge => Ok(String::new()),
             Command::Help(name) => help(name.as_deref()),
             Command::Version => Ok(format!("weir {}", env!("CARGO_PKG_VERSION"))),
             Command::Status => Ok(self.status()),
@@ -261,10 +265,13 @@ impl Orders {
     }
 
     async fn read(&self, meter: Option<String>) -> Result<String, String> {
-        let wanted = match meter {
-            Some(meter) => vec![meter],
-            None => self.asks.meters.iter().map(|(meter, _)| meter.clone()).collect(),
-        };
+        if let Some(meter) = meter {
+            return match self.asks.answer(Ask::Read { meter }).await? {
+                Answer::Whole(reading) => Ok(reading.to_string()),
+                _ => Err("there is no reading".to_owned()),
+            };
+        }
+        let wanted: Vec<_> = self.asks.meters.iter().map(|(meter, _)| meter.clone()).collect();
         let mut lines = Vec::new();
         for meter in wanted {
             match self.asks.answer(Ask::Read { meter }).await {
@@ -308,7 +315,9 @@ impl Orders {
             Place::Number(number) => self.ports.get(usize::from(*number)),
             Place::Name(name) => self.ports.iter().find(|(port, _)| port == name),
         };
-        found.map(|(name, speed)| (name.as_str(), *speed)).ok_or_else(|| {
+        let speeds = self.speeds.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = |name: &str, usual: Speed| speeds.get(name).copied().unwrap_or(usual);
+        found.map(|(name, speed)| (name.as_str(), now(name, *speed))).ok_or_else(|| {
             let known: Vec<_> = self.ports.iter().enumerate().map(|(n, (port, _))| format!("{n} = {port}")).collect();
             format!("there is no such port; the ports are {}", known.join(", "))
         })
@@ -332,7 +341,9 @@ impl Orders {
         let (_, tunnel) = self.doors(port)?;
         let tunnel = tunnel
             .ok_or_else(|| format!("port \"{port}\" has no tunnel; its meters have their speeds in weir.toml"))?;
-        tunnel::set_speed(&tunnel.orders, Speed { baud, framing }).await?;
+        let speed = Speed { baud, framing };
+        tunnel::set_speed(&tunnel.orders, speed).await?;
+        self.speeds.lock().unwrap_or_else(PoisonError::into_inner).insert(port.to_owned(), speed);
         Ok(format!("{port} has {baud} baud, {framing}"))
     }
 

@@ -108,7 +108,7 @@ pub fn is_kept(store: &Path) -> bool {
 }
 
 /// How often and how long after each other the lock is tried: a weir that is just ending gives it back in a moment.
-const LOCK_TRIES: u32 = 50;
+const LOCK_TRIES: u32 = 500;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 fn wait_for(lock: &File) -> Result<(), Refusal> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 mod book;
 mod difference;
 mod history;
+mod mask;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ pub use crate::control::{LONGEST_TRIAL, SHORTEST_TRIAL};
 pub use book::{Book, Entry, Origin, Outcome, Proposal, REMEMBERED, STARTS, Trial, masked_number};
 pub use difference::unified;
 pub use history::{History, effective, is_kept};
+pub use mask::masked;
 
 use super::Loaded;
 use crate::setting::{Problem, Severity};
@@ -100,34 +102,6 @@ pub fn spoken(span: Duration) -> String {
         (h, 0, _) => format!("{h} h"),
         (h, m, _) => format!("{h} h {m} min"),
     }
-}
-
-/// A configuration's text for others to read: the user names of brokers, user info in addresses and phone numbers are
-/// masked. Secrets are names of files in any case.
-pub fn masked(text: &str) -> String {
-    text.lines().map(|line| masked_line(line) + "\n").collect()
-}
-
-fn masked_line(line: &str) -> String {
-    let key = line.split('=').next().unwrap_or_default().trim();
-    let mut out = String::with_capacity(line.len());
-    // Every second piece stands in quotes.
-    for (at, piece) in line.split('"').enumerate() {
-        if at > 0 {
-            out.push('"');
-        }
-        let quoted = at % 2 == 1;
-        let user_info = piece.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.split_once('@')?)));
-        let digits = piece.strip_prefix('+').unwrap_or(piece);
-        let is_phone = digits.len() >= 6 && digits.chars().all(|c| c.is_ascii_digit() || c == ' ');
-        match user_info {
-            _ if quoted && key == "username" => out.push_str("***"),
-            Some((scheme, (_, host))) if quoted => out.push_str(&format!("{scheme}://***@{host}")),
-            _ if quoted && piece.starts_with('+') && is_phone => out.push_str(&masked_number(piece)),
-            _ => out.push_str(piece),
-        }
-    }
-    out
 }
 
 /// A proposal that was found to be sound.

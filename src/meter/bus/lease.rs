@@ -19,6 +19,10 @@ impl Bus {
     /// Lends the line, gives the nulls of slots that pass by meanwhile, and sets the line right.
     pub(super) async fn lend(&mut self, lease: Lease, frames: &mpsc::Sender<Frame>) {
         let Lease { limit, work, mut ended } = lease;
+        // Who gave up waiting must not find it done later.
+        if ended.is_closed() {
+            return;
+        }
         self.line.close_if_gone(&self.port);
         self.line.open_when_due(&self.port).await;
         let Some(line) = &mut self.line.line else {
@@ -38,8 +42,9 @@ impl Bus {
             loop {
                 let slot = super::until_slot(&self.meters, self.clock.now());
                 tokio::select! {
-                    done = &mut borrowed => break done.is_ok(),
+                    biased;
                     () = ended.closed() => break false,
+                    done = &mut borrowed => break done.is_ok(),
                     () = sleep(slot) => super::give_nulls(&mut self.meters, &self.clock, &self.health, frames),
                 }
             }

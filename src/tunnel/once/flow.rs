@@ -150,6 +150,9 @@ impl Flow {
         self.acknowledge(now, message);
         if !message.bytes.is_empty() {
             self.receive(now, message.offset, &message.bytes);
+        } else if now.saturating_sub(self.spoke) > self.patience / 16 {
+            // A sign of life may ask for one: after a break the other side has heard nothing for long.
+            self.owes = Some(now);
         }
         true
     }

@@ -168,7 +168,8 @@ proptest! {
         let mut world = World::new(seed, lost, repeated, Duration::from_millis(delay));
         world.to_push = [150_000, 100_000];
         for _ in 0..cuts {
-            let _ = world.run(Duration::from_secs(7), |_| false);
+            // Long enough that the silences of two breaks do not add up to more than the patience.
+            let _ = world.run(Duration::from_secs(12), |_| false);
             // A broken session of either side, shorter than the patience; what was under way may be lost.
             world.net.down_until = world.now + Duration::from_secs(4);
             world.net.under_way = Default::default();
