@@ -15,7 +15,7 @@ settings! {
         /// Where the answers go.
         pub reply_topic: Option<At<Topic>>,
         /// Who may do what. Unset: the topics of `at_topics` and the numbers of `sms.allow` may do everything but replace the
-        /// firmware and unlock, users of this machine everything, what hangs on a port may observe.
+        /// firmware, users of this machine everything but unlock, what hangs on a port may observe.
         pub grant: Vec<Grant> = [],
         /// Signed commands, so that a stolen broker password does not command the fleet.
         pub signatures: Signatures = {},
@@ -57,7 +57,7 @@ settings! {
         pub keys_file: Option<At<PathBuf>>,
         /// Whether commands must be signed.
         pub need: Need = "optional",
-        /// A signed command is good for so long before and after its time; in that time its nonce is remembered.
+        /// A signed command is good from 30 s before its time until so long after it, once.
         pub window: At<Duration> = "5m",
     }
 }
