@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packs what an installer unpacks on a board: cross/package.sh BOARD [TARGET]   (build.sh first)
 #   tar -C / --no-overwrite-dir -xzf weir-VERSION-BOARD.tar.gz
-#   systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
+#   systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload && sysctl --system
 #   cp /etc/weir/weir.toml.example /etc/weir/weir.toml   # edit it, then: weir check
 #   systemctl enable --now weir
 set -euo pipefail
@@ -20,7 +20,15 @@ put 755 "$binary" usr/bin/weir
 put 644 "$root/systemd/weir.service" usr/lib/systemd/system/weir.service
 put 644 "$root/systemd/weir.sysusers" usr/lib/sysusers.d/weir.conf
 put 644 "$root/systemd/weir.tmpfiles" usr/lib/tmpfiles.d/weir.conf
-put 644 "$root/systemd/clock.conf" usr/share/doc/weir/clock.conf
+put 755 "$root/systemd/helper" usr/lib/weir/helper
+for unit in weir-request.path weir-request.service weir-trial.service; do
+    put 644 "$root/systemd/$unit" "usr/lib/systemd/system/$unit"
+done
+put 644 "$root/systemd/weir-helper.tmpfiles" usr/lib/tmpfiles.d/weir-helper.conf
+put 644 "$root/systemd/weir-ping.sysctl" usr/lib/sysctl.d/60-weir-ping.conf
+for drop_in in clock hardware-watchdog gpio; do
+    put 644 "$root/systemd/$drop_in.conf" "usr/share/doc/weir/$drop_in.conf"
+done
 put 644 "$root/boards/$board.toml" "usr/share/doc/weir/boards/$board.toml"
 put 644 "$root/LICENSE-MIT" usr/share/doc/weir/LICENSE-MIT
 put 644 "$root/LICENSE-APACHE" usr/share/doc/weir/LICENSE-APACHE

@@ -23,7 +23,7 @@ use std::time::Duration;
 use plumbing::{Echoing, Running, good, meter, opened, port, read_request, readings, write_request};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
-use weir::meter::bus::{Background, LeaseError, Worked};
+use weir::meter::bus::{Background, LeaseError, Owner, Purpose, Worked};
 use weir::meter::{MeterError, Session};
 use weir::model::{Body, Quality};
 use weir::os::line::{Direction, Echo, Endpoint, Framing, Line, LineError, Speed, Turnaround, What};
@@ -168,6 +168,25 @@ async fn a_borrower_that_never_ends_loses_the_line_and_one_that_gave_up_frees_it
         started = start => started.unwrap(),
     }
     timeout(PATIENCE, bus.handle.read("m")).await.expect("the line is free").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn everybody_sees_who_has_the_port_and_until_when() {
+    pace::hold();
+    let meters = ModbusMeters::new(&[1]);
+    let (path, _served) = meters.serve_rtu().unwrap();
+    let bus = Running::start(port(Endpoint::Device(path)), vec![meter("m", "every = \"1h\"")]);
+    let (look, owner) = (bus.handle.clone(), Owner::new(Purpose::Command, "topic:gw1/AT"));
+    let command = bus.handle.named(owner.clone());
+    let hold =
+        command.lend(5 * SECOND, move |_| Box::pin(async move { look.hold() })).await.unwrap().expect("it is held");
+    assert_eq!(hold.owner, owner);
+    assert_eq!(hold.until.unwrap() - hold.since, 5 * SECOND);
+    // One that never ends is taken back, and whoever waited behind it is served: what a person asks, then the schedule.
+    let stuck = command.lend(SECOND, |_| Box::pin(std::future::pending::<()>()));
+    let (ended, read) = tokio::join!(stuck, bus.handle.read("m"));
+    assert_eq!((ended.unwrap_err(), read.is_ok()), (LeaseError::Expired(SECOND), true));
+    assert_eq!((bus.handle.hold(), bus.handle.waiting()), (None, 0));
 }
 
 /// Notes when it was asked; what it does takes no time.

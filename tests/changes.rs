@@ -279,8 +279,46 @@ async fn an_edited_base_file_is_on_trial_too_and_one_with_mistakes_stops_nothing
     agent.until_said(&["can't be taken up", "what was accepted before runs on"]).await;
     agent.until_said(&["starting", "configuration=2"]).await;
     agent.until_said(&["connected to the broker"]).await;
+    let meters = site.home.weir(&["meters"]);
+    assert!(meters.status.success() && stdout(&meters).contains("incomer"), "it asks what runs: {meters:?}");
     let history = site.history();
     assert_eq!(outcomes(&history), [(1, "first"), (2, "confirmed")]);
     assert_eq!(history[1]["who"], "file");
     agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_sealed_configuration_runs_here_and_nothing_of_it_can_be_read_elsewhere() {
+    let site = Site::new().await;
+    let mut agent = site.run().await;
+    agent.stop().await;
+    let sealed = site.home.weir(&["config", "seal"]);
+    assert!(sealed.status.success(), "{sealed:?}");
+    let (plain, beside) = (site.home.config(), site.home.path("weir.toml.sealed"));
+    assert!(!plain.exists() && beside.exists());
+    let mut agent = site.home.run("debug");
+    agent.until_said(&["connected to the broker"]).await;
+    // A change is taken as ever, and is sealed on the disk.
+    let changed = site.changes(&["set", "meter.incomer.every", "2s"]).await.unwrap();
+    assert!(changed.status.success(), "{changed:?}");
+    assert_eq!(site.value("meter.incomer.every"), "2s");
+    agent.stop().await;
+    let folder = site.home.path("store/config");
+    for file in fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).chain([beside.clone()]) {
+        let content = fs::read(&file).unwrap();
+        assert!(!content.windows(7).any(|bytes| bytes == b"incomer") || file.ends_with("book"), "{}", file.display());
+    }
+    // Without the board's key nothing opens, and weir says why.
+    let (key, aside) = (site.home.path("store/seal.key"), site.home.path("key"));
+    fs::rename(&key, &aside).unwrap();
+    let refused = site.home.weir(&["check"]);
+    assert!(!refused.status.success() && stderr(&refused).contains("its key"), "{refused:?}");
+    fs::write(&key, [7; 32]).unwrap();
+    let refused = site.home.weir(&["check"]);
+    assert!(stderr(&refused).contains("sealed for another gateway, or damaged"), "{refused:?}");
+    fs::rename(&aside, &key).unwrap();
+    let back = site.home.weir(&["config", "unseal"]);
+    assert!(back.status.success() && !beside.exists(), "{back:?}");
+    assert!(fs::read_to_string(&plain).unwrap().contains("incomer"));
+    assert!(fs::read_to_string(folder.join("2.toml")).unwrap().contains("2s"));
 }

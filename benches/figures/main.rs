@@ -1,7 +1,7 @@
 //! The figures of docs/figures.md, each as a ratio to a baseline measured in the same run:
 //! `cargo bench --bench figures [-- [--quick] [--json] [SECTION...]]`.
 //!
-//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, dlms, openlinkiq, radio, tunnel, flash, size. `WEIR_FIGURES_DIR` names the disk to
+//! Sections: append, drain, backlog, memory, ready, wakeups, modbus, dlms, openlinkiq, radio, tunnel, at, flash, size. `WEIR_FIGURES_DIR` names the disk to
 //! measure (default: target/tmp), `WEIR_FIGURES_BINARY` another build of weir than cargo's own.
 
 #![allow(
@@ -17,6 +17,7 @@
 )]
 
 mod append;
+mod at;
 mod backlog;
 mod disk;
 mod dlms;
@@ -72,6 +73,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("openlinkiq", openlinkiq::measure),
     ("radio", radio::measure),
     ("tunnel", tunnel::measure),
+    ("at", at::measure),
     ("flash", flash::measure),
     ("size", size::measure),
 ];

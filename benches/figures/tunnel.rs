@@ -21,7 +21,7 @@ use crate::Scale;
 use crate::rig::{Broker, Certificates, directory, free_port, run};
 use crate::table::Figure;
 
-const LIMIT: Duration = Duration::from_secs(60);
+pub const LIMIT: Duration = Duration::from_secs(60);
 /// A message ends after this silence.
 const GATHER: Duration = Duration::from_millis(1);
 /// A request and an answer of Modbus RTU.
@@ -41,10 +41,10 @@ pub fn measure(scale: &Scale) -> Vec<Figure> {
 }
 
 /// A running `weir`, killed when dropped.
-struct Weir(Child);
+pub struct Weir(Child);
 
 impl Weir {
-    fn run(config: &Path) -> Self {
+    pub fn run(config: &Path) -> Self {
         let log = fs::File::create(config.with_extension("log")).unwrap();
         let child = weir(config).args(["--log", "debug", "run"]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         let listens = || fs::read_to_string(config.with_extension("log")).unwrap().contains("lets weir listen");
@@ -79,7 +79,7 @@ fn weir(config: &Path) -> Command {
 }
 
 /// A broker with TLS, and a file for weir whose tunnels have these devices.
-struct Site {
+pub struct Site {
     directory: tempfile::TempDir,
     port: u16,
     _broker: Broker,
@@ -87,14 +87,14 @@ struct Site {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (directory, port) = (directory(), free_port());
         let certificates = Certificates::make(directory.path());
         let broker = Broker::start(directory.path(), &certificates, port);
         Self { directory, port, _broker: broker, certificates }
     }
 
-    fn configure(&self, devices: &[&Path], baud: u32, envelope: &str) -> std::path::PathBuf {
+    pub fn configure(&self, devices: &[&Path], baud: u32, envelope: &str) -> std::path::PathBuf {
         let ca = self.certificates.ca.display();
         let mut text = format!(
             "version = 1\n[gateway]\nid = \"gw1\"\n[broker]\nurl = \"ssl://localhost:{}\"\nca_file = \"{ca}\"\n[store]\npath = \"{}\"\n",
@@ -115,11 +115,11 @@ impl Site {
     }
 }
 
-/// A client of the broker: hears `gw1/tx0`.
-async fn client(config: &Path) -> (Speaker, mpsc::Receiver<Heard>) {
+/// A client of the broker: hears a topic.
+pub async fn client(config: &Path, topic: &str) -> (Speaker, mpsc::Receiver<Heard>) {
     let settings = weir::config::load(config).unwrap().settings;
     let identity = Identity { id: "gw1".into(), imei: None };
-    let (talk, heard, speaker) = uplink::talk(&[Topic::parse("gw1/tx0").unwrap()], &identity).unwrap();
+    let (talk, heard, speaker) = uplink::talk(&[Topic::parse(topic).unwrap()], &identity).unwrap();
     let (tell, mut connected) = watch::channel(false);
     tokio::spawn(async move {
         let names = (&settings.broker[0], &settings.uplink, &identity);
@@ -155,13 +155,13 @@ impl Times {
     }
 }
 
-fn percentile(values: &[f64], percent: usize) -> f64 {
+pub fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     sorted[(sorted.len() - 1) * percent / 100]
 }
 
-async fn pause() {
+pub async fn pause() {
     // Also what was only acknowledged is through then.
     tokio::time::sleep(Duration::from_millis(3)).await;
 }
@@ -170,7 +170,7 @@ async fn latency(rounds: usize) -> Vec<Figure> {
     let (mut pty, site) = (Pty::open().unwrap(), Site::new());
     let config = site.configure(&[pty.path()], 115_200, "none");
     let _agent = Weir::run(&config);
-    let (speaker, mut heard) = client(&config).await;
+    let (speaker, mut heard) = client(&config, "gw1/tx0").await;
     let mut ours = Times::default();
     // The client's own subscription may come later than its session: the first answers prepare it.
     loop {
@@ -348,7 +348,7 @@ fn memory() -> Figure {
             let devices: Vec<&Path> = devices.iter().map(|path| path.as_path()).collect();
             let config = site.configure(&devices, 115_200, "none");
             let agent = Weir::run(&config);
-            let (speaker, mut heard) = client(&config).await;
+            let (speaker, mut heard) = client(&config, "gw1/tx0").await;
             for (n, pty) in ptys.iter_mut().enumerate() {
                 for _ in 0..20 {
                     let saying = Saying { topic: format!("gw1/rx{n}"), payload: vec![7; 1000], until: None };

@@ -10,11 +10,11 @@ use tokio::time::{Instant, timeout};
 use super::change::Started;
 use super::change::order::{self, Order};
 use super::commands::{Reply, Told};
-use super::orders::Lock;
+use super::permit::Permit;
 use super::transfer::Transfer;
-use super::{Evidence, statement};
+use super::{Evidence, permit, status};
 use crate::config::change::Origin;
-use crate::control;
+use crate::control::{self, Audit, Right};
 use crate::meter::bus::Handle;
 use crate::model::{Rssi, Stamp, TelegramKind, Timestamp, Value};
 use crate::modem::Sent;
@@ -52,6 +52,12 @@ pub enum Ask {
         meter: String,
         /// What `weir dlms` was told.
         order: Json,
+    },
+    /// Who has every port; with `sessions`, so many of the tunnels' newest sessions, too.
+    Ports {
+        /// How many.
+        #[serde(default)]
+        sessions: Option<usize>,
     },
     /// Every byte on a port from now on.
     Trace {
@@ -124,8 +130,8 @@ pub(super) struct Desk {
     pub(super) who: Origin,
     /// Where commands go; `None`: who carries them out asks.
     pub(super) commands: Option<mpsc::Sender<Told>>,
-    /// Whether the configuration is locked.
-    pub(super) lock: Lock,
+    /// The sessions of the tunnels.
+    pub(super) sessions: Audit,
 }
 
 impl Desk {
@@ -134,19 +140,30 @@ impl Desk {
         match ask {
             Ask::Meters => Ok(Answer::Whole(self.meters())),
             Ask::Radio { after } => {
-                let receivers = statement::receivers(&self.evidence.receivers);
+                let receivers = status::receivers(&self.evidence.receivers);
                 let (survey_of, now) = (&self.evidence.survey, self.evidence.clock.stamp());
                 survey(receivers, survey_of, now, after.as_deref()).map(Answer::Whole)
             }
-            Ask::Receivers => Ok(Answer::Whole(statement::receivers(&self.evidence.receivers))),
-            Ask::Read { meter } => self.read(&meter).await.map(Answer::Whole),
+            Ask::Receivers => Ok(Answer::Whole(status::receivers(&self.evidence.receivers))),
+            Ask::Read { meter } => {
+                let permit = self.permit((format!("read {meter}"), Right::Read)).await?;
+                noted(permit, self.read(&meter).await).await.map(Answer::Whole)
+            }
             Ask::Dlms { meter, order } if order.get("image").is_some_and(|image| !image.is_null()) => {
                 let (port, bus) = self.bus_of(&meter)?;
                 let about = format!("meter \"{meter}\" on port \"{port}\"");
-                Ok(Answer::Transfer(Transfer::start(bus.clone(), meter, order, about)))
+                let permit = self.permit(deed(&meter, &order)).await?;
+                Ok(Answer::Transfer(Transfer::start(bus.clone(), meter, order, (about, permit))))
             }
-            Ask::Dlms { meter, order } => self.inspect(&meter, order).await.map(Answer::Whole),
-            Ask::Trace { port } => self.trace(&port).map(Answer::Trace),
+            Ask::Dlms { meter, order } => {
+                let permit = self.permit(deed(&meter, &order)).await?;
+                noted(permit, self.inspect(&meter, order).await).await.map(Answer::Whole)
+            }
+            Ask::Ports { sessions } => self.ports(sessions).await.map(Answer::Whole),
+            Ask::Trace { port } => {
+                let permit = self.permit((format!("trace {port}"), Right::Read)).await?;
+                noted(permit, self.trace(&port)).await.map(Answer::Trace)
+            }
             Ask::Config(order) => self.configure(order).await,
             Ask::At { text } => self.command(text).await.map(Answer::Whole),
             Ask::Modem(order) => self.modem(order).await.map(Answer::Whole),
@@ -157,10 +174,8 @@ impl Desk {
         let Some(changer) = &self.evidence.changer else {
             return Err("this agent's configuration can't be changed while it runs".to_owned());
         };
-        if order.is_change() && self.lock.is_locked() {
-            return Err("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
-        }
-        let (told, started) = order::carry_out(changer, order, self.who.clone()).await?;
+        let permit = if order.is_change() { self.permit((order.summary(), Right::Configure)).await? } else { None };
+        let (told, started) = noted(permit, order::carry_out(changer, order, self.who.clone()).await).await?;
         Ok(match started {
             Some(started) => Answer::Taken(told, started),
             None => Answer::Whole(told),
@@ -171,10 +186,8 @@ impl Desk {
         let ended = || "the running agent takes no commands just now; ask again".to_owned();
         let commands = self.commands.as_ref().ok_or_else(ended)?;
         let (reply, told) = oneshot::channel();
-        let user = self.who.to_string().trim_start_matches("local:").to_owned();
-        let origin = control::Origin::Local(user);
         commands
-            .send(Told { text: text.into_bytes(), origin, reply: Reply::Local(reply) })
+            .send(Told { text: text.into_bytes(), origin: self.origin(), reply: Reply::Local(reply) })
             .await
             .map_err(|_| ended())?;
         told.await
@@ -184,9 +197,23 @@ impl Desk {
 
     async fn modem(&self, order: ModemOrder) -> Result<Json, String> {
         let modem = self.evidence.modem.as_ref().ok_or("the running agent has no modem; set [modem]")?;
-        if order != ModemOrder::Status && self.lock.is_locked() {
-            return Err("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
-        }
+        let permit = match &order {
+            ModemOrder::Status => None,
+            ModemOrder::Send { number, .. } => {
+                let who = control::Origin::Phone(number.clone());
+                self.permit((format!("modem send to {who}"), Right::Write)).await?
+            }
+            // As the same command by any other way.
+            ModemOrder::At { command } => {
+                let shown: String = command.split('=').next().unwrap_or_default().chars().take(64).collect();
+                let right = control::Command::Modem(command.clone()).right();
+                self.permit((format!("modem {shown}"), right)).await?
+            }
+        };
+        noted(permit, self.order_modem(modem, order).await).await
+    }
+
+    async fn order_modem(&self, modem: &crate::modem::Handle, order: ModemOrder) -> Result<Json, String> {
         match order {
             ModemOrder::Status => {
                 serde_json::to_value(modem.status().borrow().clone()).map_err(|error| error.to_string())
@@ -203,9 +230,22 @@ impl Desk {
         }
     }
 
+    /// Who asks, as the one judge knows him.
+    fn origin(&self) -> control::Origin {
+        control::Origin::Local(self.who.to_string().trim_start_matches("local:").to_owned())
+    }
+
+    /// Asks whether it may be done; a command that was let through needs no other permit.
+    async fn permit(&self, deed: (String, Right)) -> Result<Option<Permit>, String> {
+        match &self.commands {
+            Some(door) => permit::ask(door, self.origin(), deed).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
     /// Every configured meter, also one that was not asked yet, with its port.
     fn meters(&self) -> Json {
-        let mut told = statement::meters(&self.evidence);
+        let mut told = status::meters(&self.evidence);
         for (meter, port) in &self.meters {
             let members = told.as_object_mut().map(|m| m.entry(meter.clone()).or_insert_with(|| json!({})));
             if let Some(member) = members.and_then(Json::as_object_mut) {
@@ -222,6 +262,16 @@ impl Desk {
             .map_err(|_| format!("port \"{port}\" had no time for meter \"{meter}\" within 5 minutes"))?
             .map_err(|error| format!("meter \"{meter}\" on port \"{port}\": {error}"))?;
         Ok(reading(meter, self.evidence.clock.now(), &values))
+    }
+
+    async fn ports(&self, sessions: Option<usize>) -> Result<Json, String> {
+        let ports = super::ports::told(&self.evidence);
+        let Some(wanted) = sessions else { return Ok(json!({ "ports": ports })) };
+        let audit = self.sessions.clone();
+        let newest =
+            tokio::task::spawn_blocking(move || audit.newest(wanted)).await.map_err(|error| error.to_string())?;
+        let newest = newest.map_err(|error| format!("the audit of sessions can't be read: {error}"))?;
+        Ok(json!({ "ports": ports, "sessions": newest }))
     }
 
     async fn inspect(&self, meter: &str, order: Json) -> Result<Json, String> {
@@ -256,6 +306,27 @@ impl Desk {
     fn bus(&self, port: &str) -> Option<&Handle> {
         self.evidence.buses.iter().find(|bus| bus.port() == port)
     }
+}
+
+/// Notes what became of something that was permitted.
+async fn noted<T>(permit: Option<Permit>, outcome: Result<T, String>) -> Result<T, String> {
+    if let Some(permit) = permit {
+        permit.told(&outcome).await;
+    }
+    outcome
+}
+
+/// An order to a meter: how the audit shows it, and what one must be allowed to do.
+fn deed(meter: &str, order: &Json) -> (String, Right) {
+    let given = |name: &str| order.get(name).is_some_and(|value| !value.is_null() && *value != json!(false));
+    let object = order.get("object").and_then(Json::as_str).unwrap_or_default();
+    let what = ["image", "rekey", "set", "action", "set_clock", "first_counter"].into_iter().find(|name| given(name));
+    let right = match what {
+        Some("image") => Right::Firmware,
+        Some(_) => Right::Write,
+        None => Right::Read,
+    };
+    (format!("dlms {meter} {object} {}", what.unwrap_or("read")), right)
 }
 
 /// Meters on a page.

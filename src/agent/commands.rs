@@ -1,7 +1,7 @@
 //! Hears commands wherever they come from, has them judged and carried out, and sends the answers back.
 //!
-//! Invariants: commands are judged and begun in their order; at most [`AT_ONCE`] are under way, more are refused; nobody's command or
-//! answer holds up others. An answer is on its way before weir starts anew because of its command.
+//! Invariants: commands are judged in their order, and those of one origin are carried out one after the other; at most [`AT_ONCE`] are
+//! under way and [`WAITING`] wait, more are refused; nobody's command or answer holds up others. An answer is on its way before weir starts anew because of its command.
 
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -13,16 +13,16 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::orders::{Lock, Orders};
+use super::permit::{Permit, Turns};
+use super::status::Teller;
 use super::wiring::Evidence;
-use super::{Agent, SESSIONS, ask};
+use super::{Agent, SESSIONS, ask, phone};
 use crate::config::Settings;
-use crate::control::{Audit, Command, ControlSettings, Desk, Origin, SmsSettings, Verdict};
+use crate::control::{Audit, Command, ControlSettings, Desk, Origin, Right, SmsSettings, Verdict};
 use crate::meter::{self, modbus};
-use crate::model::ClockState;
-use crate::modem::{Handle, Incoming, Modem, Sent};
-use crate::os::clock::Clock;
+use crate::modem::{Handle, Incoming, Modem, ModemSettings, Sent};
 use crate::os::line::Speed;
-use crate::setting::Identity;
+use crate::setting::{Identity, Setting};
 use crate::uplink::{Saying, Speaker};
 
 /// Commands that may wait.
@@ -31,8 +31,6 @@ pub(super) const WAITING: usize = 16;
 const AT_ONCE: usize = 4;
 /// An answer that could not be published for so long is of no use any more.
 const OF_USE: Duration = Duration::from_mins(5);
-/// An SMS that the network held back for longer is not obeyed.
-const OLDEST: Duration = Duration::from_mins(30);
 /// The answer leaves with the session that is about to end.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -51,8 +49,14 @@ pub(super) enum Reply {
     Topic,
     /// To who waits here.
     Local(oneshot::Sender<String>),
+    /// To who orders something at the local door that is no text: whether he may.
+    Deed { right: Right, tell: oneshot::Sender<Result<Permit, String>> },
+    /// Onto the line that the command came from.
+    Line(mpsc::Sender<String>),
     /// By SMS, when that is wished; an alias may have words of its own for it.
     Phone { number: String, alias: bool },
+    /// What a device answered, by SMS, without the words around it.
+    Port { number: String },
 }
 
 /// What commands need, made before the ports are there.
@@ -75,7 +79,8 @@ pub(super) fn start_modem(
     settings: &Settings,
     board: Option<PathBuf>,
 ) -> Option<mpsc::Receiver<Incoming>> {
-    let mut wanted = settings.modem.clone()?;
+    let by_sms = || settings.control.sms.modem.as_ref().and_then(|_| ModemSettings::stand_in());
+    let mut wanted = settings.modem.clone().or_else(by_sms)?;
     if let (None, Some(device)) = (&wanted.device, &settings.control.sms.modem) {
         wanted.device = Some(crate::setting::At::nowhere(device.display().to_string()));
     }
@@ -112,12 +117,7 @@ pub(super) fn start(
         async move { serve(&desk, &orders, &answers).await }
     });
     if let Some(incoming) = incoming {
-        let (incoming, sms) = (Arc::new(Mutex::new(incoming)), control.sms.clone());
-        let clock = agent.evidence.clock.clone();
-        agent.inputs.start("messages", move || {
-            let (incoming, sms, door, clock) = (incoming.clone(), sms.clone(), door.clone(), clock.clone());
-            async move { hear_phone(&mut *incoming.lock().await, &sms, (&door, &clock)).await }
-        });
+        phone::start(agent, settings, identity, (&door, incoming));
     }
 }
 
@@ -140,15 +140,16 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity, lock: Lock) -
         Some((m.port.to_string(), framing))
     };
     Orders {
+        by: "".into(),
         asks: ask::Desk {
             evidence: evidence.clone(),
             meters,
             who: crate::config::change::Origin::of("command", ""),
             commands: None,
-            lock: lock.clone(),
+            sessions: Audit::new(folder(settings).join(super::sessions::FILE)),
         },
+        teller: Teller::new(&agent.store, &agent.evidence, settings, (identity, &lock)),
         evidence,
-        store: agent.store.clone(),
         identity: identity.clone(),
         ports: settings
             .port
@@ -156,11 +157,11 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity, lock: Lock) -
             .map(|port| (port.name.to_string(), Speed { baud: port.baud.value(), framing: port.framing }))
             .collect(),
         modbus: settings.meter.iter().filter_map(framing).collect(),
+        folder: settings.store.path.clone(),
         audit: Audit::new(folder(settings).join("audit")),
         lock,
         speeds: Arc::default(),
         serial_answer: *control.serial_answer,
-        started: Instant::now(),
     }
 }
 
@@ -183,6 +184,10 @@ impl Answers {
             }
             // Who asked has gone.
             Reply::Local(reply) => drop(reply.send(text)),
+            // Answered where it is judged.
+            Reply::Deed { .. } => {}
+            // A line that takes no answers does not want them.
+            Reply::Line(line) => drop(line.try_send(text)),
             Reply::Phone { number, alias } => {
                 let Some(modem) = self.modem.as_ref().filter(|_| self.sms.reply) else { return };
                 let text = match alias {
@@ -190,14 +195,29 @@ impl Answers {
                     true if self.sms.alias_response != "result" => self.sms.alias_response.clone(),
                     _ => text,
                 };
-                match modem.send(&number, &fitting(text)).await {
-                    Ok(Sent::Accepted { .. }) => {}
-                    Ok(Sent::Refused { reason, .. }) => tracing::warn!(reason, "an answer by SMS was refused"),
-                    Err(error) => tracing::warn!(%error, "an answer by SMS could not be sent"),
-                }
+                by_sms(modem, &number, text).await;
+            }
+            Reply::Port { number } => {
+                let Some(modem) = self.modem.as_ref() else { return };
+                by_sms(modem, &number, device_said(&text)).await;
             }
         }
     }
+}
+
+async fn by_sms(modem: &Handle, number: &str, text: String) {
+    match modem.send(number, &fitting(text)).await {
+        Ok(Sent::Accepted { .. }) => {}
+        Ok(Sent::Refused { reason, .. }) => tracing::warn!(reason, "an answer by SMS was refused"),
+        Err(error) => tracing::warn!(%error, "an answer by SMS could not be sent"),
+    }
+}
+
+/// The inside of an answer that is JSON.
+fn device_said(answer: &str) -> String {
+    let told: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
+    let said = ["reply", "error"].into_iter().find_map(|name| told.get(name)?.as_str());
+    said.unwrap_or(answer).to_owned()
 }
 
 /// What fits into a few messages.
@@ -216,10 +236,14 @@ async fn serve(
 ) -> Result<(), Infallible> {
     let mut desk = desk.lock().await;
     let (desk, heard) = &mut *desk;
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let mut under_way = JoinSet::new();
+    let (places, room) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(WAITING)));
+    let (mut under_way, mut turns) = (JoinSet::new(), Turns::default());
     while let Some(Told { text, origin, reply }) = heard.recv().await {
         while under_way.try_join_next().is_some() {}
+        if let Reply::Deed { right, tell } = reply {
+            admit(desk, orders, (&String::from_utf8_lossy(&text), right, &origin), tell).await;
+            continue;
+        }
         match desk.judge(&text, &origin, &orders.evidence.clock.stamp(), orders.lock.is_locked()) {
             Verdict::Ignored => {}
             // An answer may take long (an SMS does): nobody waits for that.
@@ -236,19 +260,27 @@ async fn serve(
                 under_way.spawn(answers.clone().give(text, failed, reply));
             }
             Verdict::Do(errand) => {
-                let Ok(place) = places.clone().try_acquire_owned() else {
+                let Ok(waiting) = room.clone().try_acquire_owned() else {
                     let text = errand.letter.failed("too much is under way; ask again in a minute");
                     under_way.spawn(answers.clone().give(text, true, reply));
                     continue;
                 };
-                let (orders, answers) = (orders.clone(), answers.clone());
+                // Here one waits for each answer before he asks again; who traces wants to see what he does meanwhile.
+                let alone = matches!(origin, Origin::Local(_)) || matches!(errand.command, Command::Trace { .. });
+                let turn = (!alone).then(|| turns.take(&origin));
+                let (orders, answers, places) = (orders.clone(), answers.clone(), places.clone());
                 under_way.spawn(async move {
+                    let mut turn = turn;
+                    if let Some(turn) = &mut turn {
+                        turn.comes().await;
+                    }
+                    let Ok(place) = places.acquire_owned().await else { return };
                     let (text, failed, after) = orders.carry_out(errand).await;
                     answers.give(text, failed, reply).await;
                     if after.is_some() {
                         sleep(LAST_WORD).await;
                     }
-                    drop((after, place));
+                    drop((after, place, turn, waiting));
                 });
             }
         }
@@ -256,34 +288,24 @@ async fn serve(
     Ok(())
 }
 
-/// Brings what comes by phone to the commands.
-async fn hear_phone(
-    incoming: &mut mpsc::Receiver<Incoming>,
-    sms: &SmsSettings,
-    (door, clock): (&mpsc::Sender<Told>, &Clock),
-) -> Result<(), Infallible> {
-    while let Some(came) = incoming.recv().await {
-        let Incoming::Sms { from, text, at } = came else { continue };
-        if !sms.enabled {
-            continue;
+/// Judges what is ordered by other means than a text.
+async fn admit(
+    desk: &Desk,
+    orders: &Orders,
+    (what, right, origin): (&str, Right, &Origin),
+    tell: oneshot::Sender<Result<Permit, String>>,
+) {
+    let permit = match desk.admit(what, right, origin, orders.lock.is_locked()) {
+        Ok(entry) => {
+            orders.begin(&entry, right).await;
+            Ok(Permit::new(entry, orders.clone()))
         }
-        let now = clock.stamp();
-        if now.clock == ClockState::Synced && now.wall.since(at) > OLDEST {
-            tracing::warn!(sent = %at, "an SMS came too late to be obeyed; send it again");
-            continue;
+        Err(entry) => {
+            let sentence = entry.detail.clone();
+            orders.note(*entry).await;
+            Err(sentence)
         }
-        let Some((text, alias)) = sms.command_in(&text) else {
-            tracing::info!("an SMS that is no command was heard");
-            continue;
-        };
-        let told = Told {
-            text: text.into_bytes(),
-            origin: Origin::Phone(from.clone()),
-            reply: Reply::Phone { number: from, alias },
-        };
-        if door.send(told).await.is_err() {
-            return Ok(());
-        }
-    }
-    Ok(())
+    };
+    // Who went away meanwhile is in the audit, too: the permit notes it.
+    drop(tell.send(permit));
 }

@@ -16,23 +16,35 @@ use crate::model::Frame;
 use crate::os::notify;
 use crate::store::{Store, StoreError};
 
+mod alerts;
 pub mod ask;
 mod books;
 pub mod change;
 mod commands;
+mod dogs;
 mod ends;
+mod handled;
+mod hardware;
 mod identity;
 mod intake;
+mod lines;
 pub mod local;
 mod orders;
+mod permit;
+mod phone;
+mod ports;
 mod post;
-mod statement;
+mod recorder;
+mod sessions;
+mod status;
 mod supervisor;
 mod transfer;
 mod wiring;
 
+pub use dogs::Dogs;
 pub use identity::identity;
-pub use statement::receivers;
+pub use recorder::recorded;
+pub use status::{Reason, Runs, receivers};
 pub use wiring::{Evidence, SESSIONS, resolve_port};
 
 /// How long frames may wait for a place in the channel at shutdown.
@@ -106,6 +118,7 @@ pub struct Agent {
     keeper: (Keeper, tokio::task::JoinHandle<()>),
     uplink: supervisor::Rooms,
     stop_uplink: watch::Sender<bool>,
+    hardware: hardware::Hardware,
 }
 
 /// Opens the store and starts every room; must be called inside a current-thread runtime.
@@ -138,10 +151,12 @@ impl Agent {
     ///
     /// # Errors
     /// [`StoreError::Closed`] when the store ended by itself: the agent must be started anew.
-    pub async fn serve(self, stop: impl Future<Output = End>) -> Result<End, StoreError> {
+    pub async fn serve(mut self, stop: impl Future<Output = End>) -> Result<End, StoreError> {
         notify::ready();
         info!("ready");
+        let mut hardware = std::mem::take(&mut self.hardware);
         let tick = notify::alive_every().unwrap_or(Duration::from_secs(30)).min(Duration::from_secs(30));
+        let tick = hardware.every().map_or(tick, |every| tick.min(every));
         let mut stop = std::pin::pin!(stop);
         let mut missed = 0;
         let ended = loop {
@@ -151,16 +166,26 @@ impl Agent {
             };
             tokio::select! {
                 end = &mut stop => break Ok(end),
+                () = self.evidence.runs.wanted_again() => break Ok(End::Restart),
                 alive = beat => if !alive { break Err(StoreError::Closed) },
             }
+            hardware.feed(tick * u32::try_from(missed).unwrap_or(u32::MAX));
         };
+        // What ends by itself leaves it armed: somebody must start weir again.
+        if ended.is_ok() {
+            hardware.close();
+        }
         match ended {
             Ok(End::Restart) => {
                 notify::alive();
-                self.wind_up().await;
+                self.wind_up(Reason::Configuration).await;
                 notify::alive();
             }
-            _ => self.shut_down().await,
+            Ok(End::Stop) => self.shut_down().await,
+            Err(_) => {
+                notify::stopping();
+                self.wind_up(Reason::Failure).await;
+            }
         }
         ended
     }
@@ -204,13 +229,14 @@ impl Agent {
     /// Stops in order: inputs, channels into the store, sync, uplink.
     pub async fn shut_down(self) {
         notify::stopping();
-        self.wind_up().await;
+        self.wind_up(Reason::Stop).await;
     }
 
     /// The same without a word to the service manager, which would take it for the end of the process.
-    async fn wind_up(self) {
-        let Self { store, evidence, frames, inputs, desk, intake, keeper: (keeper, keeping), uplink, stop_uplink } =
-            self;
+    async fn wind_up(self, reason: Reason) {
+        let Self {
+            store, evidence, frames, inputs, desk, intake, keeper: (keeper, keeping), uplink, stop_uplink, ..
+        } = self;
         if timeout(LET_IN_GRACE, intake::let_in(&frames)).await.is_err() {
             warn!("the store takes no frames at shutdown; readings under way are lost");
         }
@@ -239,6 +265,7 @@ impl Agent {
             Ok(()) => info!("stopped"),
             Err(error) => warn!(%error, "the store did not close well; it recovers at the next start"),
         }
+        evidence.runs.end(reason);
     }
 }
 

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 
 use super::commands::{Reply, Told};
 use super::wiring::Evidence;
-use super::{Agent, AgentError};
+use super::{Agent, AgentError, lines};
 use crate::config::Settings;
 use crate::control::Origin;
 use crate::setting::{Identity, Topic};
-use crate::tunnel::{self, Ends, Mode, Request, Tunnel, TunnelSettings};
+use crate::tunnel::{self, Book, Ends, Mode, Request, Tunnel, TunnelSettings};
 use crate::uplink::{self, Heard, Saying, Speaker, Talk};
 
 /// The rooms' side of a talk.
@@ -33,10 +33,12 @@ pub(super) fn open(settings: &Settings, identity: &Identity) -> Result<Option<(T
     // Meters are read and frames sent also while nobody knows what a tunnel's topic is.
     let (topics, nameless): (Vec<_>, Vec<_>) = topics.into_iter().partition(|topic| topic.of(identity).is_some());
     for topic in nameless {
-        tracing::error!(
-            topic = topic.as_written(),
-            "nobody listens on this topic: the IMEI is not known; set gateway.imei"
-        );
+        let topic = topic.as_written();
+        if settings.has_modem() {
+            tracing::warn!(topic, "nobody listens on this topic yet: it needs the IMEI, which the modem is asked for");
+        } else {
+            tracing::error!(topic, "nobody listens on this topic: the IMEI is not known; set gateway.imei");
+        }
     }
     if topics.is_empty() {
         return Ok(None);
@@ -57,11 +59,16 @@ enum Route {
 }
 
 /// Starts every tunnel, and the room that brings them their messages; the ports' buses run already.
-pub(super) fn start(agent: &mut Agent, settings: &Settings, post: Post, commands: &mpsc::Sender<Told>) -> Speaker {
+pub(super) fn start(
+    agent: &mut Agent,
+    settings: &Settings,
+    post: Post,
+    (commands, book): (&mpsc::Sender<Told>, &Book),
+) -> Speaker {
     let Post { heard, speaker, identity } = post;
     let mut routes = BTreeMap::new();
     for tunnel in by_topics(settings) {
-        if let Some((topic, route)) = start_tunnel(agent, settings, tunnel, (&speaker, &identity)) {
+        if let Some((topic, route)) = start_tunnel(agent, settings, tunnel, (&speaker, &identity), (commands, book)) {
             routes.insert(topic, route);
         }
     }
@@ -104,6 +111,7 @@ fn start_tunnel(
     settings: &Settings,
     tunnel: &TunnelSettings,
     (speaker, identity): (&Speaker, &Identity),
+    (commands, book): (&mpsc::Sender<Told>, &Book),
 ) -> Option<(String, Route)> {
     let Evidence { buses, tunnels, .. } = &mut agent.evidence;
     let port = buses.iter().find(|bus| bus.port() == tunnel.port.as_str())?.clone();
@@ -115,7 +123,11 @@ fn start_tunnel(
     tunnels.push(super::TunnelDoor { port: tunnel.port.to_string(), health: health.clone(), orders });
     let shared = settings.meter.iter().any(|meter| *meter.port == *tunnel.port);
     let ends = Ends { requests: wanted, answers, orders: asked };
-    let room = Tunnel::new(tunnel, port, shared, ends, health.clone());
+    let room = Tunnel::new(tunnel, port, shared, ends, health.clone()).with_book(book.clone());
+    let room = match lines::tags(&settings.control, &tunnel.port, commands) {
+        Some(tags) => room.with_tags(tags),
+        None => room,
+    };
     let (given, speaker, max_age) = (Arc::new(Mutex::new(given)), speaker.clone(), *tunnel.max_age);
     agent.inputs.start(format!("tunnel {}", *tunnel.port), move || {
         let (room, given, speaker, topic) = (room.clone(), given.clone(), speaker.clone(), tx.clone());

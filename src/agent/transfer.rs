@@ -7,6 +7,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 
+use super::permit::Permit;
 use crate::meter::bus::Handle;
 
 /// A transfer under way; it ends when this is dropped.
@@ -20,7 +21,7 @@ pub struct Transfer {
 
 impl Transfer {
     /// Begins it; `about` names the meter in an error.
-    pub(super) fn start(bus: Handle, meter: String, order: Json, about: String) -> Self {
+    pub(super) fn start(bus: Handle, meter: String, order: Json, (about, permit): (String, Option<Permit>)) -> Self {
         let (tell, far) = watch::channel((0, 0));
         let (end, ended) = oneshot::channel();
         let work = tokio::spawn(async move {
@@ -31,6 +32,9 @@ impl Transfer {
                     Err(error) => break Err(format!("{about}: {error}")),
                 }
             };
+            if let Some(permit) = permit {
+                permit.told(&outcome).await;
+            }
             let _ = end.send(outcome);
         });
         Self { far, ended, over: false, work: work.abort_handle() }

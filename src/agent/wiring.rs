@@ -15,22 +15,27 @@ use tokio::sync::{mpsc, watch};
 
 use super::change::{Changer, trial};
 use super::commands::Commands;
+use super::dogs::{self, Dogs};
+use super::hardware::Hardware;
 use super::orders::Lock;
 use super::supervisor::Rooms;
-use super::{Agent, AgentError, ask, books, commands, ends, intake, local, post, statement};
+use super::{Agent, AgentError, alerts, ask, books, commands, ends, intake, local, post, recorder, sessions, status};
 use crate::board::{self, Board};
 use crate::config::Settings;
 use crate::config::change::Origin;
+use crate::control::Audit;
 use crate::meter::bus::{self, Bus, Meter, Port};
 use crate::meter::gaps::{Keeper, ReadBack};
 use crate::meter::{self, PortSettings, Rs485Direction, listen};
 use crate::os::clock::Clock;
 use crate::os::line::{Direction, Endpoint};
+use crate::os::machine;
 use crate::os::random;
 use crate::radio::{self, RadioSettings};
 use crate::setting::Identity;
 use crate::store::Store;
-use crate::uplink::{self, StatusSettings, Talk, Traffic, Uplink, UplinkError};
+use crate::uplink::{self, Talk, Traffic, Uplink, UplinkError};
+use crate::watchdog;
 
 /// What the rooms tell about themselves; clones share it.
 #[derive(Debug, Clone)]
@@ -53,6 +58,12 @@ pub struct Evidence {
     pub modem: Option<crate::modem::Handle>,
     /// What changes the configuration, where that is possible.
     pub changer: Option<Changer>,
+    /// What watches and mends this gateway.
+    pub dogs: Dogs,
+    /// This run of weir, and why it started.
+    pub runs: status::Runs,
+    /// Has the broker tried at once.
+    pub nudge: uplink::Nudge,
     uplink: SharedHealth,
 }
 
@@ -72,22 +83,24 @@ impl Evidence {
 pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Agent, AgentError> {
     let prepared = changer.as_ref().map(|changer| trial::for_trial(settings, changer));
     let settings = prepared.as_ref().map_or(settings, |(settings, _)| settings);
+    let held = dogs::for_trial(settings);
+    let settings = held.as_ref().unwrap_or(settings);
     let board = board::load(&settings.gateway.board)?;
-    let identity = super::identity(&settings.gateway, &board);
+    let identity = super::identity(settings, &board);
     let ports = resolve(settings, &board)?;
-    // A listener needs files with keys; one that is not there yet must not stop the other meters.
-    for meter in settings.meter.iter().filter(|meter| !listens(meter)) {
-        Meter::new(meter).map_err(|reason| AgentError::Meter { meter: meter.name.to_string(), reason })?;
-    }
+    check_meters(settings)?;
     let store = Store::open(&settings.store)?;
     let clock = Clock::open(&settings.clock, &settings.store.path);
     let gateway = identity.id.clone();
     let (talk, post) = post::open(settings, &identity)?.unzip();
-    let (tell, statement) = watch::channel(None);
+    let ((tell, statement), nudge) = (watch::channel(None), uplink::Nudge::default());
     let time = clock.clone();
     let traffic = Traffic::open(&settings.store.path, &settings.budget, move || time.now());
     let (uplink_rooms, uplink_health, stop_uplink) =
-        start_uplink(settings, identity.clone(), (&store, &clock, &traffic), (&statement, talk))?;
+        match start_uplink(settings, identity.clone(), (&store, &clock, &traffic), (&statement, talk, &nudge)) {
+            Err(AgentError::Uplink(UplinkError::NoImei)) if settings.has_modem() => without_uplink(),
+            started => started?,
+        };
 
     let (frames, waiting) = mpsc::channel(intake::FRAMES_WAITING);
     let (markers, asked) = mpsc::channel(intake::MARKERS_WAITING);
@@ -104,6 +117,9 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
         traffic,
         modem: None,
         changer,
+        dogs: Dogs::open(settings, &board, &clock),
+        runs: status::Runs::begin(&settings.store.path.join(SESSIONS), clock.stamp().boot, machine::reset_by_watchdog),
+        nudge: nudge.clone(),
         uplink: uplink_health,
     };
     let mut agent = Agent {
@@ -116,33 +132,34 @@ pub(super) fn build(settings: &Settings, changer: Option<Changer>) -> Result<Age
         desk: None,
         uplink: uplink_rooms,
         stop_uplink,
+        hardware: Hardware::default(),
     };
+    agent.hardware = Hardware::open(hardware(settings), &board, &agent.evidence.dogs.dog.health());
     agent.inputs.start("clock", move || {
         let clock = clock.clone();
         async move { clock.keep().await }
     });
     start_books(&mut agent, gateway.clone());
-    for port in ports {
-        match settings.meter.iter().find(|m| *m.port == port.name && listens(m)) {
-            Some(meter) => start_listener(&mut agent, (meter, &settings.store.path), port, &frames),
-            None => start_bus(&mut agent, settings, port, &frames),
-        }
-    }
+    start_ports(&mut agent, settings, ports, &frames);
     start_receivers(&mut agent, settings, &frames);
     let incoming = commands::start_modem(&mut agent, settings, board.description.modem.clone());
+    start_watcher(&mut agent, settings);
     let to_commands = Commands::new(settings);
     let (door, lock) = (to_commands.door.clone(), to_commands.lock.clone());
-    let speaker = post.map(|post| post::start(&mut agent, settings, post, &door));
+    let book = sessions::start(&mut agent, settings);
+    let speaker = post.map(|post| post::start(&mut agent, settings, post, (&door, &book)));
     if let (Some(changer), Some((_, proof))) = (agent.evidence.changer.clone(), prepared.clone()) {
         start_trial(&mut agent, changer, proof);
     }
-    ends::start(&mut agent, settings, &identity);
+    ends::start(&mut agent, settings, &identity, (&door, &book));
+    sessions::watch(&mut agent, settings, &book);
+    recorder::start(&mut agent, settings);
     commands::start(&mut agent, settings, (&identity, speaker), (to_commands, incoming));
+    dogs::start(&mut agent, held.is_some());
+    alerts::start(&mut agent, settings, &identity);
     // After all that it can be asked about.
-    start_door(&mut agent, settings, (door, lock));
-    if let Some(status) = &settings.status {
-        start_statement(&mut agent, status, gateway, tell);
-    }
+    start_door(&mut agent, settings, door);
+    start_statement(&mut agent, settings, (&identity, &lock), tell);
     Ok(agent)
 }
 
@@ -155,18 +172,18 @@ fn start_uplink(
     settings: &Settings,
     identity: Identity,
     (store, clock, traffic): (&Store, &Clock, &Traffic),
-    (statement, talk): (&watch::Receiver<Option<String>>, Option<Talk>),
+    (statement, talk, nudge): (&watch::Receiver<Option<String>>, Option<Talk>, &uplink::Nudge),
 ) -> Result<(Rooms, SharedHealth, watch::Sender<bool>), AgentError> {
     let (stop, stopping) = watch::channel(false);
     let (brokers, uplink) = (settings.broker.clone(), settings.uplink.clone());
     let (store, clock) = (store.clone(), clock.clone());
     let mirror_file = settings.store.path.join("mirror");
     let topic = settings.status.as_ref().map(|status| (*status.topic).clone());
-    let (statement, account) = (statement.clone(), traffic.clone());
+    let (statement, account, nudge) = (statement.clone(), traffic.clone(), nudge.clone());
     let make = move || {
         let (uplink, health) =
             Uplink::new(&brokers, &uplink, &identity, store.clone(), clock.clone(), random::generator())?;
-        let uplink = uplink.with_mirror_file(mirror_file.clone()).with_traffic(&account);
+        let uplink = uplink.with_mirror_file(mirror_file.clone()).with_traffic(&account).with_nudge(nudge.clone());
         let uplink = match &talk {
             Some(talk) => uplink.with_talk(talk.clone()),
             None => uplink,
@@ -200,16 +217,58 @@ fn start_uplink(
     Ok((rooms, shared, stop))
 }
 
-fn start_statement(agent: &mut Agent, settings: &StatusSettings, gateway: String, out: watch::Sender<Option<String>>) {
-    let (store, evidence, when) = (agent.store.clone(), agent.evidence.clone(), (settings.every, settings.extended));
-    agent
-        .inputs
-        .start("status", move || statement::run(store.clone(), evidence.clone(), gateway.clone(), when, out.clone()));
+/// Nothing is published before the modem has told its IMEI; meters are read and everything is kept meanwhile.
+fn without_uplink() -> (Rooms, SharedHealth, watch::Sender<bool>) {
+    tracing::warn!("nothing is published yet: it needs the IMEI, which the modem is asked for");
+    (Rooms::default(), SharedHealth::default(), watch::Sender::new(false))
+}
+
+/// Who sees that the gateway goes by the modem's IMEI.
+fn start_watcher(agent: &mut Agent, settings: &Settings) {
+    if let Some(modem) = &agent.evidence.modem {
+        let watcher = super::identity::Watcher::new(settings, modem, &agent.evidence.runs);
+        agent.inputs.start("imei", move || watcher.clone().run());
+    }
+}
+
+/// Who writes the status message, where one is wanted.
+fn start_statement(
+    agent: &mut Agent,
+    settings: &Settings,
+    who: (&Identity, &Lock),
+    out: watch::Sender<Option<String>>,
+) {
+    let Some(when) = settings.status.as_ref().map(status::When::from) else { return };
+    let teller = status::Teller::new(&agent.store, &agent.evidence, settings, who);
+    agent.inputs.start("status", move || status::run(teller.clone(), when, out.clone()));
 }
 
 fn start_books(agent: &mut Agent, gateway: String) {
     let (store, clock) = (agent.store.clone(), agent.evidence.clock.clone());
     agent.inputs.start("books", move || books::run(store.clone(), clock.clone(), gateway.clone()));
+}
+
+/// Whether every meter that is asked can be. A listener needs files with keys; one that is not there yet must not stop the others.
+fn check_meters(settings: &Settings) -> Result<(), AgentError> {
+    settings.meter.iter().filter(|meter| !listens(meter)).try_for_each(|meter| {
+        let made = Meter::new(meter).map(|_| ());
+        made.map_err(|reason| AgentError::Meter { meter: meter.name.to_string(), reason })
+    })
+}
+
+/// Who feeds the hardware watchdog.
+fn hardware(settings: &Settings) -> watchdog::Hardware {
+    settings.watchdog.as_ref().map_or(watchdog::Hardware::Auto, |watchdog| watchdog.hardware)
+}
+
+/// Each port's bus, or its listener where a meter sends by itself.
+fn start_ports(agent: &mut Agent, settings: &Settings, ports: Vec<Port>, frames: &mpsc::Sender<crate::model::Frame>) {
+    for port in ports {
+        match settings.meter.iter().find(|m| *m.port == port.name && listens(m)) {
+            Some(meter) => start_listener(agent, (meter, &settings.store.path), port, frames),
+            None => start_bus(agent, settings, port, frames),
+        }
+    }
 }
 
 fn start_bus(agent: &mut Agent, settings: &Settings, port: Port, frames: &mpsc::Sender<crate::model::Frame>) {
@@ -275,10 +334,11 @@ fn start_trial(agent: &mut Agent, changer: Changer, proof: trial::Proof) {
 }
 
 /// The local door: this machine asks the agent.
-fn start_door(agent: &mut Agent, settings: &Settings, (commands, lock): (mpsc::Sender<commands::Told>, Lock)) {
+fn start_door(agent: &mut Agent, settings: &Settings, commands: mpsc::Sender<commands::Told>) {
     let (evidence, path) = (agent.evidence.clone(), local::socket(&settings.store.path));
     let meters = settings.meter.iter().map(|m| (m.name.to_string(), m.port.to_string())).collect();
-    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody"), commands: Some(commands), lock };
+    let sessions = Audit::new(settings.store.path.join("control").join(sessions::FILE));
+    let desk = ask::Desk { evidence, meters, who: Origin::local("somebody"), commands: Some(commands), sessions };
     agent.inputs.start("local", move || local::run(path.clone(), desk.clone()));
 }
 

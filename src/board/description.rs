@@ -79,13 +79,15 @@ settings! {
 settings! {
     /// A digital input or output of a board.
     pub struct Gpio {
-        /// What it is for, e.g. "relay-1".
+        /// What it is for, e.g. "relay-1"; an output called "modem-reset" resets the modem while it is on.
         pub name: String,
         /// The line by the name the kernel gives it (`gpioinfo` shows them): chip numbers move
         /// between kernels, names stay.
         pub line: String,
         /// Which way it goes.
         pub direction: Way,
+        /// Whether it is on at the low level.
+        pub active_low: bool = false,
     }
 }
 

@@ -8,13 +8,15 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use serde_json::{Value as Json, json};
 
+mod seal;
+
 use super::failure::Failure;
 use super::{runtime, table};
+use crate::agent::change::Changer;
 use crate::agent::change::order::{Order, carry_out};
-use crate::agent::change::{Changer, store_of};
 use crate::agent::local::{Client, ClientError, user};
 use crate::config;
-use crate::config::change::{Origin, spoken};
+use crate::config::change::{Origin, spoken, store_of};
 use crate::os::clock::Clock;
 use crate::setting::duration;
 
@@ -92,6 +94,19 @@ enum Command {
         #[command(flatten)]
         how: How,
     },
+    /// Encrypt the configuration and its secrets at rest, so that only this gateway reads them (docs/locked.md).
+    Seal {
+        /// Seal with this encrypted credential of systemd (TPM 2.0) instead of a key bound to the board.
+        #[arg(long, value_name = "FILE")]
+        credential: Option<PathBuf>,
+        /// Other files that weir reads, such as passwords and keys.
+        files: Vec<PathBuf>,
+    },
+    /// Make plain files of them again.
+    Unseal {
+        /// Other files that were sealed.
+        files: Vec<PathBuf>,
+    },
 }
 
 /// How a change is tried.
@@ -123,6 +138,11 @@ impl How {
 
 impl ConfigCommand {
     pub(super) fn run(self, config: PathBuf) -> Result<(), Failure> {
+        match &self.command {
+            Command::Seal { credential, files } => return seal::seal(&config, credential.clone(), files),
+            Command::Unseal { files } => return seal::unseal(&config, files),
+            _ => {}
+        }
         let base = config::read(&config)?;
         let store = store_of(&base)
             .ok_or_else(|| Failure::config(format!("{} does not tell where the store is", config.display())))?;
@@ -157,15 +177,23 @@ impl ConfigCommand {
                 place.change(&json!({ "order": "set", "changes": changes, "how": how.json() }), &how)
             }
             Command::Apply { file, how } => {
-                let text = config::read(&file)?;
-                config::parse(&text).map_err(|problems| config::ConfigError::Wrong { path: file, problems })?;
+                let source = config::source(&file)?;
+                source.parse().map_err(|problems| config::ConfigError::Wrong { path: file, problems })?;
+                let text = source.text;
                 place.change(&json!({ "order": "apply", "text": text, "how": how.json() }), &how)
             }
             Command::Rollback { number, how } => {
                 place.change(&json!({ "order": "rollback", "number": number, "how": how.json() }), &how)
             }
+            // Done above, where the file need not be readable.
+            Command::Seal { .. } | Command::Unseal { .. } => Ok(()),
         }
     }
+}
+
+/// A word beside what was asked for.
+fn note(sentence: &str) {
+    let _ = writeln!(std::io::stderr(), "{sentence}");
 }
 
 fn print(text: &str) {

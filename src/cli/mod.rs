@@ -21,10 +21,13 @@ mod decode;
 mod demo;
 mod dlms;
 mod failure;
+mod firmware;
+mod import_mtx;
 mod log;
 mod meters;
 mod modem;
 mod patience;
+mod ports;
 mod radio;
 mod read;
 mod report;
@@ -51,10 +54,12 @@ Start here:
   weir scan PORT                  which meters are on this line? proposes the configuration
   weir check                      is /etc/weir/weir.toml right?
   weir config                     change a setting, on trial; history, diff, rollback
+  weir import-mtx CONFIG.TXT      a config.txt of an MTX modem becomes a weir.toml
   weir read METER                 one reading now, as a table
   weir dlms METER OBJECT          one object of a DLMS meter, explained
   weir report                     everything tried once: the sheet to hand over
   weir meters                     how every meter has been doing
+  weir ports                      who has each serial port now
   weir radio                      who is heard by radio, how well and how often
   weir at AT^WEIR=HELP            commands for the running agent, as by MQTT and SMS
   weir modem status               the cellular modem: signal, network, SIM
@@ -62,7 +67,7 @@ Start here:
   weir run                        run the agent (systemd does this)"
 )]
 struct Arguments {
-    /// The configuration file.
+    /// The configuration file: weir.toml, or a config.txt of an MTX modem.
     #[arg(long, short, global = true, value_name = "FILE", default_value = crate::config::DEFAULT_PATH)]
     config: PathBuf,
 
@@ -81,11 +86,13 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Config(config::ConfigCommand),
+    ImportMtx(import_mtx::ImportMtx),
     Scan(scan::Scan),
     Read(read::Read),
     Dlms(dlms::Dlms),
     Report(report::Report),
     Meters(meters::Meters),
+    Ports(ports::Ports),
     Radio(radio::Radio),
     At(at::At),
     Modem(modem::ModemCommand),
@@ -95,6 +102,8 @@ enum Command {
     Tunnel(tunnel::Tunnel),
     Decode(decode::Decode),
     Boards(boards::Boards),
+    #[command(hide = true)]
+    FirmwareSignature(firmware::FirmwareSignature),
     /// Print the completion script of a shell, e.g. `weir completions bash > /etc/bash_completion.d/weir`.
     Completions {
         /// bash, elvish, fish, powershell or zsh.
@@ -132,11 +141,13 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Run(command) => command.run(config, log),
         Command::Check(command) => command.run(config),
         Command::Config(command) => command.run(config),
+        Command::ImportMtx(command) => command.run(),
         Command::Scan(command) => command.run(&config, log),
         Command::Read(command) => command.run(config, log),
         Command::Dlms(command) => command.run(config, log),
         Command::Report(command) => command.run(config, log),
         Command::Meters(command) => command.run(config),
+        Command::Ports(command) => command.run(config),
         Command::Radio(command) => command.run(config, log),
         Command::At(command) => command.run(config, log),
         Command::Modem(command) => command.run(config, log),
@@ -146,6 +157,7 @@ fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         Command::Tunnel(command) => command.run(config, log),
         Command::Decode(command) => command.run(),
         Command::Boards(command) => command.run(),
+        Command::FirmwareSignature(command) => command.run(),
         Command::Completions { shell } => {
             // Into memory first: the generator panics when a pipe is closed early.
             let mut script = Vec::new();

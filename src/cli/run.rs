@@ -9,10 +9,10 @@ use tracing::{error, info, warn};
 
 use super::failure::Failure;
 use super::{log, runtime};
-use crate::agent::change::{Changer, store_of};
+use crate::agent::change::Changer;
 use crate::agent::{self, Agent, AgentError, End};
-use crate::config::change::{effective, is_kept};
-use crate::config::{self, ConfigError, Loaded};
+use crate::config::change::{effective, is_kept, store_of};
+use crate::config::{self, ConfigError, Loaded, Source};
 use crate::os::clock::Clock;
 
 /// Run the agent until SIGTERM or SIGINT.
@@ -24,10 +24,10 @@ pub(super) struct Run {}
 impl Run {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::INFO));
-        let text = config::read(&config)?;
-        let (store, base) = base(&config, &text)?;
+        let source = config::source(&config)?;
+        let (store, base) = base(&config, &source)?;
         let runtime = runtime()?;
-        let outcome = runtime.block_on(live(&config, &text, &store, base));
+        let outcome = runtime.block_on(live(&config, &source.text, &store, base));
         // A name lookup that hangs in the system must not hold up the end.
         runtime.shutdown_background();
         outcome
@@ -35,13 +35,13 @@ impl Run {
 }
 
 /// The base file and its store. With mistakes it is no obstacle when an accepted configuration is kept.
-fn base(config: &Path, text: &str) -> Result<(PathBuf, Option<Loaded>), Failure> {
-    match config::parse(text) {
+fn base(config: &Path, source: &Source) -> Result<(PathBuf, Option<Loaded>), Failure> {
+    match source.parse() {
         Ok(loaded) => {
             warn_of(config, &loaded);
             Ok((loaded.settings.store.path.clone(), Some(loaded)))
         }
-        Err(problems) => match store_of(text).filter(|store| is_kept(store)) {
+        Err(problems) => match store_of(&source.text).filter(|store| is_kept(store)) {
             Some(store) => Ok((store, None)),
             None => Err(ConfigError::Wrong { path: config.to_owned(), problems }.into()),
         },

@@ -8,7 +8,7 @@ use crate::meter::{MeterSettings, PortSettings};
 use crate::os::line::{Endpoint, Parity};
 use crate::setting::{Identity, Problems, substituted};
 use crate::tunnel::TunnelSettings;
-use crate::{board, control, meter, modem, radio, tunnel, uplink};
+use crate::{board, control, meter, modem, radio, tunnel, uplink, watchdog};
 
 /// Checks names, references and whatever the rooms check themselves.
 pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
@@ -20,10 +20,11 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     settings.modem.iter().for_each(|m| modem::check(m, problems));
     uplink::check(&settings.broker, &settings.uplink, problems);
     uplink::check_budget(&settings.budget, problems);
+    let ports: Vec<_> = settings.port.iter().map(|port| port.name.as_str()).collect();
+    settings.status.iter().for_each(|status| uplink::check_status(status, &ports, problems));
     control::check(&settings.control, problems);
-    if let Some(watchdog) = &settings.watchdog {
-        problems.warning(watchdog.pause.span(), "[watchdog] is not acted on by this version of weir");
-    }
+    settings.watchdog.iter().for_each(|w| watchdog::check(w, problems));
+    by_phone(settings, problems);
     names(settings, problems);
     devices(settings, problems);
     for meter in settings.meter.iter().filter(|m| !m.port.is_empty()) {
@@ -64,6 +65,18 @@ pub(super) fn across_rooms(settings: &Settings, problems: &mut Problems) {
     }
 }
 
+/// Sees that what is to come and go by SMS has a modem, and a port.
+fn by_phone(settings: &Settings, problems: &mut Problems) {
+    let sms = &settings.control.sms;
+    let wanted = !sms.allow.is_empty() || !sms.alert.is_empty() || sms.tunnel_prefix.is_some() || sms.send_ip;
+    if wanted && !settings.has_modem() {
+        problems.warning(sms.allow.span(), "nothing comes or goes by SMS: there is no [modem]");
+    }
+    if sms.tunnel_prefix.is_some() && settings.tunnel.is_empty() {
+        problems.warning(sms.allow.span(), "tunnel_prefix is of no use without a [[tunnel]]");
+    }
+}
+
 /// Sees that each tunnel has a port that can be lent, and topics of its own.
 fn tunnels(settings: &Settings, identity: &Identity, problems: &mut Problems) {
     let mut topics = BTreeMap::new();
@@ -93,8 +106,33 @@ fn tunnels(settings: &Settings, identity: &Identity, problems: &mut Problems) {
             }
         }
     }
+    line_ports(settings, problems);
     tunnel::check_together(&settings.tunnel, problems);
     unique("tunnel on port", settings.tunnel.iter().map(|t| (t.port.as_str(), t.port.span())), problems);
+}
+
+/// Sees that commands on a line have a tunnel that hears it.
+fn line_ports(settings: &Settings, problems: &mut Problems) {
+    let allowed = &settings.control.line_ports;
+    for port in allowed.iter() {
+        let tunnel = settings.tunnel.iter().find(|tunnel| **tunnel.port == **port);
+        let meter = settings.meter.iter().any(|meter| **meter.port == **port);
+        match tunnel {
+            None => problems
+                .error(allowed.span(), format!("there is no [[tunnel]] on port \"{port}\" that would hear commands")),
+            Some(tunnel) if *tunnel.mode == tunnel::Mode::Udp => {
+                problems.error(
+                    allowed.span(),
+                    format!("the tunnel on port \"{port}\" has mode = \"udp\", which hears no commands on the line"),
+                );
+            }
+            Some(_) if meter => problems.warning(
+                allowed.span(),
+                format!("port \"{port}\" has meters; commands on it are heard only while the tunnel has the line"),
+            ),
+            Some(_) => {}
+        }
+    }
 }
 
 /// What a tunnel in the network needs of other rooms.
@@ -153,12 +191,20 @@ fn listeners(port: &PortSettings, settings: &Settings, problems: &mut Problems) 
 /// Sees that the names of the gateway fit into topics and ids, as far as the file tells them.
 fn names(settings: &Settings, problems: &mut Problems) {
     uplink::check_names(&settings.broker, &settings.uplink, &identity(settings), problems);
+    let mut without = Problems::new();
+    let nameless = Identity { imei: None, ..identity(settings) };
+    uplink::check_names(&settings.broker, &settings.uplink, &nameless, &mut without);
+    if settings.gateway.imei.is_none() && settings.has_modem() && without.has_errors() {
+        let message = "gateway.imei is unset, so the IMEI is not known before the modem has told it once; nothing is published before that";
+        problems.warning(settings.gateway.board.span(), message);
+    }
 }
 
-/// The gateway's names as far as the file tells them.
+/// The gateway's names as far as the file tells them; an IMEI that the modem will tell is one of as many digits.
 fn identity(settings: &Settings) -> Identity {
     let id = settings.gateway.id.clone().filter(|id| !id.is_empty()).unwrap_or_else(|| "weir".to_owned());
-    Identity { id, imei: settings.gateway.imei.clone() }
+    let asked = || settings.has_modem().then(|| "000000000000000".to_owned());
+    Identity { id, imei: settings.gateway.imei.clone().or_else(asked) }
 }
 
 /// Sees that the board is known, and that every port leads somewhere nobody else leads to.

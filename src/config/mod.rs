@@ -1,4 +1,5 @@
-//! weir.toml: the settings of all rooms, read from one file with every mistake at once.
+//! weir.toml: the settings of all rooms, read from one file with every mistake at once. A config.txt of the vendor's
+//! modems is recognised by what stands in it and read as the weir.toml that it becomes ([`mtx`]).
 //!
 //! Invariants: the rooms own their settings, this room only composes them and checks what spans
 //! rooms; a file with an error never yields [`Settings`]; no secret is read here, only the path
@@ -25,7 +26,9 @@ pub mod change;
 mod check;
 mod document;
 pub mod edit;
+pub mod mtx;
 
+pub use crate::os::file::sealed_beside;
 pub use document::markdown;
 
 /// Where the agent looks when nobody says otherwise.
@@ -80,8 +83,12 @@ settings! {
         pub id: Option<String>,
         /// The hardware: the name of a file in boards/ (`weir boards` lists them).
         pub board: At<String> = "generic",
-        /// Stands for {imei} and \[IMEI\] in topics and ids.
+        /// Stands for {imei} and \[IMEI\] in topics and ids. Unset: what the modem says, where there is `[modem]`; it is kept in the
+        /// store.
         pub imei: Option<String>,
+        /// Where what needs root is asked for: `request` in this folder is weir's, the answers in it are the helper's
+        /// (docs/watchdog.md). Where there is no such folder, such orders are refused.
+        pub helper: PathBuf = "/run/weir",
     }
 }
 
@@ -107,10 +114,19 @@ pub enum ConfigError {
         /// All that was found, in the order of the file, warnings too.
         problems: Vec<Problem>,
     },
+    /// Nothing usable comes out of a config.txt.
+    #[error("{} can't be used: {why}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: mtx::NoBroker,
+    },
 }
 
 fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
+        io::ErrorKind::Other => "nothing was started with it",
         io::ErrorKind::NotFound => "write it first (see docs/config.md) or name another with --config",
         io::ErrorKind::PermissionDenied => {
             "make it readable for the user that runs weir, or name another with --config"
@@ -133,33 +149,112 @@ pub struct Loaded {
     pub warnings: Vec<Problem>,
 }
 
+/// A configuration file as it was read.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Its text as TOML, unchecked.
+    pub text: String,
+    /// What it was before, when it is a config.txt.
+    pub translation: Option<mtx::Translation>,
+}
+
+impl Source {
+    /// Checks it.
+    ///
+    /// # Errors
+    /// Every mistake, warnings too; of a config.txt with its own lines.
+    pub fn parse(&self) -> Result<Loaded, Vec<Problem>> {
+        let Some(translation) = &self.translation else { return parse(&self.text) };
+        let placed = |problems: Vec<Problem>| {
+            let mut all = translation.warnings();
+            all.extend(problems.into_iter().map(|problem| translation.place(problem)));
+            all.sort_by_key(|problem| problem.line);
+            all
+        };
+        match parse(&self.text) {
+            Ok(loaded) => Ok(Loaded { warnings: placed(loaded.warnings), ..loaded }),
+            Err(problems) => Err(placed(problems)),
+        }
+    }
+}
+
 /// Reads and checks the file at `path`.
 ///
 /// # Errors
 /// [`ConfigError`], with all mistakes of the file.
 pub fn load(path: &Path) -> Result<Loaded, ConfigError> {
-    let text = read(path)?;
-    parse(&text).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
+    let source = source(path)?;
+    source.parse().map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })
 }
 
-/// Reads the file's text, unchecked.
+/// Reads the file's text, unchecked; of a config.txt the weir.toml that it becomes.
 ///
 /// # Errors
-/// [`ConfigError::Unreadable`], [`ConfigError::NotText`].
+/// As [`source`].
 pub fn read(path: &Path) -> Result<String, ConfigError> {
-    let bytes = os::file::read_small(path, LARGEST_FILE)
-        .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-    String::from_utf8(bytes).map_err(|_| ConfigError::NotText(path.to_owned()))
+    source(path).map(|source| source.text)
 }
 
-/// Reads and checks what an agent with the file at `path` runs: the file, or the accepted change made from it.
+/// Reads the file, unchecked. A config.txt is translated, with the site.toml beside it.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`], [`ConfigError::NotText`]; [`ConfigError::Unusable`] and a wrong site.toml for a config.txt.
+pub fn source(path: &Path) -> Result<Source, ConfigError> {
+    let bytes = whole(path)?;
+    if mtx::is_config_txt(&bytes) {
+        let site = site(path)?;
+        let translation = mtx::translate(&bytes, &site, &mtx::inside(path))
+            .map_err(|why| ConfigError::Unusable { path: path.to_owned(), why })?;
+        return Ok(Source { text: translation.text.clone(), translation: Some(translation) });
+    }
+    let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText(path.to_owned()))?;
+    Ok(Source { text, translation: None })
+}
+
+/// A file's bytes; where it is not there, what its sealed one holds.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`].
+pub fn whole(path: &Path) -> Result<Vec<u8>, ConfigError> {
+    let path = os::file::or_sealed(path);
+    os::file::read_small(&path, LARGEST_FILE)
+        .map_err(|source| ConfigError::Unreadable { path: path.into_owned(), source })
+}
+
+/// The site.toml beside a config.txt; there need not be one.
+///
+/// # Errors
+/// When it can't be read or is no TOML.
+pub fn site(config: &Path) -> Result<mtx::Site, ConfigError> {
+    let path = config.with_file_name(mtx::SITE);
+    match whole(&path) {
+        Ok(bytes) => {
+            let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText(path.clone()))?;
+            mtx::Site::parse(&text).map_err(|problems| ConfigError::Wrong { path, problems })
+        }
+        Err(ConfigError::Unreadable { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(mtx::Site::default())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Reads and checks what an agent with the file at `path` runs: the file, or the accepted change made from it. A file with mistakes
+/// is no obstacle where an accepted configuration is kept: the agent runs that, too.
 ///
 /// # Errors
 /// As [`load`].
 pub fn effective(path: &Path) -> Result<Loaded, ConfigError> {
-    let text = read(path)?;
-    let base = parse(&text).map_err(|problems| ConfigError::Wrong { path: path.to_owned(), problems })?;
-    let changed = change::effective(&base.settings.store.path, &text).and_then(|text| parse(&text).ok());
+    let source = source(path)?;
+    let base = match source.parse() {
+        Ok(base) => base,
+        Err(problems) => {
+            let kept = change::store_of(&source.text).and_then(|store| change::running(&store));
+            let kept = kept.and_then(|text| parse(&text).ok());
+            return kept.ok_or_else(|| ConfigError::Wrong { path: path.to_owned(), problems });
+        }
+    };
+    let changed = change::effective(&base.settings.store.path, &source.text).and_then(|text| parse(&text).ok());
     Ok(changed.unwrap_or(base))
 }
 
@@ -198,6 +293,11 @@ pub fn parse(text: &str) -> Result<Loaded, Vec<Problem>> {
 }
 
 impl Settings {
+    /// Whether there is a modem: by `[modem]`, or because SMS are to come by one.
+    pub const fn has_modem(&self) -> bool {
+        self.modem.is_some() || self.control.sms.modem.is_some()
+    }
+
     /// What the file asks for, in a few words.
     pub fn summary(&self) -> String {
         let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });

@@ -34,25 +34,52 @@ impl Audit {
     /// # Errors
     /// The system's error.
     pub fn append(&self, entry: &Entry, now: &Stamp) -> io::Result<()> {
-        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let line = json!({
-            "time": now.wall.to_string(),
-            "clock": if now.clock == ClockState::Synced { "synced" } else { "unsynced" },
             "who": entry.who,
             "key": entry.key,
             "command": entry.command,
             "outcome": entry.outcome,
             "detail": entry.detail,
         });
+        self.write(vec![line], now)?.sync_data()
+    }
+
+    /// Appends a line of another kind without waiting until it is durable. Blocks on the disk.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn record(&self, line: Json, now: &Stamp) -> io::Result<()> {
+        self.records(vec![line], now)
+    }
+
+    /// Appends several such lines at once.
+    ///
+    /// # Errors
+    /// The system's error.
+    pub fn records(&self, lines: Vec<Json>, now: &Stamp) -> io::Result<()> {
+        self.write(lines, now).map(|_| ())
+    }
+
+    fn write(&self, lines: Vec<Json>, now: &Stamp) -> io::Result<File> {
+        let _one = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         if fs::metadata(&self.path).is_ok_and(|meta| meta.len() >= LARGEST) {
             fs::rename(&self.path, self.older())?;
         }
         let mut file = self.open()?;
         // A line that a power cut left half is ended, so that the next one can be read.
         let torn = ends_torn(&mut file)?;
-        let line = format!("{}{line}\n", if torn { "\n" } else { "" });
-        file.write_all(line.as_bytes())?;
-        file.sync_data()
+        let mut text = String::from(if torn { "\n" } else { "" });
+        for mut line in lines {
+            if let Some(members) = line.as_object_mut() {
+                members.insert("time".into(), json!(now.wall.to_string()));
+                let clock = if now.clock == ClockState::Synced { "synced" } else { "unsynced" };
+                members.insert("clock".into(), json!(clock));
+            }
+            text.push_str(&line.to_string());
+            text.push('\n');
+        }
+        file.write_all(text.as_bytes())?;
+        Ok(file)
     }
 
     /// The newest lines, the oldest of them first. Blocks on the disk.

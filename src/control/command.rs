@@ -141,10 +141,12 @@ pub enum Command {
     Watchdog(bool),
     /// Fetches a firmware, checks and installs it.
     Update {
-        /// `https://...`.
+        /// `https://...`, or `file:///...` for one that is on the gateway already.
         url: String,
-        /// SHA-256 of the file, in hex.
+        /// SHA-256 of the file, in small hex digits.
         sha256: String,
+        /// An Ed25519 signature in base64.
+        signature: Option<String>,
     },
     /// Loads a certificate or key into the file that a setting names.
     Certificate {

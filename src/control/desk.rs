@@ -58,7 +58,7 @@ pub struct Entry {
     pub key: Option<String>,
     /// The command, without what is private in it.
     pub command: String,
-    /// `done`, `failed` or `refused`.
+    /// `begun`, `done`, `failed` or `refused`.
     pub outcome: &'static str,
     /// One sentence, or nothing.
     pub detail: String,
@@ -134,7 +134,8 @@ impl Desk {
             Ok(command) => command,
             Err(sentence) => return refused(Some(&letter), origin, key, &letter.echo, &sentence),
         };
-        match self.objection(&command, origin, key.as_deref(), locked) {
+        let wanted = (command.right(), command == Command::Unlock);
+        match self.objection(wanted, (origin, key.as_deref()), locked) {
             Some(sentence) => refused(Some(&letter), origin, key, &letter.echo, &sentence),
             None => {
                 let entry = Entry {
@@ -149,11 +150,28 @@ impl Desk {
         }
     }
 
-    /// Why a command must not be carried out.
-    fn objection(&self, command: &Command, origin: &Origin, key: Option<&str>, locked: bool) -> Option<String> {
-        let right = command.right();
+    /// Decides about a deed that is ordered by other means than a text; `what` is how the audit shows it.
+    ///
+    /// # Errors
+    /// The line of the audit; its detail is the sentence for who ordered it.
+    pub fn admit(&self, what: &str, right: Right, origin: &Origin, locked: bool) -> Result<Entry, Box<Entry>> {
+        let entry =
+            |outcome, detail| Entry { who: origin.to_string(), key: None, command: what.to_owned(), outcome, detail };
+        match self.objection((right, false), (origin, None), locked) {
+            None => Ok(entry("done", String::new())),
+            Some(sentence) => Err(Box::new(entry("refused", sentence))),
+        }
+    }
+
+    /// Why what needs a right must not be done.
+    fn objection(
+        &self,
+        (right, unlocks): (Right, bool),
+        (origin, key): (&Origin, Option<&str>),
+        locked: bool,
+    ) -> Option<String> {
         let allowed = self.trust.allowed(origin, key);
-        let changes = matches!(right, Right::Write | Right::Configure | Right::Firmware);
+        let changes = right.changes();
         let remote = matches!(origin, Origin::Topic(_) | Origin::Phone(_));
         let must_sign = match self.need {
             Need::Optional => false,
@@ -167,7 +185,7 @@ impl Desk {
             let hint = if key.is_none() { ", or sign it with a key that may" } else { "" };
             return Some(format!("{origin} may not {}; grant it in [[control.grant]]{hint}", right.word()));
         }
-        if (locked && changes || *command == Command::Unlock) && !allowed.unlock {
+        if (locked && changes || unlocks) && !allowed.unlock {
             return Some("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
         }
         None
@@ -240,6 +258,8 @@ fn echo(header: &str, verb: &Verb, arguments: &str) -> String {
     const LONGEST: usize = 200;
     if (verb.private)(arguments) {
         let first = arguments.split_once(',').map_or("", |(first, _)| first);
+        let masked: String = first.chars().take(3).chain("***".chars()).collect();
+        let first = if verb.name == "SMS" { masked.as_str() } else { first };
         let shown =
             if first.trim_start().starts_with('{') || first.is_empty() { String::new() } else { format!(",{first}") };
         return format!("{header}={}{shown},***", verb.name);

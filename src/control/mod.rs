@@ -7,18 +7,24 @@
 mod audit;
 mod command;
 mod desk;
+mod firmware;
 mod letter;
 mod origin;
 mod rate;
 mod settings;
 mod signed;
+mod signer;
 mod trust;
 mod verb;
 
 pub use audit::Audit;
 pub use command::{Change, Command, Modbus, Output, Place, Put, Restart};
 pub use desk::{Desk, Entry, Errand, Verdict, help};
+pub use firmware::{FirmwareSettings, signed_by};
 pub use letter::Letter;
 pub use origin::{Origin, Right, Rights};
-pub use settings::{ALERTS, ControlSettings, Grant, LONGEST_TRIAL, SHORTEST_TRIAL, Signatures, SmsSettings, check};
+pub use settings::{
+    ALERTS, Alert, ControlSettings, Grant, LONGEST_TRIAL, SHORTEST_TRIAL, Signatures, SmsSettings, check,
+};
 pub use signed::Envelope;
+pub use signer::Signer;

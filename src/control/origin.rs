@@ -24,6 +24,11 @@ impl Right {
     /// All of them.
     pub const ALL: [Self; 5] = [Self::Observe, Self::Read, Self::Write, Self::Configure, Self::Firmware];
 
+    /// Whether what needs it changes something.
+    pub const fn changes(self) -> bool {
+        matches!(self, Self::Write | Self::Configure | Self::Firmware)
+    }
+
     const fn bit(self) -> u8 {
         1 << self as u8
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Right;
+use super::firmware::FirmwareSettings;
 use crate::setting::{At, Count, Problems, Topic};
 use crate::{choices, settings};
 
@@ -32,6 +33,8 @@ settings! {
         pub serial_answer: At<Duration> = "5s",
         /// Commands by SMS.
         pub sms: SmsSettings = {},
+        /// New firmware by command.
+        pub firmware: FirmwareSettings = {},
     }
 }
 
@@ -77,7 +80,7 @@ choices! {
 settings! {
     /// Commands by SMS (docs/control.md).
     pub struct SmsSettings {
-        /// The AT port of the modem. Unset: what `[modem]` says, else the board.
+        /// The AT port of the modem, also without `[modem]`. Unset: what `[modem]` says, else the board.
         pub modem: Option<At<PathBuf>>,
         /// The numbers that may command, in international form.
         pub allow: At<Vec<String>> = [],
@@ -93,9 +96,11 @@ settings! {
         pub alias_response: String = "result",
         /// What is sent when an alias' command fails.
         pub alias_error: String = "Error",
-        /// An SMS that begins with it goes, without it, to the first tunnel's port; the device's answer comes back.
+        /// An SMS that begins with it goes, without it, to the first tunnel's port; the device's answer comes back. As with RS232,
+        /// `<HEX>0D</HEX>` stands for bytes, and the number needs the right to write.
         pub tunnel_prefix: Option<String>,
-        /// A call that nobody answers, and the text `mtxtunnel on`, have the broker tried at once; this also answers with the IP address.
+        /// A call from a number of `allow`, and the text `mtxtunnel on`, have the broker tried at once; this also answers with the IP
+        /// address.
         pub send_ip: bool = false,
         /// SMS that weir sends by itself: events `start`, `offline`, `online`, `config`, `meter-silent`, `disk`.
         pub alert: Vec<Alert> = [],
@@ -109,10 +114,10 @@ settings! {
         pub on: At<String>,
         /// To whom.
         pub to: At<Vec<String>>,
-        /// How long it must last before it is told.
+        /// How long `offline`, `meter-silent` and `disk` must last before they are told; `online` is told after an absence of so long.
         pub after: Duration = "15m",
-        /// At most one in this time.
-        pub pause: Duration = "1h",
+        /// At most one in this time, at least a minute.
+        pub pause: At<Duration> = "1h",
         /// The text; `{id}`, `{imei}`, `{what}` and `{detail}` are replaced.
         pub text: String = "{id}: {what} {detail}",
     }
@@ -193,9 +198,7 @@ pub fn check(settings: &ControlSettings, problems: &mut Problems) {
         problems.error(tag.span(), "must be 1 to 32 letters and digits");
     }
     sms(&settings.sms, problems);
-    if !settings.line_ports.is_empty() {
-        problems.warning(settings.line_ports.span(), "commands on a port are not taken by this version of weir");
-    }
+    super::firmware::check(&settings.firmware, problems);
 }
 
 fn signatures(settings: &Signatures, problems: &mut Problems) {
@@ -234,14 +237,16 @@ fn sms(settings: &SmsSettings, problems: &mut Problems) {
             problems.error(settings.alias.span(), message);
         }
     }
-    if settings.tunnel_prefix.is_some() || settings.send_ip || !settings.alert.is_empty() {
-        let message = "tunnel_prefix, send_ip and alert are not acted on by this version of weir";
-        problems.warning(settings.allow.span(), message);
-    }
     for alert in &settings.alert {
         number(&alert.to, problems);
         if !ALERTS.contains(&alert.on.as_str()) {
             problems.error(alert.on.span(), format!("\"{}\" is no event; known are {}", *alert.on, ALERTS.join(", ")));
+        }
+        if alert.to.is_empty() {
+            problems.error(alert.to.span(), "an alert to nobody; name at least one number");
+        }
+        if *alert.pause < Duration::from_mins(1) {
+            problems.error(alert.pause.span(), "pause must be at least \"1m\": every alert costs a message");
         }
     }
 }

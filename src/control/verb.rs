@@ -51,20 +51,20 @@ pub(super) const VERBS: &[Verb] = &[
     verb!("GETMODBUS" ",ADDRESS;REGISTER;COUNT;FUNCTION[;PORT]" "reads registers of a Modbus slave" read_modbus),
     verb!("SETMODBUS" ",ADDRESS;REGISTER;VALUE[,VALUE...][;FUNCTION[;PORT]]" "writes registers of a Modbus slave" write_modbus),
     verb!("READ" "[,METER]" "reads a meter, or all" |a| Some(Command::Read(optional(a)))),
-    verb!("SETIO" ",OUTPUT,0|1" "sets a digital output (not in this version)" set_output),
-    verb!("GETIOS" "" "the digital inputs and outputs (not in this version)" |a| nothing(a, Command::Ios)),
+    verb!("SETIO" ",OUTPUT,0|1" "sets a digital output, by its name or its number from 0" set_output),
+    verb!("GETIOS" "" "the digital inputs and outputs" |a| nothing(a, Command::Ios)),
     verb!("SMS" ",NUMBER,TEXT" "sends an SMS" sms, PRIVATE),
     verb!("CALLBACK" ",PORT,HOST:PORT[,SECONDS]" "has a port's tunnel call a reading centre" call_back),
     verb!("TRACE" ",PORT[,SECONDS]" "the bytes on a port" trace),
-    verb!("LOG" "[,LINES]" "the newest lines of the log (not in this version)" |a| lines(a).map(Command::Log)),
+    verb!("LOG" "[,LINES]" "the newest lines of the log" |a| lines(a).map(Command::Log)),
     verb!("AUDIT" "[,LINES]" "the newest commands and what became of them" |a| lines(a).map(Command::Audit)),
-    verb!("RESET" "[,AGENT|MODEM|GATEWAY]" "starts weir or the modem again (the gateway: not in this version)" reset),
-    verb!("AUTORESET" ",ON|OFF|HH:MM" "the daily reset of the gateway, UTC (not in this version)" daily_reset),
-    verb!("WATCHDOG" ",ON|OFF" "switches the watchdogs (not in this version)" |a| on_off(a).map(Command::Watchdog)),
+    verb!("RESET" "[,AGENT|MODEM|GATEWAY]" "starts weir, the modem or the whole gateway again" reset),
+    verb!("AUTORESET" ",ON|OFF|HH:MM" "the daily reset of the gateway, UTC" daily_reset),
+    verb!("WATCHDOG" ",ON|OFF" "switches the watchdogs" |a| on_off(a).map(Command::Watchdog)),
     verb!("LOCK" "" "locks the configuration" |a| nothing(a, Command::Lock)),
     verb!("UNLOCK" "" "unlocks it" |a| nothing(a, Command::Unlock)),
-    verb!("CERT" ",CA|CLIENT|KEY,PEM" "loads a certificate or key (not in this version)" certificate, PRIVATE),
-    verb!("UPDATEFW" ",URL,SHA256" "fetches, checks and installs a firmware (not in this version)" update),
+    verb!("CERT" ",CA|CLIENT|KEY,PEM" "loads a certificate or key, on trial" certificate, PRIVATE),
+    verb!("UPDATEFW" ",URL,SHA256[,SIGNATURE]" "fetches, checks and installs a firmware, on trial" update),
 ];
 
 fn nothing(arguments: &str, command: Command) -> Option<Command> {
@@ -128,7 +128,9 @@ fn set_many(arguments: &str) -> Option<Command> {
 /// Whether a parameter's value must not be shown: MTX's configuration holds passwords.
 fn names_a_secret(arguments: &str) -> bool {
     let lower = arguments.to_ascii_lowercase();
-    ["password", "login", "pin", "secret", "key"].iter().any(|word| lower.contains(word))
+    ["password", "login", "pin", "secret", "key", "phone", "smsnumber", "control.sms"]
+        .iter()
+        .any(|word| lower.contains(word))
 }
 
 fn rollback(arguments: &str) -> Option<Command> {
@@ -285,10 +287,19 @@ fn certificate(arguments: &str) -> Option<Command> {
 }
 
 fn update(arguments: &str) -> Option<Command> {
-    let (url, sha256) = arguments.rsplit_once(',')?;
+    let is_hash = |text: &str| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    let (rest, last) = arguments.rsplit_once(',')?;
+    let (url, sha256, signature) = if is_hash(last.trim()) {
+        (rest, last, None)
+    } else {
+        let (url, sha256) = rest.rsplit_once(',')?;
+        (url, sha256, Some(last.trim().to_owned()))
+    };
     let (url, sha256) = (url.trim(), sha256.trim());
-    let fits = url.starts_with("https://") && sha256.len() == 64 && sha256.bytes().all(|b| b.is_ascii_hexdigit());
-    fits.then(|| Command::Update { url: url.to_owned(), sha256: sha256.to_ascii_lowercase() })
+    let reachable = url.starts_with("https://") || url.starts_with("file:///");
+    let signed = signature.as_ref().is_none_or(|signature| signature.len() == 88);
+    let fits = reachable && signed && is_hash(sha256);
+    fits.then(|| Command::Update { url: url.to_owned(), sha256: sha256.to_ascii_lowercase(), signature })
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ fn our_own_forms_are_understood() {
     assert_eq!(read("AUTORESET", "03:05"), Some(Command::DailyReset(Some(185))));
     assert_eq!(read("AUTORESET", "off"), Some(Command::DailyReset(None)));
     assert_eq!(read("RESET", ""), Some(Command::Restart(Restart::Gateway)));
+    let (sha256, signature) = ("ab".repeat(32), "A".repeat(86) + "==");
+    let update = |url: &str, signature: Option<&String>| {
+        Some(Command::Update { url: url.to_owned(), sha256: sha256.clone(), signature: signature.cloned() })
+    };
+    assert_eq!(read("UPDATEFW", &format!("https://h/a,b, {}", sha256.to_uppercase())), update("https://h/a,b", None));
+    assert_eq!(read("UPDATEFW", &format!("file:///a,{sha256},{signature}")), update("file:///a", Some(&signature)));
+    assert_eq!(read("UPDATEFW", &format!("https://h/a,{sha256},short")), None);
     let speed = Command::Speed { place: Place::Name("a".into()), baud: 300, framing: Some("7E1".into()) };
     assert_eq!(read("SETBAUDRATE", "a,300,7E1"), Some(speed));
     assert!(

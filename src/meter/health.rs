@@ -123,6 +123,12 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The names of the meters that failed so often in a row, or more often.
+    pub fn failing(&self, times: u64) -> Vec<String> {
+        let meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.iter().filter(|(_, health)| health.failing >= times).map(|(name, _)| name.clone()).collect()
+    }
+
     pub(super) fn update<T>(&self, meter: &str, change: impl FnOnce(&mut MeterHealth) -> T) -> T {
         let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if !meters.contains_key(meter) {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tracing::{debug, error, info, warn};
 
-use super::bus::{Inbox, Job, LONGEST_SLEEP, LeaseError, Opener, Port};
+use super::bus::{Inbox, Job, LONGEST_SLEEP, LeaseError, Opener, Owner, Port, Purpose};
 use super::health::{Health, Outcome};
 use super::heard::Wishes;
 use super::{Kept, Listener, MeterError, MeterSettings, Protocol, protocol};
@@ -137,6 +137,7 @@ impl Meter {
 pub async fn run(port: Port, meter: Meter, frames: mpsc::Sender<Frame>, inbox: Inbox, clock: Clock, health: Health) {
     let mut opener = Opener::new(inbox.tap.clone());
     let mut jobs = inbox.jobs.lock().await;
+    let _held = inbox.holder.begin(Owner::new(Purpose::Listening, &meter.name), None);
     let mut post = Post::new(port, meter, clock, health);
     let mut ready = None;
     let mut buffer = [0; 1024];

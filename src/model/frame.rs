@@ -62,6 +62,7 @@ pub struct Telegram {
     /// Which link layer the bytes belong to.
     pub kind: TelegramKind,
     /// The bytes: an MBAL frame, or `L C M A CI ...` without link CRCs.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
     /// The strength of the signal, when the receiver tells it.
     pub rssi: Option<Rssi>,

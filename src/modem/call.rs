@@ -20,20 +20,31 @@ struct Ringing {
     began: Instant,
     last: Instant,
     told: bool,
+    number: Option<String>,
 }
 
 impl Calls {
     /// It rings.
     pub(super) fn ring(&mut self, now: Instant) {
         self.end_when_gone(now);
-        let ringing = self.ringing.get_or_insert(Ringing { began: now, last: now, told: false });
+        let ringing = self.ringing.get_or_insert(Ringing { began: now, last: now, told: false, number: None });
         ringing.last = now;
     }
 
-    /// Its number came, `None` when it is hidden; true when the call is news.
-    pub(super) fn caller(&mut self, now: Instant) -> bool {
+    /// Its number came, `None` when it is hidden; true when the call is news. Another number is another call.
+    pub(super) fn caller(&mut self, now: Instant, number: Option<&str>) -> bool {
+        if self
+            .ringing
+            .as_ref()
+            .is_some_and(|ringing| ringing.told && number.is_some() && ringing.number.as_deref() != number)
+        {
+            self.ringing = None;
+        }
         self.ring(now);
-        self.ringing.as_mut().is_some_and(|ringing| !std::mem::replace(&mut ringing.told, true))
+        self.ringing.as_mut().is_some_and(|ringing| {
+            ringing.number = number.map(str::to_owned);
+            !std::mem::replace(&mut ringing.told, true)
+        })
     }
 
     /// The caller has hung up, or we have.
@@ -63,13 +74,14 @@ mod tests {
         let mut calls = Calls::default();
         calls.ring(now);
         assert_eq!(calls.due(), Some(now + NUMBER));
-        assert!(calls.caller(now));
+        assert!(calls.caller(now, Some("1")));
         for seconds in [5, 10, 15] {
             calls.ring(now + Duration::from_secs(seconds));
-            assert!(!calls.caller(now + Duration::from_secs(seconds)));
+            assert!(!calls.caller(now + Duration::from_secs(seconds), Some("1")));
         }
         assert_eq!(calls.due(), None);
-        assert!(calls.caller(now + Duration::from_secs(60)));
+        assert!(calls.caller(now + Duration::from_secs(60), Some("1")));
+        assert!(calls.caller(now + Duration::from_secs(61), Some("2")), "another caller");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::dialogue::{Broken, Dialogue};
 use super::handle::Order;
 use super::inbox::Inbox;
 use super::manager::{self, Claim};
-use super::session::{Over, serve};
+use super::session::{Over, STEADY, serve};
 use super::{Manager, Modem, ModemError, State, Status};
 use crate::os::arrival::Arrival;
 use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Speed};
@@ -26,7 +26,7 @@ pub(super) async fn follow(modem: &Modem, orders: &mut mpsc::Receiver<Order>) {
     let mut inbox = Inbox::new(*modem.settings.parts_for);
     // Since when ModemManager runs without having the modem.
     let mut since: Option<Instant> = None;
-    let mut trouble = Trouble { pause: FIRST_PAUSE, last: String::new() };
+    let mut trouble = Trouble { pause: FIRST_PAUSE, last: String::new(), losses: 0 };
     loop {
         let claim = match modem.settings.manager {
             Manager::None => Claim::None,
@@ -35,11 +35,13 @@ pub(super) async fn follow(modem: &Modem, orders: &mut mpsc::Receiver<Order>) {
         };
         let waits =
             claim == Claim::NotYet && since.get_or_insert_with(Instant::now).elapsed() < *modem.settings.manager_wait;
-        let managed = claim == Claim::Owned;
+        let (managed, begun) = (claim == Claim::Owned, Instant::now());
         let over = match &modem.endpoint {
             // It tries the ports of a new modem for half a minute; whoever else opens them meanwhile spoils that.
             _ if waits => Err((State::Absent, "ModemManager runs and may still be looking for the modem".to_owned())),
-            Some(endpoint) if !managed => at_port(modem, endpoint, orders, (&mut status, &mut inbox)).await,
+            Some(endpoint) if !managed => {
+                at_port(modem, endpoint, orders, (&mut status, &mut inbox), trouble.losses > 0).await
+            }
             _ if managed => manager::serve(modem, orders, &mut status).await.map_err(|why| (State::Absent, why)),
             _ => Err((State::Absent, ModemError::NoDevice.to_string())),
         };
@@ -54,7 +56,7 @@ pub(super) async fn follow(modem: &Modem, orders: &mut mpsc::Receiver<Order>) {
         if status.state == State::Ready {
             since = None;
         }
-        trouble.note(modem, &mut status, why);
+        trouble.note(modem, &mut status, why, begun.elapsed() >= STEADY);
         if !trouble.wait(modem, orders, managed).await {
             return;
         }
@@ -67,12 +69,14 @@ async fn at_port(
     endpoint: &Endpoint,
     orders: &mut mpsc::Receiver<Order>,
     (status, inbox): (&mut Status, &mut Inbox),
+    flapping: bool,
 ) -> Result<Over, (State, String)> {
     let speed = Speed { baud: modem.settings.baud.value(), framing: Framing::EIGHT_N_ONE };
     let line =
         Line::open(endpoint, speed, Direction::Automatic).await.map_err(|error| (State::Absent, error.to_string()))?;
     status.by = "weir";
     let mut dialogue = Dialogue::new(line);
+    dialogue.flapping = flapping;
     loop {
         match serve(modem, &mut dialogue, orders, (status, inbox)).await {
             Ok(Over::Again) => {}
@@ -87,15 +91,21 @@ async fn at_port(
 struct Trouble {
     pause: Duration,
     last: String,
+    /// How often a modem that worked was lost soon after.
+    losses: u64,
 }
 
 impl Trouble {
-    fn note(&mut self, modem: &Modem, status: &mut Status, (state, why): (State, String)) {
+    fn note(&mut self, modem: &Modem, status: &mut Status, (state, why): (State, String), steady: bool) {
         let worked = status.state == State::Ready;
-        if worked {
-            self.pause = FIRST_PAUSE;
+        if worked && steady {
+            (self.pause, self.losses) = (FIRST_PAUSE, 0);
         }
-        if why == self.last && !worked {
+        self.losses += u64::from(worked);
+        // One that comes and goes is told once, then counted, whatever it is lost by.
+        if worked && self.losses > 1 || !worked && self.losses > 0 && state != State::Absent {
+            debug!(problem = why, losses = self.losses, "the modem is lost again");
+        } else if why == self.last && !worked {
             debug!(problem = why, "the modem still can't be used");
         } else if worked {
             warn!(problem = why, "the modem is lost; it is looked for again");

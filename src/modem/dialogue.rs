@@ -77,17 +77,19 @@ pub(super) struct Dialogue {
     usual: Duration,
     /// Answers that did not come, not counted by anybody yet.
     pub(super) silences: u64,
+    /// It was lost again and again of late: what it does is told once only.
+    pub(super) flapping: bool,
 }
 
 impl Dialogue {
     pub(super) fn new(line: Line) -> Self {
-        Self { line, decoder: Decoder::new(), notices: VecDeque::new(), usual: USUAL, silences: 0 }
+        Self { line, decoder: Decoder::new(), notices: VecDeque::new(), usual: USUAL, silences: 0, flapping: false }
     }
 
     /// Finds out whether a modem answers: ends what may be open, then asks `AT` a few times.
     pub(super) async fn meet(&mut self) -> Result<(), Broken> {
         self.line.send(&[ESCAPE, b'\r']).await?;
-        self.line.wait_for_silence(Duration::from_millis(100), Duration::from_secs(1)).await?;
+        self.quiet().await?;
         self.decoder = Decoder::new();
         let mut last = Broken::Silent("AT".to_owned());
         for limit in [1, 2, 4] {
@@ -100,6 +102,25 @@ impl Dialogue {
             }
         }
         Err(last)
+    }
+
+    /// Waits until nothing more comes; what was said unasked is kept.
+    async fn quiet(&mut self) -> Result<(), Broken> {
+        let end = Instant::now() + Duration::from_secs(1);
+        while Instant::now() < end {
+            match self.hear((Instant::now() + Duration::from_millis(100)).min(end)).await {
+                Ok(_) => self.settle(),
+                Err(LineError::Silent(_)) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what came unasked.
+    pub(super) fn forget(&mut self) {
+        self.settle();
+        self.notices.clear();
     }
 
     /// Asks and takes the answer within the usual time.

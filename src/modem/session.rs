@@ -24,6 +24,9 @@ const NETWORKS: Duration = Duration::from_secs(200);
 /// A notice is answered by a look through the storage, but several at once by one.
 const TOGETHER: Duration = Duration::from_millis(200);
 
+/// A modem that worked so long works: that it is lost then is news.
+pub(super) const STEADY: Duration = Duration::from_mins(10);
+
 /// Why a session ended by itself.
 pub(super) enum Over {
     /// No handle is left.
@@ -56,7 +59,11 @@ pub(super) async fn serve(
 ) -> Result<Over, Broken> {
     let before = (status.state, status.fault.clone());
     let begun = start(modem, dialogue, status).await?;
-    while dialogue.notice().is_some() {}
+    while let Some(notice) = dialogue.notice() {
+        if matches!(notice, Notice::Restarted) {
+            return Err(Broken::Restarted);
+        }
+    }
     status.counters.starts += 1;
     status.state = begun.state();
     let now = Instant::now();
@@ -65,7 +72,12 @@ pub(super) async fn serve(
     match begun {
         Start::Ready(found) => {
             session.status.fault = None;
-            info!(model = session.status.model, pdu = found.form == Form::Pdu, "the modem is ready");
+            let (model, pdu) = (session.status.model.clone(), found.form == Form::Pdu);
+            if dialogue.flapping {
+                debug!(model, pdu, "the modem is ready, again");
+            } else {
+                info!(model, pdu, "the modem is ready");
+            }
             session.ready(dialogue, &found, orders).await
         }
         Start::Locked(why) => {
@@ -88,9 +100,14 @@ impl Session<'_> {
         found: &Found,
         orders: &mut mpsc::Receiver<Order>,
     ) -> Result<Over, Broken> {
+        let begun = Instant::now();
         loop {
             while let Some(notice) = dialogue.notice() {
                 self.notice(dialogue, found, notice).await?;
+            }
+            if dialogue.flapping && begun.elapsed() >= STEADY {
+                dialogue.flapping = false;
+                info!("the modem works steadily again");
             }
             self.modem.publish(self.status);
             let due = self.due();
@@ -123,7 +140,11 @@ impl Session<'_> {
                 () = sleep_until(again) => return Ok(Over::Again),
                 heard = dialogue.listen() => {
                     heard?;
-                    while dialogue.notice().is_some() {}
+                    while let Some(notice) = dialogue.notice() {
+                        if matches!(notice, Notice::Restarted) {
+                            return Ok(Over::Again);
+                        }
+                    }
                 }
                 order = orders.recv() => match order {
                     None => return Ok(Over::NobodyAsks),
@@ -180,7 +201,7 @@ impl Session<'_> {
             }
             Notice::Ring => self.calls.ring(now),
             Notice::Caller(number) => {
-                if self.calls.caller(now) {
+                if self.calls.caller(now, number.as_deref()) {
                     self.missed(dialogue, number).await?;
                 }
             }
@@ -197,7 +218,7 @@ impl Session<'_> {
 
     /// A call whose number is known, or hidden.
     async fn missed(&mut self, dialogue: &mut Dialogue, number: Option<String>) -> Result<(), Broken> {
-        self.calls.caller(Instant::now());
+        self.calls.caller(Instant::now(), number.as_deref());
         if self.modem.only_watches {
             return Ok(());
         }

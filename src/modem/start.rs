@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::dialogue::{Broken, Dialogue};
 use super::pin;
@@ -44,20 +44,22 @@ const SIM_READY: Duration = Duration::from_secs(30);
 /// Brings the modem into the state that everything else expects.
 pub(super) async fn start(modem: &Modem, dialogue: &mut Dialogue, status: &mut Status) -> Result<Start, Broken> {
     dialogue.meet().await?;
+    // What it said before is over; that it starts anew from now on is news.
+    dialogue.forget();
     for command in ["ATE0", "ATV1", "AT+CMEE=1"] {
         dialogue.ask(command).await?;
     }
     identify(dialogue, status).await?;
+    // Most modems tell it before the PIN too: then it is known which SIM refused which.
+    status.iccid = sim_number(dialogue).await?;
     if let Err(why) = unlock(modem, dialogue, status).await? {
         return Ok(Start::Locked(why));
     }
-    status.iccid = None;
-    for command in ["AT+CCID", "AT+ICCID", "AT+QCCID", "AT^ICCID?"] {
-        let answer = dialogue.ask(command).await?;
-        status.iccid = answer.find(iccid);
-        if status.iccid.is_some() {
-            break;
-        }
+    if status.iccid.is_none() {
+        status.iccid = sim_number(dialogue).await?;
+    }
+    if let Err(error) = pin::ready(&modem.folder, status.iccid.as_deref()).await {
+        warn!(%error, "what is remembered of refused PINs can't be cleared");
     }
     for command in ["AT+CREG=2", "AT+CEREG=2", "AT+COPS=3,0"] {
         dialogue.ask(command).await?;
@@ -76,6 +78,16 @@ pub(super) async fn start(modem: &Modem, dialogue: &mut Dialogue, status: &mut S
         }
     }
     Ok(Start::Ready(Found { form, storage, strength }))
+}
+
+async fn sim_number(dialogue: &mut Dialogue) -> Result<Option<String>, Broken> {
+    for command in ["AT+CCID", "AT+ICCID", "AT+QCCID", "AT^ICCID?"] {
+        let told = dialogue.ask(command).await?.find(iccid);
+        if told.is_some() {
+            return Ok(told);
+        }
+    }
+    Ok(None)
 }
 
 async fn identify(dialogue: &mut Dialogue, status: &mut Status) -> Result<(), Broken> {
@@ -110,7 +122,7 @@ async fn unlock(modem: &Modem, dialogue: &mut Dialogue, status: &mut Status) -> 
             Some(Pin::Ready) => return Ok(Ok(())),
             Some(Pin::Pin) if !shown => {
                 shown = true;
-                if let Err(why) = show(modem, dialogue).await? {
+                if let Err(why) = show(modem, dialogue, status.iccid.as_deref()).await? {
                     return Ok(Err(why));
                 }
             }
@@ -133,11 +145,11 @@ async fn unlock(modem: &Modem, dialogue: &mut Dialogue, status: &mut Status) -> 
     }
 }
 
-async fn show(modem: &Modem, dialogue: &mut Dialogue) -> Result<Result<(), String>, Broken> {
+async fn show(modem: &Modem, dialogue: &mut Dialogue, sim: Option<&str>) -> Result<Result<(), String>, Broken> {
     let Some(file) = &modem.settings.pin_file else {
         return Ok(Err("the SIM wants its PIN; write it into a file and name that as pin_file in [modem]".to_owned()));
     };
-    let trial = match pin::trial(file.path(), &modem.folder).await {
+    let trial = match pin::trial(file.path(), &modem.folder, sim).await {
         Ok(trial) => trial,
         Err(why) => return Ok(Err(why)),
     };
@@ -146,25 +158,62 @@ async fn show(modem: &Modem, dialogue: &mut Dialogue) -> Result<Result<(), Strin
         return Ok(Err(format!("it can't be remembered that the PIN is tried, so it is not: {error}")));
     }
     let answer = dialogue.ask_within(&format!("AT+CPIN=\"{}\"", trial.pin()), SIM_READY).await?;
-    let remembered = match &answer.end {
-        Ending::Ok => {
+    let mut verdict = Verdict::of(&answer.end);
+    if verdict == Verdict::Unclear && dialogue.ask("AT+CPIN?").await?.find(read_pin) == Some(Pin::Ready) {
+        verdict = Verdict::Taken;
+    }
+    let remembered = match verdict {
+        Verdict::Taken => {
             info!("the SIM took its PIN");
-            trial.forget().await
+            trial.taken().await
         }
-        // The SIM was busy or away: it did not look at the PIN.
-        Ending::Refused(Fault { kind: Kind::Equipment, code: Some(10 | 13 | 14 | 15), .. }) => trial.forget().await,
-        Ending::Refused(_) => {
+        Verdict::Unseen => trial.unseen().await,
+        Verdict::Refused => {
             error!("the SIM refused the PIN of pin_file; it is not tried again");
             trial.refused().await
+        }
+        // What was written down before says so.
+        Verdict::Unclear => {
+            error!("the SIM gave no clear answer to the PIN of pin_file, and may have counted it as wrong");
+            Ok(())
         }
     };
     if let Err(error) = remembered {
         error!(%error, "what became of the PIN can't be remembered");
     }
-    Ok(match answer.fault() {
-        None => Ok(()),
-        Some(fault) => Err(format!("the SIM refused the PIN ({fault}); write the right one into pin_file")),
+    let fault = answer.fault().map(ToString::to_string).unwrap_or_default();
+    Ok(match verdict {
+        Verdict::Taken => Ok(()),
+        Verdict::Unseen => Err(format!("the SIM could not take the PIN ({fault}); it is tried again a few times")),
+        Verdict::Refused => Err(format!("the SIM refused the PIN ({fault}); write the right one into pin_file")),
+        Verdict::Unclear => Err(format!(
+            "the SIM gave no clear answer to the PIN ({fault}), and may have counted it as wrong; it is not tried again: unlock the SIM once in a telephone, or write another PIN into pin_file"
+        )),
     })
+}
+
+/// What a SIM made of its PIN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Taken,
+    Refused,
+    /// It was away or busy: it did not look at it.
+    Unseen,
+    /// It may have counted it as wrong.
+    Unclear,
+}
+
+impl Verdict {
+    /// By 3GPP TS 27.007, 9.2.
+    const fn of(end: &Ending) -> Self {
+        match end {
+            Ending::Ok => Self::Taken,
+            Ending::Refused(Fault { kind: Kind::Equipment, code: Some(10 | 14), .. }) => Self::Unseen,
+            // A SIM failure, a wrong SIM, or no answer at all.
+            Ending::Refused(Fault { kind: Kind::Equipment, code: Some(13 | 15) | None, .. }) => Self::Unclear,
+            Ending::Refused(_) => Self::Refused,
+        }
+    }
 }
 
 async fn form(dialogue: &mut Dialogue) -> Result<Form, Broken> {

@@ -102,6 +102,10 @@ impl Health {
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut Status)) {
-        self.0.send_modify(change);
+        // Waking nobody is the greater part of the work when telegrams come by the ten thousand.
+        self.0.send_if_modified(|status| {
+            change(status);
+            self.0.receiver_count() > 0
+        });
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
 use super::desk::{Ear, Heard};
@@ -169,7 +170,10 @@ impl Intake {
             }
         });
         // A closed channel ends the whole receiver, in `run`.
-        let _ = self.out.send(Heard::Telegram { reception, arrival, stamp, ear: self.ear.clone() }).await;
+        let telegram = Heard::Telegram { reception, arrival, stamp, ear: self.ear.clone() };
+        if let Err(TrySendError::Full(telegram)) = self.out.try_send(telegram) {
+            let _ = self.out.send(telegram).await;
+        }
     }
 
     fn was_useless(&mut self, count: impl FnOnce(&mut super::Status)) {

@@ -19,6 +19,8 @@ pub(super) const MAX_FRAMES: usize = 25;
 const FULL: usize = 4_000;
 /// The largest encoded frame.
 pub(super) const MAX_FRAME: usize = 256 * 1024;
+/// Most encoded frames are shorter.
+const USUAL: usize = 512;
 /// The version of the encoding of one frame.
 const FRAME_VERSION: u8 = 2;
 /// The one before: a plain time, no origin.
@@ -35,7 +37,7 @@ pub(super) struct Block {
 
 /// A frame inside a block's body: its distance from the block's first number, and its bytes.
 #[derive(Serialize, Deserialize)]
-struct Entry<'a>(u64, #[serde(borrow)] &'a [u8]);
+struct Entry<'a>(u64, #[serde(borrow, with = "serde_bytes")] &'a [u8]);
 
 /// One value as it stands in the file, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +59,12 @@ pub(super) fn checksum(parts: &[&[u8]]) -> u32 {
 
 /// Encodes one frame: a version byte and the frame in postcard; `None` when that fails.
 pub(super) fn encode_frame(frame: &Frame) -> Option<Vec<u8>> {
-    postcard::to_extend(frame, vec![FRAME_VERSION]).ok()
+    let mut small = [0; USUAL];
+    match postcard::to_slice(&(FRAME_VERSION, frame), &mut small) {
+        // Once at its right size, instead of a vector that grows.
+        Ok(bytes) => Some(bytes.to_vec()),
+        Err(_too_long) => postcard::to_stdvec(&(FRAME_VERSION, frame)).ok(),
+    }
 }
 
 /// A frame as version 1 wrote it.

@@ -27,6 +27,7 @@
 //! ```
 //! docs/store.md has it byte by byte, docs/decisions/0006-append-only.md why. Start with worker.rs.
 
+mod append;
 mod block;
 pub mod carry;
 pub mod check;
@@ -37,6 +38,7 @@ mod ledger;
 pub mod manifest;
 mod recovery;
 pub mod repair;
+mod request;
 mod row;
 mod scan;
 mod source;
@@ -55,9 +57,9 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use tracing::warn;
 
 use self::key::Key;
-use self::tail::OVERHEAD;
-use self::worker::{Closing, Request, Worker};
-use crate::model::{Frame, Lane, Sequence, Stamp, Stored, Timestamp};
+use self::request::Request;
+use self::worker::{Closing, Worker};
+use crate::model::{Lane, Sequence, Stamp, Stored, Timestamp};
 use crate::setting::{Node, Printed, Problems, Setting, Shape, Size};
 use crate::settings;
 
@@ -291,50 +293,6 @@ impl Store {
         thread.spawn(move || worker.run(&inbox)).map_err(failed)?;
         let rooms = [PRIORITY_ROOM, ORDINARY_ROOM].map(|room| Arc::new(Semaphore::new(room)));
         Ok(Self { requests, queue: Arc::new(Semaphore::new(QUEUE)), rooms, status })
-    }
-
-    /// Adds a frame and returns its number. The frame is durable when [`Status::durable`]
-    /// reaches that number: at once for priority frames, within `sync` otherwise; with
-    /// `sync = "always"` when this returns. Waits while the memory bound of its lane is reached.
-    ///
-    /// # Errors
-    /// [`StoreError::Closed`], [`StoreError::FrameTooLarge`].
-    pub async fn append(&self, frame: Frame) -> Result<Sequence, StoreError> {
-        self.hand_over(frame).await?.await.map_err(|_| StoreError::Closed)
-    }
-
-    /// Adds frames in their order and returns what became of each. As many calls of
-    /// [`Store::append`] do the same, but wait for the store's thread once a frame.
-    pub async fn append_all(&self, frames: impl IntoIterator<Item = Frame>) -> Vec<Result<Sequence, StoreError>> {
-        let mut answers = Vec::new();
-        for frame in frames {
-            answers.push(self.hand_over(frame).await);
-        }
-        let mut outcomes = Vec::with_capacity(answers.len());
-        for answer in answers {
-            outcomes.push(match answer {
-                Ok(answer) => answer.await.map_err(|_| StoreError::Closed),
-                Err(error) => Err(error),
-            });
-        }
-        outcomes
-    }
-
-    /// Gives a frame to the store's thread as soon as its lane has room; the number follows.
-    async fn hand_over(&self, frame: Frame) -> Result<oneshot::Receiver<Sequence>, StoreError> {
-        let lane = frame.lane;
-        let bytes = block::encode_frame(&frame).ok_or(StoreError::Closed)?;
-        drop(frame);
-        if bytes.len() > MAX_FRAME {
-            return Err(StoreError::FrameTooLarge { size: bytes.len(), limit: MAX_FRAME });
-        }
-        let [priority, ordinary] = &self.rooms;
-        let room = if lane == Lane::Priority { priority } else { ordinary };
-        let size = u32::try_from(bytes.len() + OVERHEAD).unwrap_or(u32::MAX);
-        let room = room.clone().acquire_many_owned(size).await.map_err(|_| StoreError::Closed)?;
-        let (reply, answer) = oneshot::channel();
-        self.requests.send(Request::Append { lane, bytes, room, reply }).map_err(|_| StoreError::Closed)?;
-        Ok(answer)
     }
 
     /// Returns up to `limit` waiting frames of `lane` with numbers above `after`, oldest first,

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use rand::Rng;
 use rand::rngs::StdRng;
-use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
@@ -25,6 +25,7 @@ use super::generation::Generation;
 use super::key::Key;
 use super::ledger::{Ledger, Losses, OTHERS};
 use super::recovery::{self, Recovered};
+use super::request::{Append, Request};
 use super::row::{self, Row};
 use super::tail::{Held, Tail};
 use super::{ORDINARY_ROOM, PEEK_BYTES, Status, StoreError, StoreSettings, SyncPolicy, block, index};
@@ -43,33 +44,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const BATCH: usize = 1024;
 const MIB: u64 = 1024 * 1024;
 
-/// What the handles ask of the thread.
-#[derive(Debug)]
-pub(super) enum Request {
-    Append {
-        lane: Lane,
-        bytes: Vec<u8>,
-        room: OwnedSemaphorePermit,
-        reply: oneshot::Sender<Sequence>,
-    },
-    Peek {
-        lane: Lane,
-        after: Sequence,
-        limit: usize,
-        reply: oneshot::Sender<Vec<Stored>>,
-    },
-    Commit {
-        lane: Lane,
-        sequences: Vec<Sequence>,
-        reply: oneshot::Sender<()>,
-    },
-    Sync(oneshot::Sender<Result<(), String>>),
-    CloseBooks(Closing, oneshot::Sender<Result<u64, String>>),
-    Close(oneshot::Sender<Result<(), String>>),
-    /// Answered when nothing is left to do.
-    #[cfg(test)]
-    Rest(oneshot::Sender<()>),
-}
+/// The first and the last of consecutive numbers.
+type Numbers = (Sequence, Sequence);
 
 /// Reading fails: of which lane, behind which number, and when it is tried again.
 #[derive(Debug)]
@@ -101,7 +77,7 @@ pub(super) struct Worker {
     random: StdRng,
     /// Appends that wait for numbers or, with "always", for the disk.
     unnumbered: Vec<Request>,
-    unanswered: Vec<(Sequence, oneshot::Sender<Sequence>)>,
+    unanswered: Vec<(Numbers, oneshot::Sender<Sequence>)>,
     syncs: Vec<oneshot::Sender<Result<(), String>>>,
     /// Generations out of use that are still to be removed.
     doomed: Vec<Generation>,
@@ -244,24 +220,27 @@ impl Worker {
     }
 
     fn append(&mut self, request: Request) {
-        if self.next > self.reserved {
-            self.unnumbered.push(request);
+        let Request::Append { frames, reply } = request else { return };
+        let (first, after) = (self.next, self.next + frames.len() as u64);
+        if !self.unnumbered.is_empty() || after > self.reserved.saturating_add(1) {
+            self.unnumbered.push(Request::Append { frames, reply });
             return;
         }
-        let Request::Append { lane, bytes, room, reply } = request else { return };
-        let sequence = self.next;
-        self.next += 1;
-        let [priority, ordinary] = &mut self.tails;
-        let tail = if lane == Lane::Priority { priority } else { ordinary };
-        tail.push(sequence, Held { bytes, since: Instant::now(), _room: Some(room) });
-        self.status.received += 1;
+        let since = Instant::now();
+        self.status.received += frames.len() as u64;
+        for (Append { lane, bytes, room }, sequence) in frames.into_iter().zip(first..) {
+            let [priority, ordinary] = &mut self.tails;
+            let tail = if lane == Lane::Priority { priority } else { ordinary };
+            tail.push(sequence, Held { bytes, since, _room: Some(room) });
+        }
+        self.next = after;
         self.touch(COUNTERS_EVERY);
         match self.policy {
-            SyncPolicy::Always => self.unanswered.push((sequence, reply)),
+            SyncPolicy::Always => self.unanswered.push(((first, after - 1), reply)),
             SyncPolicy::Every(_) => {
                 self.refresh();
                 self.publish();
-                let _ = reply.send(sequence);
+                let _ = reply.send(first);
             }
         }
     }
@@ -389,11 +368,11 @@ impl Worker {
     /// Answers the appends that wait for the disk and are durable.
     fn answer(&mut self) {
         let durable = self.status.durable;
-        for (sequence, reply) in std::mem::take(&mut self.unanswered) {
-            if sequence <= durable {
-                let _ = reply.send(sequence);
+        for ((first, last), reply) in std::mem::take(&mut self.unanswered) {
+            if last <= durable {
+                let _ = reply.send(first);
             } else {
-                self.unanswered.push((sequence, reply));
+                self.unanswered.push(((first, last), reply));
             }
         }
     }
@@ -401,7 +380,7 @@ impl Worker {
     fn work(&mut self, now: Instant, asked: bool, was_failing: bool) -> io::Result<()> {
         if self.reserved.saturating_sub(self.next) < RESERVE / 2 {
             let reserving = self.reserve(RESERVE);
-            if self.next > self.reserved {
+            if !self.unnumbered.is_empty() || self.next > self.reserved {
                 reserving?;
             }
             for request in std::mem::take(&mut self.unnumbered) {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::duplex::{Moved, move_bytes};
 use super::gather::{Echoes, Gatherer};
 use super::stream::Wire;
+use super::tagged::{self, Tagged};
 use super::{Health, Order, PATIENCE, Request};
 use crate::os::line::{Line, Speed};
 
@@ -41,6 +42,8 @@ pub(super) struct Desk {
     /// `None`: the line is nobody else's.
     pub(super) hold: Option<Duration>,
     pub(super) remove_echo: bool,
+    /// Where commands may come from the line.
+    pub(super) tagged: Option<Tagged>,
 }
 
 /// Why the carrying ended.
@@ -180,12 +183,15 @@ impl Desk {
         loop {
             // 3.5 characters: a frame of Modbus RTU is never cut, whatever the settings say.
             let gap = self.gather.max(line.speed().time_of(7) / 2);
+            let held = self.hear_tagged(gap);
             let due = self.gatherer.due(gap).filter(|_| self.outgoing.is_none());
             let is_quiet = self.gatherer.is_empty() && self.outgoing.is_none() && self.pending.is_empty();
             let idle = self.hold.filter(|_| is_quiet).map(|hold| busy + hold);
             let too_late =
                 self.outgoing.as_ref().filter(|_| self.wires.is_none()).map(|(_, since)| *since + self.max_age);
-            let room = self.gatherer.room().min(buffer.len());
+            // What is no command fills the room later.
+            let taking = self.tagged.as_ref().is_none_or(|tagged| !tagged.is_full());
+            let room = if taking { self.gatherer.room().min(buffer.len()) } else { 0 };
             let yields = self.asked.as_ref().map(|(_, since)| match is_quiet {
                 true => (busy + gap).min(*since + PATIENCE),
                 false => *since + PATIENCE,
@@ -216,18 +222,7 @@ impl Desk {
                     match moved {
                         Err(error) => return Ended::LineGone(error.to_string()),
                         Ok(Moved::Read(0)) => return Ended::LineGone("the other side closed it".to_owned()),
-                        Ok(Moved::Read(count)) => {
-                            let came = buffer.get(..count).unwrap_or_default();
-                            let echoed = if self.remove_echo { echoes.strip(came) } else { 0 };
-                            self.gatherer.push(came.get(echoed..).unwrap_or_default(), busy);
-                        }
-                        Ok(Moved::Wrote(count)) => {
-                            if self.remove_echo {
-                                echoes.sent(self.pending.get(..count).unwrap_or_default());
-                            }
-                            self.pending.drain(..count);
-                            self.health.change(|status| status.to_port += count as u64);
-                        }
+                        Ok(moved) => self.moved(&moved, &buffer, &mut echoes, busy),
                     }
                 }
                 request = self.requests.recv(), if may_take => match request {
@@ -237,14 +232,51 @@ impl Desk {
                     }
                     None => if !self.leave() { return Ended::Closed },
                 },
+                answer = tagged::answer(&mut self.tagged) => {
+                    busy = Instant::now();
+                    self.pending.extend(answer);
+                }
                 wire = next(&mut self.wires) => match wire {
                     Some(wire) => drop(self.join(wire)),
                     None => return Ended::Closed,
                 },
                 () = sleep_until(due.unwrap_or(busy)), if due.is_some() => {}
+                () = sleep_until(held.unwrap_or(busy)), if held.is_some() => {}
                 () = sleep_until(too_late.unwrap_or(busy)), if too_late.is_some() => drop(self.lose_answer()),
                 () = sleep_until(yields.unwrap_or(busy)), if yields.is_some() => {}
                 () = sleep_until(idle.unwrap_or(busy)), if idle.is_some() => return Ended::Idle,
+            }
+        }
+    }
+
+    /// Takes what is no command of what came from the line; when to look again.
+    fn hear_tagged(&mut self, gap: Duration) -> Option<Instant> {
+        let tagged = self.tagged.as_mut()?;
+        let (bytes, last) = tagged.take(self.gatherer.room(), gap);
+        if !bytes.is_empty() {
+            self.gatherer.push(&bytes, last);
+        }
+        tagged.due(gap)
+    }
+
+    /// Takes what came from the line, or what it took.
+    fn moved(&mut self, moved: &Moved, buffer: &[u8], echoes: &mut Echoes, now: Instant) {
+        match *moved {
+            Moved::Read(count) => {
+                let came = buffer.get(..count).unwrap_or_default();
+                let echoed = if self.remove_echo { echoes.strip(came) } else { 0 };
+                let came = came.get(echoed..).unwrap_or_default();
+                match &mut self.tagged {
+                    Some(tagged) => tagged.hear(came, now),
+                    None => self.gatherer.push(came, now),
+                }
+            }
+            Moved::Wrote(count) => {
+                if self.remove_echo {
+                    echoes.sent(self.pending.get(..count).unwrap_or_default());
+                }
+                self.pending.drain(..count);
+                self.health.change(|status| status.to_port += count as u64);
             }
         }
     }

@@ -249,18 +249,26 @@ impl Table {
         let mut buffer = vec![0; 4096];
         let mut busy = Instant::now();
         loop {
-            self.next_request();
+            if !desk.is_asked() {
+                self.next_request();
+            }
             let gap = self.gather.max(line.speed().time_of(7) / 2);
             let due = self.gatherer.due(gap);
             let patience = self.asked.as_ref().map(|(_, at)| *at + self.hold);
             let idle = (self.shared_with_meters && due.is_none() && self.to_line.is_empty() && self.asked.is_none())
                 .then(|| busy + self.hold);
+            let quiet = due.is_none() && self.to_line.is_empty() && self.asked.is_none();
+            let yields = desk.yields_to_command(quiet, busy + gap);
             let room = self.gatherer.room().min(buffer.len());
             tokio::select! {
                 biased;
                 () = sleep_until(due.unwrap_or(busy)), if due.is_some_and(|due| due <= Instant::now()) => {
                     let frame = self.gatherer.take();
                     self.deliver(frame).await;
+                }
+                () = sleep_until(yields.unwrap_or(busy)), if yields.is_some_and(|at| at <= Instant::now()) => {
+                    desk.give_way();
+                    return Ended::Idle;
                 }
                 order = desk.orders.recv() => match order {
                     Some(order) => desk.obey(order, Some(&mut *line)),
@@ -284,6 +292,7 @@ impl Table {
                 }
                 () = sleep_until(due.unwrap_or(busy)), if due.is_some() => {}
                 () = sleep_until(patience.unwrap_or(busy)), if patience.is_some() => self.asked = None,
+                () = sleep_until(yields.unwrap_or(busy)), if yields.is_some() => {}
                 () = sleep_until(idle.unwrap_or(busy)), if idle.is_some() => return Ended::Idle,
             }
         }

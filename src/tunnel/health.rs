@@ -51,6 +51,11 @@ impl Health {
         self.change(|status| status.dropped_requests += 1);
     }
 
+    /// Tells of changes.
+    pub fn watch(&self) -> watch::Receiver<Status> {
+        self.0.subscribe()
+    }
+
     pub(super) fn change(&self, change: impl FnOnce(&mut Status)) {
         self.0.send_modify(change);
     }

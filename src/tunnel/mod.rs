@@ -8,6 +8,7 @@
 //! see it. Start with [`Tunnel::run`].
 
 mod address;
+mod book;
 mod carry;
 mod com_port;
 mod connect;
@@ -23,6 +24,7 @@ mod server;
 mod session;
 mod settings;
 mod stream;
+mod tagged;
 mod terms;
 
 use std::collections::VecDeque;
@@ -33,6 +35,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
 pub use self::address::{Local, Network, Place, Route};
+pub use self::book::{Book, Session};
 use self::carry::{Desk, Ended};
 pub use self::connect::{Connecting, Connector, Stream, dial};
 pub use self::duplex::{Moved, move_bytes};
@@ -43,6 +46,8 @@ pub use self::network::NetworkEnd;
 use self::once::{News, Peer};
 pub use self::settings::{Envelope, Mode, TunnelSettings, When, check};
 pub use self::stream::{NumberedStream, Wire};
+use self::tagged::Tagged;
+pub use self::tagged::{TAGGED_WAITING, Tags};
 use crate::meter::bus;
 use crate::os::line::{Line, Speed};
 use crate::os::random;
@@ -129,6 +134,7 @@ pub struct Tunnel {
     /// Numbered: what stands between the desk and the platform.
     stream: Option<Arc<Mutex<NumberedStream>>>,
     health: Health,
+    book: Book,
 }
 
 impl std::fmt::Debug for Tunnel {
@@ -174,8 +180,25 @@ impl Tunnel {
             max_age: *settings.max_age,
             hold: shared.then_some(*settings.hold),
             remove_echo: settings.remove_echo,
+            tagged: None,
         };
-        Self { port, shared, desk: Arc::new(Mutex::new(desk)), stream, health }
+        let port = port.named(bus::Owner::new(bus::Purpose::Tunnel, "mqtt"));
+        Self { port, shared, desk: Arc::new(Mutex::new(desk)), stream, health, book: Book::default() }
+    }
+
+    /// Tells its numbered sessions there.
+    #[must_use]
+    pub fn with_book(self, book: Book) -> Self {
+        Self { book, ..self }
+    }
+
+    /// Takes commands out of what comes from the line.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Tags) -> Self {
+        if let Some(desk) = Arc::get_mut(&mut self.desk) {
+            desk.get_mut().tagged = Some(Tagged::new(tags));
+        }
+        self
     }
 
     /// Carries bytes until the platform's side ends.
@@ -184,10 +207,23 @@ impl Tunnel {
         let port = self.port.port().to_owned();
         let numbered = async {
             let mut stream = stream.lock().await;
+            let mut before = self.health.status();
             stream
                 .run(|news| match news {
-                    News::Begun => tracing::info!(port, "a numbered session of the tunnel has begun"),
-                    News::Ended(reason) => tracing::info!(port, ?reason, "the tunnel's numbered session is over"),
+                    News::Begun => {
+                        tracing::info!(port, "a numbered session of the tunnel has begun");
+                        before = self.health.status();
+                        self.book.tell(|| session(&port, "numbered", None));
+                    }
+                    News::Ended(reason) => {
+                        tracing::info!(port, ?reason, "the tunnel's numbered session is over");
+                        let after = self.health.status();
+                        self.book.tell(|| Session {
+                            to_port: after.to_port.saturating_sub(before.to_port),
+                            from_port: after.from_port.saturating_sub(before.from_port),
+                            ..session(&port, "numbered", Some(format!("{reason:?}")))
+                        });
+                    }
                     News::Busy => {}
                 })
                 .await;
@@ -238,6 +274,11 @@ impl Tunnel {
         }
         true
     }
+}
+
+/// A session without bytes.
+fn session(port: &str, peer: &str, ended: Option<String>) -> Session {
+    Session { port: port.to_owned(), peer: peer.to_owned(), to_port: 0, from_port: 0, ended }
 }
 
 /// What is done with the line.

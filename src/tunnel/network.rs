@@ -9,11 +9,13 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::address::Place;
+use super::book::{Book, Session};
 use super::connect::{Connector, Stream, connect};
 use super::datagrams::Datagrams;
 use super::server::{Client, Door};
 use super::session::Desk;
 use super::settings::{Mode, TunnelSettings, When};
+use super::tagged::{Tagged, Tags};
 use super::terms::{Ended, Terms, Why};
 use super::{Health, Order};
 use crate::meter::bus;
@@ -38,6 +40,7 @@ pub struct NetworkEnd {
     connector: Connector,
     identify: Arc<[u8]>,
     health: Health,
+    book: Book,
 }
 
 impl std::fmt::Debug for NetworkEnd {
@@ -82,7 +85,23 @@ impl NetworkEnd {
             connector,
             identify: identify.into(),
             health,
+            book: Book::default(),
         }
+    }
+
+    /// Tells its sessions there.
+    #[must_use]
+    pub fn with_book(self, book: Book) -> Self {
+        Self { book, ..self }
+    }
+
+    /// Takes commands out of what comes from the line.
+    #[must_use]
+    pub fn with_tags(mut self, tags: Tags) -> Self {
+        if let Some(desk) = Arc::get_mut(&mut self.desk) {
+            desk.get_mut().tagged = Some(Tagged::new(tags));
+        }
+        self
     }
 
     /// Serves peers until weir ends.
@@ -151,13 +170,18 @@ impl NetworkEnd {
 
     /// Serves a peer until it has gone.
     async fn serve(&self, peer: Box<dyn Stream>, name: &str, limit: Option<Duration>) -> Why {
-        tracing::info!(port = self.port.port(), peer = name, "a peer has the tunnel");
-        let before = self.health.status();
+        let before = self.tell_begin(name);
         self.desk.lock().await.begin(peer, name, (&self.identify, limit));
         let why = self.share_the_line().await;
         self.desk.lock().await.end().await;
         self.tell_end(name, &why, &before);
         why
+    }
+
+    fn tell_begin(&self, name: &str) -> super::Status {
+        tracing::info!(port = self.port.port(), peer = name, "a peer has the tunnel");
+        self.book.tell(|| super::session(self.port.port(), name, None));
+        self.health.status()
     }
 
     fn tell_end(&self, name: &str, why: &Why, before: &super::Status) {
@@ -171,6 +195,8 @@ impl NetworkEnd {
             from_port,
             "the peer is gone"
         );
+        let ended = Some(why.sentence());
+        self.book.tell(|| Session { to_port, from_port, ..super::session(self.port.port(), name, ended) });
     }
 
     async fn share_the_line(&self) -> Why {
@@ -181,7 +207,9 @@ impl NetworkEnd {
             }
             match self.with_line(carry(self.desk.clone())).await {
                 Ok(Ended::Over(why)) => return why,
-                Ok(Ended::Yielded) | Err(bus::LeaseError::Expired(_)) => {}
+                Ok(Ended::Yielded) => {}
+                // Stopped anywhere: what was on its way is of the past when the line comes back.
+                Err(bus::LeaseError::Expired(_)) => self.desk.lock().await.forget_under_way(),
                 Err(error) => return Why::NoLine(error.to_string()),
             }
         }
@@ -192,9 +220,12 @@ impl NetworkEnd {
         T: Send + 'static,
         F: for<'a> FnOnce(&'a mut Line) -> bus::Borrowed<'a, T> + Send + 'static,
     {
+        let peer = self.health.status().peer;
+        let name = peer.as_deref().unwrap_or_else(|| self.settings.mode.word());
+        let port = self.port.named(bus::Owner::new(bus::Purpose::Tunnel, name));
         let lent = match self.shared {
-            true => self.port.lend(bus::LONGEST_LEASE, work).await,
-            false => self.port.keep(work).await,
+            true => port.lend(bus::LONGEST_LEASE, work).await,
+            false => port.keep(work).await,
         };
         self.health.change(|status| status.holds_line = false);
         lent
@@ -278,14 +309,14 @@ impl NetworkEnd {
                 desk.drop_waiting();
                 continue;
             };
-            let (name, before) = (place.to_string(), self.health.status());
-            tracing::info!(port = self.port.port(), peer = name, "a peer has the tunnel");
+            let name = place.to_string();
+            let before = self.tell_begin(&name);
             desk.begin(peer, &name, (&self.identify, None));
             let ended = desk.carry(line).await;
             desk.end().await;
-            let why = if let Ended::Over(why) = ended { why } else { Why::Idle };
+            let why = if let Ended::Over(why) = ended { why } else { Why::GivenAway };
             self.tell_end(&name, &why, &before);
-            if matches!(why, Why::NoLine(_) | Why::Closed) {
+            if matches!(why, Why::NoLine(_) | Why::GivenAway | Why::Closed) {
                 return why;
             }
         }

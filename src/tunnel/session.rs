@@ -10,10 +10,13 @@ use super::com_port::{self, ComPort, settle};
 use super::connect::Stream;
 use super::gather::Echoes;
 use super::pipe::{MOST, Moved, Pipe};
+use super::tagged::{self, Tagged};
 use super::terms::{Ended, Terms, Why};
 use super::{Health, Order};
 use crate::os::line::{Line, Speed};
 use crate::wire::rfc2217;
+
+mod orders;
 
 /// A peer that takes none of the bytes that wait for it for so long is given up.
 const STUCK: Duration = Duration::from_mins(1);
@@ -56,6 +59,10 @@ pub(super) struct Desk {
     /// When the peer took something last.
     progress: Instant,
     echoes: Echoes,
+    /// Who wants the line for a command, since when.
+    wanted: Option<(Vec<super::carry::Asker>, Instant)>,
+    /// Where commands may come from the line.
+    pub(super) tagged: Option<Tagged>,
 }
 
 impl Desk {
@@ -88,6 +95,8 @@ impl Desk {
             last: now,
             progress: now,
             echoes: Echoes::default(),
+            wanted: None,
+            tagged: None,
         }
     }
 
@@ -195,9 +204,11 @@ impl Desk {
             return Ended::Over(Why::NoLine(error.to_string()));
         }
         self.hear_what_waited(line).await;
+        self.forget_who_gave_up();
         let mut busy = Instant::now();
         let mut look = Instant::now();
         loop {
+            let held = self.hear_tagged(line.speed());
             self.release(line.speed());
             if self.hung_up && self.pipe.to_line.is_empty() {
                 return Ended::Over(Why::Left);
@@ -208,10 +219,20 @@ impl Desk {
                     self.say(&told);
                 }
             }
+            let quiet = self.pipe.to_line.is_empty() && self.data.is_empty();
+            let gap = self.terms.gather.max(line.speed().time_of(7) / 2);
+            let yields = self.yields_to_command(quiet, busy.max(self.busy_until) + gap);
+            if yields.is_some_and(|at| at <= Instant::now()) {
+                self.give_way();
+                return Ended::Yielded;
+            }
             let wake = self.wake(Some((line.speed(), busy)));
+            let wake = yields.map_or(wake, |yields| yields.min(wake));
             let wake = if self.com.is_some() { wake.min(look) } else { wake };
+            let wake = held.map_or(wake, |held| held.min(wake));
             let from_line = self.terms.largest.saturating_sub(self.data.len());
-            let from_peer = !self.hung_up && self.pipe.to_line.len() < MOST && self.pipe.to_peer.len() < MOST;
+            let from_peer =
+                !self.hung_up && yields.is_none() && self.pipe.to_line.len() < MOST && self.pipe.to_peer.len() < MOST;
             tokio::select! {
                 biased;
                 () = evicted(&mut self.evicted, self.number) => return Ended::Over(Why::TakenOver),
@@ -224,6 +245,7 @@ impl Desk {
                         return Ended::Over(why);
                     }
                 }
+                answer = tagged::answer(&mut self.tagged) => self.pipe.to_line.extend(answer),
                 () = sleep_until(wake) => if let Some(ended) = self.overdue(Some(busy)) {
                     return ended;
                 },
@@ -233,14 +255,23 @@ impl Desk {
 
     /// Without a peer: listens to the line until it says something; or longer, while `until` is on its way.
     pub(super) async fn listen(&mut self, line: &mut Line) -> Result<(), Why> {
+        let known = self.data.len();
         loop {
-            let from_line = MOST.saturating_sub(self.data.len());
+            let (from_line, now) = (MOST.saturating_sub(self.data.len()), Instant::now());
+            let held = self.hear_tagged(line.speed());
+            if self.tagged.is_some() && self.data.len() > known {
+                return Ok(());
+            }
             tokio::select! {
                 biased;
                 order = self.orders.recv() => match order {
                     Some(order) => self.obey(order, Some(&mut *line)),
                     None => return Err(Why::Closed),
                 },
+                () = std::future::ready(()), if self.wanted.is_some() => {
+                    self.give_way();
+                    return Err(Why::GivenAway);
+                }
                 moved = self.pipe.moved(Some(&mut *line), from_line, false) => {
                     let before = self.data.len();
                     let mut busy = Instant::now();
@@ -251,6 +282,8 @@ impl Desk {
                         return Ok(());
                     }
                 }
+                answer = tagged::answer(&mut self.tagged) => self.pipe.to_line.extend(answer),
+                () = sleep_until(held.unwrap_or(now)), if held.is_some() => {}
             }
         }
     }
@@ -331,7 +364,10 @@ impl Desk {
                 let came = self.pipe.read(count);
                 let echoed = if self.terms.remove_echo { self.echoes.strip(came) } else { 0 };
                 let came = came.get(echoed..).unwrap_or_default();
-                if !came.is_empty() {
+                if let Some(tagged) = &mut self.tagged {
+                    tagged.hear(came, now);
+                    let _ = self.hear_tagged(line.speed());
+                } else if !came.is_empty() {
                     self.data.extend_from_slice(came);
                     self.fresh = Some((self.fresh.map_or(now, |(first, _)| first), now));
                 }
@@ -437,32 +473,6 @@ impl Desk {
             Some(Ended::Over(Why::Stuck))
         } else {
             passed(busy.and_then(|busy| self.yields_at(busy))).then_some(Ended::Yielded)
-        }
-    }
-
-    /// Does what was ordered; without a line a speed is for the next time with it.
-    pub(super) fn obey(&mut self, order: Order, line: Option<&mut Line>) {
-        match order {
-            Order::Speed(speed, reply) => {
-                let done = line.map_or(Ok(()), |line| line.set_speed(speed).map_err(|error| error.to_string()));
-                if done.is_ok() {
-                    (self.ordered, self.chosen) = (Some(speed), None);
-                }
-                // Nobody waits any more: that is their affair.
-                let _ = reply.send(done);
-            }
-            Order::Yield(reply) => {
-                let has_port = || format!("{} has the port; ask again when that has ended", self.name);
-                let _ = reply.send(line.is_none().then_some(()).ok_or_else(has_port));
-            }
-            Order::CallBack { reply, .. } => {
-                self.health.change(|status| status.refused += 1);
-                let _ = reply.send(Err(if self.terms.calls {
-                    format!("the tunnel is busy with {}; order again when that has ended", self.name)
-                } else {
-                    super::NO_CALLS.to_owned()
-                }));
-            }
         }
     }
 }

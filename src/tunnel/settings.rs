@@ -41,6 +41,9 @@ settings! {
         pub envelope: Envelope = "none",
         /// Takes out what was sent of what comes back, for adapters that echo.
         pub remove_echo: bool = false,
+        /// Writes every byte on the port with its time into two files of 256 KiB in the store's folder, which `weir trace PORT --recorded`
+        /// shows.
+        pub trace: bool = false,
         /// Who is at the other end. The keys below are for the modes that they name.
         pub mode: At<Mode> = "mqtt",
         /// tcp-server: where it listens.

@@ -30,6 +30,8 @@ pub(super) enum Why {
     /// It takes no bytes.
     Stuck,
     NoLine(String),
+    /// A command wanted the line while there was no peer.
+    GivenAway,
     /// Nobody has the tunnel any more.
     Closed,
 }
@@ -44,6 +46,7 @@ impl Why {
             Self::TakenOver => "another client took the port over".to_owned(),
             Self::Stuck => "the peer took no bytes for a minute".to_owned(),
             Self::NoLine(reason) => format!("the port is not there: {reason}"),
+            Self::GivenAway => "a command has the port".to_owned(),
             Self::Closed => "weir ends".to_owned(),
         }
     }

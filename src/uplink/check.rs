@@ -115,7 +115,7 @@ fn credentials(broker: &BrokerSettings, problems: &mut Problems) {
             "broker.password_file needs broker.username: MQTT 3.1.1 has no password without a user name",
         );
     }
-    if !file.path().exists() {
+    if !crate::os::file::has_secret(file.path()) {
         problems.warning(file.span(), format!("broker.password_file {} does not exist yet", file.path().display()));
     }
 }

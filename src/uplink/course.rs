@@ -15,6 +15,7 @@ use super::failure::{Failure, Kind};
 use super::gate::Gate;
 use super::health::Report;
 use super::link::{Link, LinkEvent};
+use super::nudge::Nudged;
 use super::plan::Plan;
 use super::session::{Desk, End, Session};
 use super::source::Source;
@@ -65,6 +66,8 @@ pub(super) struct Course {
     backoff: Backoff,
     /// When the next attempt may be made.
     pub(super) ready: Instant,
+    /// Who may have it made at once.
+    pub(super) nudged: Nudged,
     /// Attempts and sessions in a row that came to nothing.
     pub(super) strikes: u32,
     /// The last session lasted long enough to count as good.
@@ -97,6 +100,7 @@ impl Course {
             caution,
             backoff,
             ready,
+            nudged: Nudged::never(),
             strikes: 0,
             proved: false,
         }
@@ -154,6 +158,8 @@ impl Course {
     pub(super) fn failed(&mut self, failure: Failure) {
         self.report.failed(failure);
         self.strikes = self.strikes.saturating_add(1);
+        // What was asked meanwhile is done: an attempt was made, or there was a session.
+        self.nudged.forget();
         let wait = self.backoff.next(&mut self.random);
         debug!(wait_ms = wait.as_millis(), "waiting before the next attempt");
         self.ready = Instant::now() + wait;

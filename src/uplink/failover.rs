@@ -88,7 +88,7 @@ impl Failover {
             }
             let Some(course) = self.courses.get_mut(self.at) else { return Ok(None) };
             let attempt = async {
-                sleep_until(course.ready).await;
+                course.nudged.until(course.ready).await;
                 course.open().await
             };
             let outcome = tokio::select! {

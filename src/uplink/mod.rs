@@ -20,6 +20,7 @@ mod document;
 mod door;
 mod failover;
 mod failure;
+mod fetch;
 mod frames;
 mod gate;
 mod health;
@@ -27,7 +28,9 @@ mod intervals;
 mod ledger;
 mod link;
 mod mirror;
+mod nudge;
 mod operator;
+mod pem;
 mod plan;
 mod progress;
 mod queue;
@@ -35,6 +38,7 @@ mod rehearsal;
 mod session;
 mod settings;
 mod source;
+mod status;
 mod talk;
 mod tally;
 mod ticket;
@@ -62,18 +66,22 @@ use self::document::Document;
 pub use self::door::secured;
 use self::failover::Failover;
 pub use self::failure::{Failure, Kind};
+pub use self::fetch::{Url, fetch};
 pub use self::frames::{Added, Message};
 use self::gate::Gate;
 pub use self::health::Health;
 use self::health::Report;
 use self::mirror::Mirror;
+pub use self::nudge::Nudge;
 pub use self::operator::converse;
+pub use self::pem::{Wanted, check_certificates, check_key, is_pair};
 use self::plan::Plan;
 pub use self::rehearsal::rehearse;
 pub use self::settings::{
     Arrangement, BackoffSettings, BrokerSettings, Compression, Connect, Profile, StatusSettings, UplinkSettings,
 };
 use self::source::Source;
+pub use self::status::{Field, Placeholder, PortField, Statement, Template, check_status, markdown as status_fields};
 pub use self::talk::{Heard, Saying, Speaker, Talk, talk};
 pub use self::tally::{Amount, Tally};
 pub use self::tls::{TlsError, TlsFiles};
@@ -161,6 +169,7 @@ pub struct Uplink {
     mirror_file: Option<PathBuf>,
     tally: Arc<Tally>,
     policy: Option<watch::Receiver<Policy>>,
+    nudge: Option<Nudge>,
 }
 
 impl Uplink {
@@ -200,6 +209,7 @@ impl Uplink {
             mirror_file: None,
             tally: Arc::default(),
             policy: None,
+            nudge: None,
         };
         Ok((itself, healths))
     }
@@ -236,6 +246,13 @@ impl Uplink {
         self
     }
 
+    /// Lets somebody have the brokers tried at once.
+    #[must_use]
+    pub fn with_nudge(mut self, nudge: Nudge) -> Self {
+        self.nudge = Some(nudge);
+        self
+    }
+
     /// Names the file in which a mirror remembers over a restart what each broker has
     /// acknowledged; it belongs into the store's directory, so that it goes when the store goes.
     #[must_use]
@@ -266,13 +283,16 @@ impl Uplink {
     pub async fn run(self, shutdown: watch::Receiver<bool>) -> Result<(), UplinkError> {
         let Self { brokers, required, mirror_file, store, clock, pace, mut random, backoff, .. } = self;
         let (identity, document, tally, policy) = (self.identity, self.document, self.tally, self.policy);
-        let talk = self.talk;
+        let (talk, nudge) = (self.talk, self.nudge);
         let mut course = |(plan, report), source| {
             let backoff = Backoff::new(&backoff, pace.settled, &identity.id);
             let random = StdRng::from_rng(&mut random);
             let mut course = Course::new(plan, pace.clone(), source, clock.clone(), report, backoff, random);
             course.document = document.clone();
             course.tally = Arc::clone(&tally);
+            if let Some(nudge) = &nudge {
+                course.nudged = nudge.nudged();
+            }
             course.gate = policy.clone().map_or_else(Gate::free, Gate::new);
             course
         };

@@ -12,7 +12,7 @@ use super::tls::TlsFiles;
 use super::value::BrokerUrl;
 use crate::model::Lane;
 use crate::os::clock::Clock;
-use crate::os::file::read_small;
+use crate::os::file::read_secret;
 use crate::setting::{At, Identity, Text, Topic, substituted};
 
 /// A topic and what is published there.
@@ -138,7 +138,7 @@ pub(super) fn usable(topic: String) -> Result<String, UplinkError> {
 }
 
 fn password(path: &std::path::Path) -> Result<Vec<u8>, Failure> {
-    let content = read_small(path, LARGEST_PASSWORD).map_err(|error| {
+    let content = read_secret(path, LARGEST_PASSWORD).map_err(|error| {
         Failure::new(Kind::Files, format!("the password file {} can't be read: {error}", path.display()))
     })?;
     let line = content.split(|&b| b == b'\n').next().unwrap_or_default();

@@ -126,13 +126,18 @@ choices! {
 }
 
 settings! {
-    /// The periodic status document (docs/mqtt.md).
+    /// The periodic status message (docs/status.md).
     pub struct StatusSettings {
         /// Where it goes; `{id}`, `{imei}` and `[IMEI]` are replaced.
         pub topic: At<Topic>,
         /// How often it is published while there is a session; also after every connect.
-        pub every: Duration = "5m",
-        /// Whether it tells of every meter and receiver, too.
+        pub every: At<Duration> = "5m",
+        /// Whether a change worth telling is published at once (docs/status.md), at most every 10 s.
+        pub on_change: bool = true,
+        /// What it says: "weir" is weir's own document, "mtx" flat JSON in MTX style, anything else a text of your own with fields such
+        /// as `{imei}`.
+        pub template: At<String> = "weir",
+        /// Whether it tells of every meter and receiver, too; with "mtx" of every port.
         pub extended: bool = false,
     }
 }

@@ -5,7 +5,7 @@
 //! tabs, `_`, `:` and `|` may stand between them and `0x` in front. RSSI is in dBm, a whole
 //! number; CORRECTEDBITS counts what error correction mended; either may be empty.
 
-use super::radio_line::{Item, Reception, bytes_of, hex_digits};
+use super::radio_line::{Item, Reception, bytes_in_hex};
 use super::{DecodeError, mbal, wmbus};
 use crate::model::{Rssi, TelegramKind};
 
@@ -22,12 +22,11 @@ pub fn decode_mbal(line: &[u8]) -> Vec<Item> {
 fn decode(line: &[u8], kind: TelegramKind) -> Vec<Item> {
     let text = std::str::from_utf8(line).unwrap_or("");
     let (hex, details) = text.split_once(';').unwrap_or((text, ""));
-    let Some(digits) = hex_digits(hex) else { return vec![Item::Noise] };
-    vec![reception(&digits, details, kind).map_or_else(Item::Damaged, Item::Heard)]
+    let Some(bytes) = bytes_in_hex(hex) else { return vec![Item::Noise] };
+    vec![bytes.and_then(|bytes| reception(bytes, details, kind)).map_or_else(Item::Damaged, Item::Heard)]
 }
 
-fn reception(digits: &[u8], details: &str, kind: TelegramKind) -> Result<Reception, DecodeError> {
-    let bytes = bytes_of(digits)?;
+fn reception(bytes: Vec<u8>, details: &str, kind: TelegramKind) -> Result<Reception, DecodeError> {
     match kind {
         TelegramKind::WirelessMbus => wmbus::decode(&bytes).map(|_| ())?,
         TelegramKind::OpenlinkIq => mbal::decode(&bytes).map(|_| ())?,

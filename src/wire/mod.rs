@@ -22,6 +22,7 @@ pub mod mbal;
 pub mod mbus;
 pub mod modbus;
 pub mod modem;
+pub mod mtx;
 pub mod numbered;
 pub mod openlinkiq;
 pub mod openlinkiq_line;

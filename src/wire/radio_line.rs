@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use data_encoding::HEXLOWER_PERMISSIVE;
+
 use super::DecodeError;
 use crate::model::{Rssi, TelegramKind, Timestamp};
 
@@ -69,21 +71,33 @@ impl LineDecoder {
 
     /// Takes bytes as they came; take the pieces with [`Self::next`] before pushing more.
     pub fn push(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if byte == b'\n' || byte == b'\r' {
-                self.finish();
-            } else if let Some(skipped) = &mut self.skipped {
-                *skipped += 1;
-                if *skipped == LONGEST_LINE {
-                    self.ready.push_back(Piece::Skipped { bytes: std::mem::take(skipped) });
-                }
-            } else if self.line.len() == LONGEST_LINE {
-                self.ready.push_back(Piece::Skipped { bytes: self.line.len() });
-                self.line.clear();
-                self.skipped = Some(1);
-            } else {
-                self.line.push(byte);
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|byte| matches!(byte, b'\n' | b'\r')) {
+            let (line, behind) = rest.split_at(end);
+            self.add(line);
+            self.finish();
+            rest = behind.get(1..).unwrap_or_default();
+        }
+        self.add(rest);
+    }
+
+    /// Takes a part of the present line.
+    fn add(&mut self, mut bytes: &[u8]) {
+        if self.skipped.is_none() {
+            let (fits, rest) = bytes.split_at(bytes.len().min(LONGEST_LINE.saturating_sub(self.line.len())));
+            self.line.extend_from_slice(fits);
+            if rest.is_empty() {
+                return;
             }
+            self.ready.push_back(Piece::Skipped { bytes: self.line.len() });
+            self.line.clear();
+            (self.skipped, bytes) = (Some(0), rest);
+        }
+        let Some(skipped) = &mut self.skipped else { return };
+        *skipped += bytes.len();
+        while *skipped >= LONGEST_LINE {
+            self.ready.push_back(Piece::Skipped { bytes: LONGEST_LINE });
+            *skipped -= LONGEST_LINE;
         }
     }
 
@@ -105,14 +119,22 @@ impl LineDecoder {
     }
 }
 
-/// Reads hex digits; spaces, tabs, `_`, `:` and `|` may stand between bytes and `0x` in front.
-/// `None` when anything else is there or nothing at all.
-pub(super) fn hex_digits(text: &str) -> Option<Vec<u8>> {
+/// Reads bytes in hex digits of either case; spaces, tabs, `_`, `:` and `|` may stand between them and `0x` in front. `None` when
+/// anything else is there or nothing at all.
+///
+/// # Errors
+/// When the number of digits is odd: one was lost, and nobody knows which.
+pub(super) fn bytes_in_hex(text: &str) -> Option<Result<Vec<u8>, DecodeError>> {
     let text = text.trim();
     let text = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    // Most receivers put nothing between the bytes.
+    if let Ok(bytes) = HEXLOWER_PERMISSIVE.decode(text.as_bytes()) {
+        return (!bytes.is_empty()).then_some(Ok(bytes));
+    }
     let separator = |c: &u8| matches!(c, b' ' | b'\t' | b'_' | b':' | b'|');
     let digits: Vec<u8> = text.bytes().filter(|c| !separator(c)).collect();
-    (!digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit)).then_some(digits)
+    let hex = !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
+    hex.then(|| bytes_of(&digits))
 }
 
 /// Turns hex digits into bytes.
@@ -120,7 +142,7 @@ pub(super) fn hex_digits(text: &str) -> Option<Vec<u8>> {
 /// # Errors
 /// When their number is odd: a digit was lost, and nobody knows which.
 pub(super) fn bytes_of(digits: &[u8]) -> Result<Vec<u8>, DecodeError> {
-    data_encoding::HEXLOWER_PERMISSIVE
+    HEXLOWER_PERMISSIVE
         .decode(digits)
         .map_err(|e| DecodeError::new(e.position / 2, "pairs of hex digits", format!("{} digits", digits.len())))
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::radio_line::{Item, Reception, bytes_of, hex_digits};
+use super::radio_line::{Item, Reception, bytes_in_hex};
 use super::wmbus::format::CRC;
 use super::{DecodeError, rtl_wmbus, wmbus};
 use crate::model::{Rssi, TelegramKind, Timestamp};
@@ -66,8 +66,8 @@ fn reception(event: &Event<'_>) -> Result<Reception, DecodeError> {
     if event.mic.as_deref() != Some("CRC") {
         return Err(DecodeError::new(0, "\"mic\" : \"CRC\"", "none"));
     }
-    let digits = event.data.as_deref().and_then(hex_digits);
-    let bytes = telegram(bytes_of(&digits.ok_or_else(|| DecodeError::new(0, "data in hex", "none"))?)?)?;
+    let bytes = event.data.as_deref().and_then(bytes_in_hex);
+    let bytes = telegram(bytes.ok_or_else(|| DecodeError::new(0, "data in hex", "none"))??)?;
     wmbus::decode(&bytes)?;
     Ok(Reception {
         kind: TelegramKind::WirelessMbus,

@@ -8,7 +8,7 @@
 use time::PrimitiveDateTime;
 use time::macros::format_description;
 
-use super::radio_line::{Item, Reception, bytes_of, hex_digits};
+use super::radio_line::{Item, Reception, bytes_in_hex};
 use super::{DecodeError, wmbus};
 use crate::model::{Rssi, TelegramKind, Timestamp};
 
@@ -57,10 +57,9 @@ fn telegrams(fields: &[&str]) -> Result<Vec<Item>, DecodeError> {
 }
 
 fn telegram(field: &str) -> Result<Vec<u8>, DecodeError> {
-    let digits = hex_digits(field)
+    let bytes = bytes_in_hex(field)
         .filter(|_| field.starts_with("0x"))
-        .ok_or_else(|| DecodeError::new(7, "0x and hex digits", field.chars().take(16).collect::<String>()))?;
-    let bytes = bytes_of(&digits)?;
+        .ok_or_else(|| DecodeError::new(7, "0x and hex digits", field.chars().take(16).collect::<String>()))??;
     wmbus::decode(&bytes)?;
     Ok(bytes)
 }

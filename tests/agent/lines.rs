@@ -108,7 +108,8 @@ async fn garbage_and_cut_telegrams_on_the_radio_line_cost_nothing_but_themselves
     let step = replay.next(clock::now());
     stream.write_all(step.text.as_bytes()).await.unwrap();
     agent.until_said(&["receiver brings telegrams again"]).await;
-    assert!(agent.log().len() <= 9, "a flood:\n{}", agent.log().join("\n"));
+    // Eight of the start, two of the noise.
+    assert!(agent.log().len() <= 10, "a flood:\n{}", agent.log().join("\n"));
     agent.stop().await;
 }
 

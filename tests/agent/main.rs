@@ -21,6 +21,7 @@ mod decode;
 mod delivery;
 mod door;
 mod firmware;
+mod imei;
 mod kill;
 mod lines;
 mod manifest;

@@ -71,3 +71,13 @@ async fn a_modem_that_falls_silent_while_sending_ends_the_order() {
     // It is used again.
     rig.room.until(|status| status.counters.starts == 2 && status.state == State::Ready).await;
 }
+
+#[tokio::test]
+async fn a_modem_that_starts_anew_while_it_is_set_up_is_set_up_again() {
+    // After its storage was chosen; what was set before is lost.
+    let mut rig = Rig::new(Make { restarts_at: vec!["AT+CPMS=".into()], ..Make::default() }, QUIET, 4);
+    rig.room.until(|status| status.state == State::Ready).await;
+    rig.deliver("+34666123456", "announced").await;
+    assert_eq!(rig.room.message().await.1, "announced");
+    assert_eq!(rig.plugged.stick().restarts, 1);
+}

@@ -85,3 +85,22 @@ async fn a_modem_that_is_not_there_is_told_once() {
     room.until(|status| status.state == State::Ready).await;
     assert!(log.text().contains("the modem is ready"));
 }
+
+#[tokio::test]
+async fn a_modem_that_comes_and_goes_is_told_once_and_then_counted() {
+    let log = Log::default();
+    let _guard = log.start(LevelFilter::DEBUG);
+    let folder = tempfile::tempdir().unwrap();
+    let plugged = plug(folder.path(), Simulated::new(Make::default()));
+    let room = Room::new(&name(folder.path()), folder.path(), QUIET, 4);
+    for start in 1..4 {
+        room.until(|status| status.counters.starts == start && status.registration.is_some()).await;
+        let said = plugged.stick().restart();
+        plugged.say(said);
+    }
+    room.until(|status| status.counters.starts == 4).await;
+    let above: Vec<String> = log.text().lines().filter(|line| !line.contains("DEBUG")).map(str::to_owned).collect();
+    let count = |words: &str| above.iter().filter(|line| line.contains(words)).count();
+    assert_eq!((count("the modem is lost"), count("the modem is ready")), (1, 1), "{above:#?}");
+    assert!(log.text().contains("losses=3"), "{}", log.text());
+}

@@ -88,3 +88,52 @@ async fn a_modem_without_a_sim_says_so() {
     let status = rig.room.until(|status| status.state == State::Locked).await;
     assert!(status.fault.unwrap().contains("no SIM"), "{:?}", status.sim);
 }
+
+async fn locked(folder: &std::path::Path, more: &str) -> String {
+    let room = Room::new(&name(folder), folder, more, 4);
+    let status = room.until(|status| status.state == State::Locked).await;
+    room.end().await;
+    status.fault.unwrap()
+}
+
+#[tokio::test]
+async fn a_pin_that_the_sim_may_have_counted_is_not_shown_again_and_one_it_did_not_look_at_a_few_times() {
+    for (code, shown) in [(13, 1), (15, 1), (10, 3), (14, 3)] {
+        let folder = tempfile::tempdir().unwrap();
+        let make = Make { pin: Some("4711".into()), pin_fault: Some(code), ..Make::default() };
+        let plugged = plug(folder.path(), Simulated::new(make));
+        let more = with_pin(folder.path(), "4711");
+        for _ in 0..5 {
+            locked(folder.path(), &more).await;
+        }
+        assert_eq!(plugged.stick().pins_shown, shown, "CME ERROR {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_pin_whose_answer_never_came_is_not_shown_again_but_one_that_this_sim_took_before_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugged = plug(folder.path(), Simulated::new(Make { pin: Some("4711".into()), ..Make::default() }));
+    let more = with_pin(folder.path(), "4711");
+    let room = Room::new(&name(folder.path()), folder.path(), &more, 4);
+    room.until(|status| status.state == State::Ready).await;
+    room.end().await;
+    // Without power for a moment; the SIM hears nothing of its PIN.
+    plugged.stick().restart();
+    plugged.stick().make.mute_to = vec!["AT+CPIN=".into()];
+    assert!(locked(folder.path(), &more).await.contains("no clear answer"));
+    plugged.stick().make.mute_to.clear();
+    let room = Room::new(&name(folder.path()), folder.path(), &more, 4);
+    room.until(|status| status.state == State::Ready).await;
+    room.end().await;
+    // Another PIN, never taken by anybody.
+    plugged.stick().restart();
+    plugged.stick().make.mute_to = vec!["AT+CPIN=".into()];
+    let more = with_pin(folder.path(), "0815");
+    let before = plugged.stick().asked.iter().filter(|asked| asked.starts_with("AT+CPIN=")).count();
+    for _ in 0..3 {
+        locked(folder.path(), &more).await;
+    }
+    let after = plugged.stick().asked.iter().filter(|asked| asked.starts_with("AT+CPIN=")).count();
+    assert_eq!(after - before, 1);
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Independent client: PyPI iec62056-21 0.0.2 (BSD-3) reads the meter at a pty: iec_client.py PATH [program]
 With "program" it gives the password, reads 0.0.0 and 9.9.9, writes 0.9.1 and breaks off. Prints one line per data set: address TAB value TAB unit. The line runs at 8N1 (a pty has no parity)."""
-import sys, serial
+import os, sys, serial
 from iec62056_21.client import Iec6205621Client
 from iec62056_21 import transports
 
@@ -11,6 +11,9 @@ class Line(transports.SerialTransport):
         self.port = serial.Serial(sys.argv[1], baudrate=300, parity="N", stopbits=1, bytesize=8, timeout=10)
 
     def switch_baudrate(self, baud):  # upstream reopens as 7E1 after 0.5 s, which no pty can do
+        if os.environ.get("IEC_SWITCH"):  # somebody else sets the speed of the far end, and says when it is set
+            print("switch", baud, flush=True)
+            sys.stdin.readline()
         self.port.baudrate = baud
 
 

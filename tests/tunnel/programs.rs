@@ -1,11 +1,15 @@
 //! Meter programs and meters that nobody here wrote, with the tunnel, TLS and mosquitto between them.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::time::timeout;
 
 use crate::bench::Bench;
+use crate::peers::broker::LIMIT;
 use crate::peers::{self, Peer};
-use crate::rig::{stderr, stdout};
+use crate::rig::{self, stderr, stdout};
 
 /// As they are, and with numbers.
 const ENVELOPES: [&str; 2] = ["none", "numbered"];
@@ -50,7 +54,7 @@ async fn the_client_of_iec_62056_21_reads_its_meter() {
     for envelope in ENVELOPES {
         let directory = tempfile::tempdir().unwrap();
         let device = directory.path().join("meter");
-        // The meter proposes 300 baud, so the speed stays as it is; else SETBAUDRATE would have to change it (tunnel::set_speed).
+        // The meter proposes 300 baud, so the speed stays as it is; the story below changes it.
         let _meter = Peer::python("iec_meter.py", &["--link", device.to_str().unwrap(), "--ident", "0"], "meter on");
         let said = through_the_tunnel(&device, envelope, |near| {
             let mut command = script("iec_client.py");
@@ -62,6 +66,44 @@ async fn the_client_of_iec_62056_21_reads_its_meter() {
             assert!(said.contains(part), "{envelope}: no {part} in {said}");
         }
     }
+}
+
+/// Both ends were written by others; the meter neither hears nor is understood at the wrong speed.
+#[tokio::test]
+async fn the_baud_change_of_iec_62056_21_is_done_by_setbaudrate() {
+    let directory = tempfile::tempdir().unwrap();
+    let (device, log) = (directory.path().join("meter"), directory.path().join("log"));
+    let mut meter = tokio::process::Command::from(script("iec_meter.py"));
+    meter.arg("--link").arg(&device).args(["--ident", "5", "--strict-baud", "--tr", "3000"]);
+    let _meter = meter.stdout(std::fs::File::create(&log).unwrap()).kill_on_drop(true).spawn().unwrap();
+    let heard = |what: &str| std::fs::read_to_string(&log).unwrap().contains(what);
+    rig::until("the meter is there", || heard("meter on") && device.exists()).await;
+    let bench = Bench::new(&device, "").await;
+    let _agent = bench.agent().await;
+    let set_speed = |baud: u32| {
+        let done = bench.gateway.weir(&["at", &format!("AT^MTXTUNNEL=SETBAUDRATE,line,{baud}")]);
+        assert!(stdout(&done).contains(&format!("line has {baud} baud, 8N1\nOK")), "{done:?}");
+    };
+    set_speed(300);
+    let mut operator = bench.operator("near");
+    drop(operator.line().await);
+    let mut client = tokio::process::Command::from(script("iec_client.py"));
+    client.arg(&operator.link).env("IEC_SWITCH", "1").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    let mut client = client.spawn().unwrap();
+    let mut said = BufReader::new(client.stdout.take().unwrap());
+    let mut line = String::new();
+    timeout(LIMIT, said.read_line(&mut line)).await.expect("it wants another speed").unwrap();
+    assert_eq!(line, "switch 9600\n");
+    // The option must have left at the old speed.
+    rig::until("the meter has heard the option", || heard("x06050")).await;
+    set_speed(9600);
+    client.stdin.take().unwrap().write_all(b"set\n").await.unwrap();
+    let mut rest = String::new();
+    timeout(LIMIT, said.read_to_string(&mut rest)).await.expect("it ends").unwrap();
+    for part in ["1.8.0\t001234.567\tkWh", "C.1.0\t12345678"] {
+        assert!(rest.contains(part), "no {part} in {rest}");
+    }
+    assert!(heard("baud now 9600") || heard("9600 host 9600"), "{}", std::fs::read_to_string(&log).unwrap());
 }
 
 #[tokio::test]

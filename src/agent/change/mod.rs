@@ -4,7 +4,7 @@
 //! new settings in the same process. Invariants: one change at a time; who asked can answer before the agent is stopped
 //! (it is, once [`Started`] is dropped, or after [`ANSWER_TIME`]); files are never written on the runtime's thread.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -202,7 +202,13 @@ impl Changer {
     /// # Errors
     /// As [`Changer::set`].
     pub async fn apply(&self, text: String, who: Origin, why: &str, trying: Trying) -> Result<Started, Refusal> {
-        let why = why.to_owned();
+        let (changer, why) = (self.clone(), why.to_owned());
+        // Who asked may go away meanwhile: what was written must be started all the same, or nobody judges it.
+        let taking = tokio::spawn(async move { changer.take(text, who, why, trying).await });
+        taking.await.map_err(|_| Refusal::Ending)?
+    }
+
+    async fn take(&self, text: String, who: Origin, why: String, trying: Trying) -> Result<Started, Refusal> {
         let (reached, answered) = self.proved();
         let result = self.with(move |history, now| {
             history.note(reached, &answered)?;
@@ -233,8 +239,12 @@ impl Changer {
         trying: Trying,
     ) -> Result<Started, Refusal> {
         if number.is_none() && self.state().trial.is_some() {
-            self.go_back(&format!("taken back by {who}")).await?;
-            return Ok(self.started(self.state().number, None));
+            let changer = self.clone();
+            let back = tokio::spawn(async move {
+                changer.go_back(&format!("taken back by {who}")).await?;
+                Ok(changer.started(changer.state().number, None))
+            });
+            return back.await.map_err(|_| Refusal::Ending)?;
         }
         let before = || self.shared.view.borrow().book.before().map(|entry| entry.number);
         let number = number.or_else(before).ok_or(Refusal::NothingBefore)?;
@@ -387,6 +397,13 @@ impl Changer {
         self.live().as_ref().map(|(evidence, proof)| proof.so_far(evidence)).unwrap_or_default()
     }
 
+    /// Writes what a disk refused before.
+    async fn write_again(&self) {
+        if lock(&self.shared.history).is_unwritten() {
+            let _ = self.with(|history, _| Ok(history.write_again())).await;
+        }
+    }
+
     /// Notes the ports on which a meter answers, for a change that is made while weir does not run.
     async fn note_answered(&self) {
         let (_, answered) = self.proved();
@@ -479,12 +496,4 @@ fn tell_end(ended: Option<&(u64, String)>) {
     if let Some((number, why)) = ended {
         warn!(number, why, "the configuration on trial was given up; the one before it is taken again");
     }
-}
-
-/// Where the store is that a base file names, also when the file has mistakes elsewhere.
-pub fn store_of(base: &str) -> Option<PathBuf> {
-    let (document, _mistakes) = toml::de::DeTable::parse_recoverable(base);
-    let store = document.get_ref().get("store").and_then(|store| store.get_ref().as_table()?.get("path"));
-    let written = store.and_then(|path| path.get_ref().as_str()).map(PathBuf::from);
-    written.or_else(|| edit::value("", "store.path").ok().flatten().map(PathBuf::from))
 }

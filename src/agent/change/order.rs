@@ -72,6 +72,21 @@ pub enum Order {
 }
 
 impl Order {
+    /// How the audit shows a change: keys, without values.
+    pub fn summary(&self) -> String {
+        match self {
+            Self::Set { changes, .. } => {
+                let keys: Vec<_> = changes.iter().map(|(key, _)| key.as_str()).collect();
+                format!("config set {:.300}", keys.join(" "))
+            }
+            Self::Apply { .. } => "config apply".to_owned(),
+            Self::Rollback { number, .. } => {
+                format!("config rollback{}", number.map(|number| format!(" {number}")).unwrap_or_default())
+            }
+            _ => "config".to_owned(),
+        }
+    }
+
     /// Whether it changes something.
     pub const fn is_change(&self) -> bool {
         matches!(self, Self::Set { .. } | Self::Apply { .. } | Self::Rollback { .. })

@@ -106,6 +106,7 @@ pub(in crate::agent) async fn run(changer: Changer, evidence: Evidence, proof: P
         }
         let Some(trial) = changer.trial(proof.number) else {
             changer.note_answered().await;
+            changer.write_again().await;
             sleep(if is_reached { Duration::from_mins(1) } else { SELDOM }).await;
             continue;
         };

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::ask::{Answer, Ask, Desk, Trace};
 use super::transfer::Transfer;
 use crate::config::change::Origin;
+use crate::os::file::read_small;
 
 mod client;
 
@@ -135,9 +136,22 @@ async fn serve(stream: UnixStream, desk: &Desk) -> io::Result<()> {
     }
 }
 
-/// A user of this machine for the history.
+/// A user of this machine by name, where /etc/passwd knows it.
 pub fn user(uid: u32) -> String {
-    if uid == 0 { "root".to_owned() } else { format!("uid {uid}") }
+    const LARGEST: u64 = 1 << 20;
+    let passwd = read_small(Path::new("/etc/passwd"), LARGEST).unwrap_or_default();
+    let name = named(&String::from_utf8_lossy(&passwd), uid);
+    name.unwrap_or_else(|| if uid == 0 { "root".to_owned() } else { format!("uid {uid}") })
+}
+
+/// The name of a user id in passwd(5).
+fn named(passwd: &str, uid: u32) -> Option<String> {
+    let name = passwd.lines().find_map(|line| {
+        let mut parts = line.split(':');
+        let (name, id) = (parts.next()?, parts.nth(1)?);
+        (id.parse() == Ok(uid)).then_some(name)
+    });
+    name.filter(|name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic())).map(str::to_owned)
 }
 
 async fn answer(line: &str, desk: &Desk) -> Result<Answer, String> {
@@ -189,4 +203,17 @@ async fn hung_up(read: &mut BufReader<OwnedReadHalf>) {
 async fn tell(write: &mut OwnedWriteHalf, answer: &Json) -> io::Result<()> {
     let line = format!("{answer}\n");
     timeout(PATIENCE, write.write_all(line.as_bytes())).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_has_the_name_that_passwd_gives() {
+        let passwd = "root:x:0:0:root:/root:/bin/sh\nhalf\nweir:x:998:998::/:/bin/false\n:x:7:7::/:\n";
+        assert_eq!(named(passwd, 998).as_deref(), Some("weir"));
+        assert_eq!((named(passwd, 7), named(passwd, 1)), (None, None));
+        assert_eq!(user(0), "root");
+    }
 }

@@ -4,28 +4,35 @@
 //! what to do. Start with [`Orders::carry_out`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value as Json;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
+use super::TunnelDoor;
 use super::ask::{self, Answer, Ask};
 use super::change::{Changer, Started};
+use super::status::{Reason, Teller};
 use super::wiring::Evidence;
-use super::{TunnelDoor, statement};
 use crate::config::change::Origin as Who;
-use crate::control::{Audit, Change, Command, Errand, Modbus, Place, Put, Restart, help};
+use crate::control::{Audit, Change, Command, Entry, Errand, Modbus, Place, Put, Restart, Right, help};
 use crate::meter::bus;
 use crate::modem::{Handle, Sent};
 use crate::os::line::{Framing, Speed};
 use crate::setting::Identity;
-use crate::store::Store;
 use crate::tunnel;
 
+mod certificate;
+mod firmware;
+mod gateway;
+mod io;
 mod lock;
+mod log;
 mod modbus;
+mod parameter;
 mod serial;
 
 pub(super) use lock::Lock;
@@ -39,8 +46,11 @@ const MOST_EVENTS: usize = 500;
 #[derive(Debug, Clone)]
 pub(super) struct Orders {
     pub(super) evidence: Evidence,
+    /// Who gave the command that is carried out.
+    pub(super) by: Arc<str>,
     pub(super) asks: ask::Desk,
-    pub(super) store: Store,
+    /// Writes the status message.
+    pub(super) teller: Teller,
     pub(super) identity: Identity,
     /// Every port in the order of the configuration, with its speed: MTX's numbers count them.
     pub(super) ports: Vec<(String, Speed)>,
@@ -48,11 +58,12 @@ pub(super) struct Orders {
     pub(super) modbus: Vec<(String, crate::meter::modbus::Framing)>,
     /// Speeds that were set by command.
     pub(super) speeds: Arc<Mutex<BTreeMap<String, Speed>>>,
+    /// The store's folder.
+    pub(super) folder: PathBuf,
     pub(super) audit: Audit,
     pub(super) lock: Lock,
     /// How long a device may take for its answer.
     pub(super) serial_answer: Duration,
-    pub(super) started: Instant,
 }
 
 /// What became of a command.
@@ -69,6 +80,8 @@ pub(super) enum After {
     Taken(#[expect(dead_code, reason = "held: what it does happens when it is dropped")] Started),
     /// The agent was asked to start anew.
     Restart(Changer),
+    /// The gateway was.
+    Reboot(#[expect(dead_code, reason = "held: what it does happens when it is dropped")] Box<gateway::Reboot>),
 }
 
 impl Drop for After {
@@ -89,9 +102,11 @@ impl Orders {
     /// Carries out a command; the audit has it, and what became of it, when this returns.
     pub(super) async fn carry_out(&self, errand: Errand) -> (String, bool, Option<After>) {
         let Errand { command, letter, mut entry } = errand;
+        self.begin(&entry, command.right()).await;
         let (way, name) = entry.who.split_once(':').unwrap_or(("", &entry.who));
         let who = Who::of(way, name);
-        let done = self.obey(command, who).await;
+        let mine = Self { by: entry.who.as_str().into(), ..self.clone() };
+        let done = mine.obey(command, who).await;
         let reply = match &done.told {
             Ok(told) => letter.done(told),
             Err(sentence) => {
@@ -104,8 +119,15 @@ impl Orders {
         (reply, done.told.is_err(), done.after)
     }
 
+    /// Notes that something that changes anything begins: after a power cut it is known that it may have been done.
+    pub(super) async fn begin(&self, entry: &Entry, right: Right) {
+        if right.changes() {
+            self.note(Entry { outcome: "begun", ..entry.clone() }).await;
+        }
+    }
+
     /// Writes into the audit; a disk that refuses is told once a line in the log, and the answer goes all the same.
-    pub(super) async fn note(&self, entry: crate::control::Entry) {
+    pub(super) async fn note(&self, entry: Entry) {
         tracing::info!(who = entry.who, command = entry.command, outcome = entry.outcome, "a command was given");
         let (audit, now) = (self.audit.clone(), self.evidence.clock.stamp());
         let written = tokio::task::spawn_blocking(move || audit.append(&entry, &now)).await;
@@ -118,7 +140,13 @@ impl Orders {
         match command {
             Command::Set { changes, confirm } => self.set(&changes, who, confirm).await,
             Command::Rollback(number) => self.rollback(number, who).await,
+            Command::Restart(Restart::Gateway) => gateway::reset(self, &who),
             Command::Restart(what) => self.restart(what).await,
+            Command::Certificate { which, pem } => certificate::load(self, which, pem, who).await,
+            Command::DailyReset(minute) => gateway::daily_reset(self, minute, who).await,
+            Command::Watchdog(on) => gateway::watchdog(self, on, who).await,
+            // It takes as long as its link needs.
+            Command::Update { url, sha256, signature } => firmware::update(self, &url, &sha256, signature).await.into(),
             other => match timeout(LONGEST, self.answer(other)).await {
                 Ok(told) => told.into(),
                 Err(_) => Err("it took longer than 6 minutes and was given up; ask again".to_owned()).into(),
@@ -138,6 +166,7 @@ impl Orders {
             Command::Read(meter) => self.read(meter).await,
             Command::Trace { place, within } => self.trace(&place, within).await,
             Command::Audit(lines) => self.audited(lines).await,
+            Command::Log(lines) => Ok(log::newest(lines)),
             Command::Lock => self.lock.set(true).await.map(|()| "locked".to_owned()),
             Command::Unlock => self.lock.set(false).await.map(|()| "unlocked".to_owned()),
             Command::Speed { place, baud, framing } => self.set_speed(&place, baud, framing.as_deref()).await,
@@ -147,13 +176,12 @@ impl Orders {
             Command::CallBack { place, target, within } => self.call_back(&place, &target, within).await,
             Command::Sms { number, text } => self.sms(&number, &text).await,
             Command::Modem(text) => self.modem(&text).await,
-            Command::SetOutput(_)
-            | Command::Ios
-            | Command::DailyReset(_)
+            Command::SetOutput(output) => io::set(self, &output),
+            Command::Ios => io::all(self),
+            Command::DailyReset(_)
             | Command::Watchdog(_)
             | Command::Update { .. }
             | Command::Certificate { .. }
-            | Command::Log(_)
             | Command::Set { .. }
             | Command::Rollback(_)
             | Command::Restart(_) => Err("this version of weir does not do that yet (docs/control.md)".to_owned()),
@@ -168,18 +196,11 @@ impl Orders {
     }
 
     fn status(&self) -> String {
-        let status = self.store.status().borrow().clone();
-        statement::document(&status, &self.evidence, &self.identity.id, self.started.elapsed(), false).to_string()
+        self.teller.text()
     }
 
     fn get(&self, names: &[String]) -> Result<String, String> {
-        let changer = self.changer()?;
-        let mut lines = Vec::new();
-        for name in names {
-            let value = changer.get(name).map_err(|why| format!("{name}: {why}"))?;
-            lines.push(format!("{name}: {}", value.as_deref().unwrap_or_default()));
-        }
-        Ok(lines.join("\n"))
+        parameter::get(self.changer()?, names)
     }
 
     async fn set(&self, changes: &[Change], who: Who, confirm: Option<Duration>) -> Done {
@@ -187,8 +208,10 @@ impl Orders {
             Ok(changer) => changer,
             Err(why) => return Err(why).into(),
         };
-        let changes: Vec<_> = changes.iter().map(|c| (c.name.as_str(), c.value.as_str())).collect();
-        taken(changer.set(&changes, who, "by command", confirm).await)
+        match parameter::edits(&changer.text(), changes) {
+            Ok(edits) => taken(changer.edit(&edits, who, "by command", confirm.into()).await),
+            Err(why) => Err(why).into(),
+        }
     }
 
     async fn rollback(&self, number: Option<u64>, who: Who) -> Done {
@@ -202,6 +225,7 @@ impl Orders {
         match what {
             Restart::Agent => match self.changer() {
                 Ok(changer) => {
+                    self.evidence.runs.because(Reason::Command);
                     Done { told: Ok("weir starts anew".to_owned()), after: Some(After::Restart(changer.clone())) }
                 }
                 Err(why) => Err(why).into(),
@@ -210,9 +234,7 @@ impl Orders {
                 let reset = async { self.with_modem()?.reset().await.map_err(|error| error.to_string()) };
                 reset.await.map(|()| "the modem starts anew".to_owned()).into()
             }
-            Restart::Gateway => {
-                Err("this version of weir restarts itself and the modem: RESET,AGENT or RESET,MODEM".to_owned()).into()
-            }
+            Restart::Gateway => Err("the gateway is started again elsewhere".to_owned()).into(),
         }
     }
 

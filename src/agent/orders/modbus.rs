@@ -24,7 +24,7 @@ pub(super) async fn read(orders: &Orders, wanted: &Modbus) -> Result<String, Str
         _ => Table::Input,
     };
     let request = Request::Read { table, address: wanted.register, quantity: wanted.count };
-    match ask(orders, wanted.place.as_ref(), wanted.unit, request).await? {
+    match ask(orders, wanted.place.as_ref(), wanted.unit, (request, None)).await? {
         Told::Words(words) => Ok(words.iter().map(u16::to_string).collect::<Vec<_>>().join(";")),
         Told::Written => Err("the slave confirmed a writing that nobody asked for".to_owned()),
     }
@@ -45,16 +45,16 @@ pub(super) async fn write(orders: &Orders, put: &Put) -> Result<String, String> 
         broadcast(orders, put.place.as_ref(), request).await?;
         return Ok("sent to all slaves; none of them answers".to_owned());
     }
-    ask(orders, put.place.as_ref(), put.unit, request).await?;
     let quantity = u16::try_from(put.values.len()).unwrap_or(u16::MAX);
-    let back = ask(orders, put.place.as_ref(), put.unit, Request::Read { table, address, quantity }).await;
-    match back {
-        Ok(Told::Words(words)) if words == put.values => Ok(String::new()),
-        Ok(Told::Words(words)) => {
+    let reading = Request::Read { table, address, quantity };
+    // In one lease: what is read back is what this command wrote, not what somebody wrote after it.
+    match ask(orders, put.place.as_ref(), put.unit, (request, Some(reading))).await? {
+        Told::Words(words) if words == put.values => Ok(String::new()),
+        Told::Words(words) => {
             let words = words.iter().map(u16::to_string).collect::<Vec<_>>().join(";");
             Err(format!("the slave took it, but {words} is there now"))
         }
-        Ok(Told::Written) | Err(_) => Ok("written; it could not be read back".to_owned()),
+        Told::Written => Ok("written; it could not be read back".to_owned()),
     }
 }
 
@@ -71,14 +71,23 @@ fn port<'a>(orders: &'a Orders, place: Option<&Place>) -> Result<(&'a str, Speed
     Ok((name, speed, framing))
 }
 
-async fn ask(orders: &Orders, place: Option<&Place>, unit: u8, request: Request) -> Result<Told, String> {
+/// Asks once, and then again with `after`; when only that fails, the first answer is given.
+async fn ask(
+    orders: &Orders,
+    place: Option<&Place>,
+    unit: u8,
+    (request, after): (Request, Option<Request>),
+) -> Result<Told, String> {
     let (port, speed, framing) = port(orders, place)?;
     let answer = borrow(orders, port, LIMIT, move |line| {
         Box::pin(async move {
             if line.speed() != speed {
                 line.set_speed(speed)?;
             }
-            modbus::ask_once(line, framing, unit, &request, ANSWER).await
+            let first = modbus::ask_once(line, framing, unit, &request, ANSWER).await?;
+            let Some(after) = after else { return Ok(first) };
+            let second = modbus::ask_once(line, framing, unit, &after, ANSWER).await;
+            Ok::<_, MeterError>(second.unwrap_or(first))
         })
     });
     answer.await?.map_err(|error| format!("slave {unit} on port \"{port}\": {error}"))

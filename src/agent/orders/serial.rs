@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::Orders;
 use crate::control::Place;
-use crate::meter::bus::{self, Borrowed};
+use crate::meter::bus::{self, Borrowed, Owner, Purpose};
 use crate::os::line::{Line, LineError, Speed};
 use crate::tunnel;
 use crate::wire::at;
@@ -22,6 +22,7 @@ where
     F: for<'a> FnOnce(&'a mut Line) -> Borrowed<'a, T> + Send + 'static,
 {
     let (bus, tunnel) = orders.doors(port)?;
+    let bus = bus.named(Owner::new(Purpose::Command, &orders.by));
     let lent = bus.lend(limit, work);
     let mut lent = std::pin::pin!(lent);
     let answer = if let Some(tunnel) = tunnel {

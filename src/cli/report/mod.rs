@@ -68,7 +68,7 @@ impl Report {
 
     async fn fill(&self, settings: &Settings, warnings: usize) -> Result<Sheet, Failure> {
         let board = board::load(&settings.gateway.board).map_err(|e| Failure::config(e.to_string()))?;
-        let identity = agent::identity(&settings.gateway, &board);
+        let identity = agent::identity(settings, &board);
         let clock = Clock::open(&settings.clock, &settings.store.path);
         let running = store::is_in_use(&settings.store.path);
         let mut sheet = Sheet::new(

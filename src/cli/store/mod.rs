@@ -64,7 +64,7 @@ impl From<StoreError> for Failure {
 /// This gateway's id, as the agent finds it.
 fn gateway(settings: &Settings) -> Result<String, Failure> {
     let board = board::load(&settings.gateway.board).map_err(|e| Failure::config(e.to_string()))?;
-    Ok(agent::identity(&settings.gateway, &board).id)
+    Ok(agent::identity(settings, &board).id)
 }
 
 /// A public key as `weir store key` prints it.

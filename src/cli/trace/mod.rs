@@ -19,6 +19,7 @@ use crate::meter::bus::Port;
 use crate::os::line::{Endpoint, Framing, Line, LineError, Speed, Tap};
 use crate::{agent, board, config};
 
+mod recorded;
 mod show;
 mod words;
 
@@ -46,6 +47,10 @@ pub(super) struct Trace {
     #[arg(long, value_name = "BAUD")]
     baud: Option<u32>,
 
+    /// Show what the port's tunnel has written down (trace = true), instead of listening.
+    #[arg(long)]
+    recorded: bool,
+
     /// End after this many seconds.
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
@@ -59,6 +64,11 @@ impl Trace {
         let protocols: Vec<&str> = on_port.map(|m| m.protocol.as_str()).collect();
         let colours = std::io::stdout().is_terminal() && !self.json;
         let mut show = Show::new(Words::new(&protocols), colours, self.json);
+        if self.recorded {
+            let text = recorded::shown(&settings.store.path, &self.port, &mut show)?;
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            return Ok(());
+        }
         let limit = self.seconds.map_or(Duration::MAX, Duration::from_secs);
         let runtime = runtime()?;
         let outcome = runtime.block_on(async {

@@ -16,13 +16,14 @@ use std::time::Duration;
 use data_encoding::HEXLOWER;
 use ring::digest::{SHA256, digest};
 use rustix::fs::{FlockOperation, flock};
-use tracing::error;
+use tracing::{error, info};
 
 use super::Refusal;
 use super::book::{Book, Proposal};
-use crate::config::LARGEST_FILE;
+use crate::config::{LARGEST_FILE, edit};
 use crate::model::Stamp;
 use crate::os::file::{read_small, write_atomic};
+use crate::os::seal::write_secret;
 
 /// The folder in the store's directory.
 const FOLDER: &str = "config";
@@ -66,7 +67,9 @@ pub(super) fn steps(book: &Book, text: Option<(u64, &str)>, present: &[String]) 
 /// Does one of them.
 pub(super) fn take(folder: &Path, step: &Step) -> io::Result<()> {
     match step {
-        Step::Write(name, content) => write_atomic(&folder.join(name), content, 0o600),
+        // Texts are sealed where the base file is; of the book numbers and reasons can be seen.
+        Step::Write(name, content) if name == BOOK => write_atomic(&folder.join(name), content, 0o600),
+        Step::Write(name, content) => write_secret(&folder.join(name), content),
         // Lost in a power cut, it is removed with the next change.
         Step::Remove(name) => fs::remove_file(folder.join(name)),
     }
@@ -102,6 +105,21 @@ pub fn effective(store: &Path, base: &str) -> Option<String> {
     (text != base).then_some(text)
 }
 
+/// The configuration that was run last with a store, whatever the base file says by now; looks only.
+pub fn running(store: &Path) -> Option<String> {
+    let folder = store.join(FOLDER);
+    let book = read(&folder).ok().flatten()?;
+    text_of(&folder, &book, book.current()).ok()
+}
+
+/// Where the store is that a base file names, also when the file has mistakes elsewhere.
+pub fn store_of(base: &str) -> Option<PathBuf> {
+    let (document, _mistakes) = toml::de::DeTable::parse_recoverable(base);
+    let store = document.get_ref().get("store").and_then(|store| store.get_ref().as_table()?.get("path"));
+    let written = store.and_then(|path| path.get_ref().as_str()).map(PathBuf::from);
+    written.or_else(|| edit::value("", "store.path").ok().flatten().map(PathBuf::from))
+}
+
 /// Whether there is a book in a store.
 pub fn is_kept(store: &Path) -> bool {
     store.join(FOLDER).join(BOOK).exists()
@@ -128,6 +146,8 @@ pub struct History {
     book: Book,
     /// Held as long as this lives; without it nothing is written.
     lock: Option<File>,
+    /// What the book says could not be written: it counts until this process ends, and is tried again.
+    unwritten: bool,
 }
 
 impl History {
@@ -156,7 +176,7 @@ impl History {
         let first = found.is_none();
         let book = found.unwrap_or_else(|| Book::first(hash(base), now));
         let edited = book.base != hash(base);
-        let mut history = Self { folder, book: book.clone(), lock: Some(lock) };
+        let mut history = Self { folder, book: book.clone(), lock: Some(lock), unwritten: false };
         if first {
             history.save(book, Some((1, base)))?;
         }
@@ -171,7 +191,7 @@ impl History {
         let folder = store.join(FOLDER);
         let failed = |source| Refusal::Disk { what: format!("{} can't be read", folder.join(BOOK).display()), source };
         let book = read(&folder).map_err(failed)?.unwrap_or_else(|| Book::first(hash(base), now));
-        Ok(Self { folder, book, lock: None })
+        Ok(Self { folder, book, lock: None, unwritten: false })
     }
 
     /// What became of each configuration.
@@ -230,7 +250,7 @@ impl History {
     /// Counts a start; a trial that ended by it: its number and why.
     ///
     /// # Errors
-    /// [`Refusal::Disk`].
+    /// [`Refusal::Held`].
     pub fn begin(&mut self, now: &Stamp) -> Result<Option<(u64, String)>, Refusal> {
         self.update(|book| book.begin(now))
     }
@@ -238,7 +258,7 @@ impl History {
     /// Keeps the one on trial; `how` in one phrase.
     ///
     /// # Errors
-    /// [`Refusal::Disk`].
+    /// [`Refusal::Held`].
     pub fn confirm(&mut self, how: &str) -> Result<Option<u64>, Refusal> {
         self.update(|book| book.confirm(how))
     }
@@ -246,7 +266,7 @@ impl History {
     /// Takes the one before again.
     ///
     /// # Errors
-    /// [`Refusal::Disk`].
+    /// [`Refusal::Held`].
     pub fn go_back(&mut self, why: &str) -> Result<Option<(u64, String)>, Refusal> {
         self.update(|book| book.go_back(why))
     }
@@ -254,7 +274,7 @@ impl History {
     /// Notes with which configuration the broker was reached, and on which ports a meter answered; writes only what is new.
     ///
     /// # Errors
-    /// [`Refusal::Disk`].
+    /// [`Refusal::Held`].
     pub fn note(&mut self, reached: Option<u64>, answered: &[String]) -> Result<(), Refusal> {
         self.update(|book| {
             if let Some(number) = reached {
@@ -264,11 +284,34 @@ impl History {
         })
     }
 
+    /// Whether something waits for a disk that refuses.
+    pub const fn is_unwritten(&self) -> bool {
+        self.unwritten
+    }
+
+    /// Tries again to write what could not be written; true when nothing waits any more.
+    pub fn write_again(&mut self) -> bool {
+        if self.unwritten && self.save(self.book.clone(), None).is_ok() {
+            info!("what became of the configurations can be written again");
+        }
+        !self.unwritten
+    }
+
+    /// Changes what became of configurations. What is decided counts also where the disk refuses, or a full one would have a trial
+    /// neither end nor be kept.
     fn update<T>(&mut self, change: impl FnOnce(&mut Book) -> T) -> Result<T, Refusal> {
         let mut book = self.book.clone();
         let result = change(&mut book);
         if book != self.book {
-            self.save(book, None)?;
+            match self.save(book.clone(), None) {
+                Err(problem @ Refusal::Disk { .. }) => {
+                    if !std::mem::replace(&mut self.unwritten, true) {
+                        error!(%problem, "what became of the configurations can't be written; it counts until weir ends, and is tried again; see to the disk");
+                    }
+                    self.book = book;
+                }
+                saved => saved?,
+            }
         }
         Ok(result)
     }
@@ -288,6 +331,7 @@ impl History {
             }
         }
         self.book = book;
+        self.unwritten = false;
         Ok(())
     }
 }

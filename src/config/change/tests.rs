@@ -32,6 +32,26 @@ fn text(n: usize) -> String {
 }
 
 #[test]
+fn a_full_disk_neither_holds_a_trial_up_nor_loses_what_became_of_it() {
+    let store = tempfile::tempdir().unwrap();
+    let mut history = open(store.path());
+    let number = history.propose(&text(1), proposal(&text(1)), None, &at(1, 0)).unwrap();
+    // Nothing can be written beside the book, as when the disk is full.
+    let obstacle = store.path().join("config/book.new");
+    fs::create_dir(&obstacle).unwrap();
+    assert!(history.begin(&at(1, 1)).unwrap().is_none(), "the start is no fault");
+    assert_eq!(history.go_back("no broker").unwrap().map(|(number, _)| number), Some(number));
+    assert!(history.is_unwritten() && !history.write_again());
+    assert_eq!(history.text(history.book().current()).unwrap(), FIRST);
+    assert!(matches!(history.propose(&text(2), proposal(&text(2)), None, &at(1, 2)), Err(Refusal::Disk { .. })));
+    fs::remove_dir(&obstacle).unwrap();
+    assert!(history.write_again());
+    drop(history);
+    let history = open(store.path());
+    assert!(matches!(&history.book().entry(number).unwrap().outcome, Outcome::WentBack(why) if why == "no broker"));
+}
+
+#[test]
 fn a_power_cut_at_each_step_leaves_the_old_or_the_new_configuration() {
     let new = "[broker]\nurl = \"ssl://b:1\"\n";
     let store = tempfile::tempdir().unwrap();

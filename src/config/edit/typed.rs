@@ -69,8 +69,10 @@ fn string(text: &str) -> Value {
 
 /// A value written as in the file.
 fn raw(text: &str, what: &str) -> Result<Value, String> {
-    let value: Value = text.parse().map_err(|_| format!("is \"{}\", but must be {what}", brief(text)))?;
-    Ok(value.decorated("", ""))
+    let mut value: Value = text.parse().map_err(|_| format!("is \"{}\", but must be {what}", brief(text)))?;
+    // The usual blank goes before it, as before every other value.
+    value.decor_mut().clear();
+    Ok(value)
 }
 
 /// A default as it stands in the settings, without its quotes.

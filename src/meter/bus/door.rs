@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
+use super::holder::{Hold, Holder, Owner, Purpose};
 use crate::model::Value;
 use crate::os::line::{Line, Tap};
 
@@ -59,6 +60,7 @@ pub(in crate::meter) type Work = Box<dyn for<'a> FnOnce(&'a mut Line) -> Borrowe
 pub(in crate::meter) struct Lease {
     /// For so long at most.
     pub(in crate::meter) limit: Duration,
+    pub(in crate::meter) owner: Owner,
     pub(in crate::meter) work: Work,
     /// Why the work was not done to its end; closed when nobody waits for it any more.
     pub(in crate::meter) ended: oneshot::Sender<LeaseError>,
@@ -77,6 +79,8 @@ pub struct Handle {
     port: Arc<str>,
     jobs: mpsc::Sender<Job>,
     tap: Tap,
+    holder: Holder,
+    owner: Owner,
 }
 
 /// The bus's side of its [`Handle`]s; clones are the same, for a bus that is started again.
@@ -84,20 +88,37 @@ pub struct Handle {
 pub struct Inbox {
     pub(in crate::meter) jobs: Arc<Mutex<mpsc::Receiver<Job>>>,
     pub(in crate::meter) tap: Tap,
+    pub(in crate::meter) holder: Holder,
 }
 
 impl Handle {
     /// Makes the door of a port.
     pub fn new(port: &str) -> (Self, Inbox) {
         let (jobs, waiting) = mpsc::channel(WAITING);
-        let tap = Tap::new();
-        let inbox = Inbox { jobs: Arc::new(Mutex::new(waiting)), tap: tap.clone() };
-        (Self { port: port.into(), jobs, tap }, inbox)
+        let (tap, holder) = (Tap::new(), Holder::default());
+        let inbox = Inbox { jobs: Arc::new(Mutex::new(waiting)), tap: tap.clone(), holder: holder.clone() };
+        (Self { port: port.into(), jobs, tap, holder, owner: Owner::new(Purpose::Lease, "") }, inbox)
     }
 
     /// The port's name in weir.toml.
     pub fn port(&self) -> &str {
         &self.port
+    }
+
+    /// The same door for somebody: whoever looks sees his name while he has the line.
+    #[must_use]
+    pub fn named(&self, owner: Owner) -> Self {
+        Self { owner, ..self.clone() }
+    }
+
+    /// Who has the port now.
+    pub fn hold(&self) -> Option<Hold> {
+        self.holder.now()
+    }
+
+    /// How many wait for the port, besides who has it.
+    pub fn waiting(&self) -> usize {
+        self.jobs.max_capacity() - self.jobs.capacity()
     }
 
     /// Every byte on the port, for whoever wants to look; it goes on when the port is opened again.
@@ -186,7 +207,7 @@ impl Handle {
                 let _ = give.send(work(line).await);
             })
         });
-        let lease = Lease { limit, work, ended };
+        let lease = Lease { limit, owner: self.owner.clone(), work, ended };
         self.jobs.send(Job::Lend(lease)).await.map_err(|_| LeaseError::Closed)?;
         // Held over the wait: the bus notices when nobody waits any more.
         match take.await {
@@ -199,4 +220,4 @@ impl Handle {
 /// The longest time for which a line is lent at once.
 pub const LONGEST_LEASE: Duration = Duration::from_hours(1);
 /// Longer than any gateway runs, and short enough to add to any instant.
-const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 30);
+pub(super) const FOR_EVER: Duration = Duration::from_hours(24 * 365 * 30);

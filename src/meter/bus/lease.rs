@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
 use super::Bus;
-use super::door::{Lease, LeaseError};
+use super::door::{FOR_EVER, Lease, LeaseError};
 use crate::model::Frame;
 
 /// What a borrower left on its way is read away until the line was quiet for so long ...
@@ -18,7 +18,7 @@ const LONGEST_QUIET: Duration = Duration::from_secs(1);
 impl Bus {
     /// Lends the line, gives the nulls of slots that pass by meanwhile, and sets the line right.
     pub(super) async fn lend(&mut self, lease: Lease, frames: &mpsc::Sender<Frame>) {
-        let Lease { limit, work, mut ended } = lease;
+        let Lease { limit, owner, work, mut ended } = lease;
         // Who gave up waiting must not find it done later.
         if ended.is_closed() {
             return;
@@ -36,7 +36,8 @@ impl Bus {
         }
         line.set_echo(self.port.echo);
         let until = Instant::now() + limit;
-        info!(port = %self.port.name, "the line is lent");
+        info!(port = %self.port.name, to = owner.purpose.word(), name = %owner.name, "the line is lent");
+        let held = self.inbox.holder.begin(owner, (limit < FOR_EVER).then_some(until));
         let done = {
             let mut borrowed = std::pin::pin!(timeout_at(until, work(line)));
             loop {
@@ -49,6 +50,7 @@ impl Bus {
                 }
             }
         };
+        drop(held);
         info!(port = %self.port.name, finished = done, "the line is back");
         self.last = None;
         if done {

@@ -22,6 +22,7 @@ use crate::os::line::{Line, LineError, Speed};
 
 mod background;
 mod door;
+mod holder;
 mod lease;
 mod member;
 mod opener;
@@ -31,6 +32,7 @@ mod schedule;
 pub use background::{Background, Worked};
 pub use door::{Borrowed, Handle, Inbox, LONGEST_LEASE, LeaseError};
 pub(super) use door::{Inspection, Job, Reading};
+pub use holder::{Hold, Owner, Purpose};
 pub use member::Meter;
 pub(super) use opener::Opener;
 pub use port::Port;
@@ -60,6 +62,16 @@ enum Turn<'a> {
     Reading,
     Piece(&'a mut dyn Background),
     Order(&'a serde_json::Value, Tell<'a>, &'a mut Option<serde_json::Value>),
+}
+
+impl Turn<'_> {
+    const fn purpose(&self) -> Purpose {
+        match self {
+            Self::Reading => Purpose::Reading,
+            Self::Piece(_) => Purpose::Background,
+            Self::Order(..) => Purpose::Order,
+        }
+    }
 }
 
 /// One port with its meters.
@@ -365,6 +377,7 @@ impl Bus {
             return Some(Err(error.into()));
         }
         line.set_echo(meter.echo(self.port.echo));
+        let held = self.inbox.holder.begin(Owner::new(turn.purpose(), &meter.name), None);
         let session = meter.session.as_mut();
         let result = match turn {
             Turn::Reading => session.read(line).await,
@@ -374,6 +387,7 @@ impl Bus {
                 Vec::new()
             }),
         };
+        drop(held);
         let mut notes = line.take_notes();
         if matches!(result, Err(MeterError::Damaged(_) | MeterError::OutOfStep(_))) {
             notes.damaged = notes.damaged.max(1);

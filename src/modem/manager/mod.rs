@@ -104,6 +104,11 @@ pub(super) async fn serve(
         session.unlock().await?;
         session.inquire().await?;
     }
+    if session.status.sim.as_deref() == Some("ready")
+        && let Err(error) = pin::ready(&modem.folder, session.status.iccid.as_deref()).await
+    {
+        warn!(%error, "what is remembered of refused PINs can't be cleared");
+    }
     if !was_ready {
         info!(model = session.status.model, state = session.status.state.word(), "the modem is there, by ModemManager");
     }
@@ -163,11 +168,11 @@ impl Session<'_> {
         let Some(file) = &self.modem.settings.pin_file else { return Ok(()) };
         let told = self.json(&["-m", &self.path]).await.map_err(|error| error.to_string())?;
         let Some(sim) = reply::text(&told, "/modem/generic/sim") else { return Ok(()) };
-        let trial = pin::trial(file.path(), &self.modem.folder).await?;
+        let trial = pin::trial(file.path(), &self.modem.folder, self.status.iccid.as_deref()).await?;
         trial.begin().await.map_err(|error| format!("it can't be remembered that the PIN is tried: {error}"))?;
         let argument = format!("--pin={}", trial.pin());
         match tool::ask(&self.modem.settings.mmcli, &["-i", &sim, &argument], USUAL).await {
-            Ok(_) => trial.forget().await.map_err(|error| error.to_string()),
+            Ok(_) => trial.taken().await.map_err(|error| error.to_string()),
             Err(ToolError::Refused(_)) => {
                 let _ = trial.refused().await;
                 Err("the SIM refused the PIN; it is not tried again: write the right one into pin_file".to_owned())

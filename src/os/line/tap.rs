@@ -58,6 +58,11 @@ impl Tap {
         Listener(self.0.subscribe())
     }
 
+    /// How many listen.
+    pub fn listeners(&self) -> usize {
+        self.0.receiver_count()
+    }
+
     /// Tells an event whose making may cost something, when somebody listens.
     pub(super) fn tell(&self, what: impl FnOnce() -> What) {
         if self.0.receiver_count() > 0 {

@@ -127,20 +127,21 @@ impl Survey {
         selection: &Selection,
     ) -> (bool, Option<usize>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = table.place(receiver);
         let known = table.entry(facts.meter, || Known::new(facts, reception, stamp, receiver, selection));
         known.count(facts, reception, stamp, receiver);
-        let told = (known.wanted, known.sampled);
-        table.heard_by(facts.meter, receiver);
-        told
+        known.heard_by |= 1 << place;
+        (known.wanted, known.sampled)
     }
 
     /// Counts a copy, which may be the best reception so far.
     pub(super) fn copied(&self, meter: Meter, reception: &Reception, receiver: &Arc<str>) {
         let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = table.place(receiver);
         if let Some(known) = table.known.get_mut(&meter) {
             known.copies += 1;
             known.signal.copied(reception.rssi);
-            table.heard_by(meter, receiver);
+            known.heard_by |= 1 << place;
         }
     }
 
@@ -157,25 +158,25 @@ impl Survey {
 
 impl Table {
     fn entry(&mut self, meter: Meter, make: impl FnOnce() -> Known) -> &mut Known {
-        if !self.known.contains_key(&meter) {
-            while self.known.len() >= MOST {
-                self.make_room();
-            }
-            self.line.push_back(meter);
+        while self.known.len() >= MOST && !self.known.contains_key(&meter) {
+            self.make_room();
         }
-        self.known.entry(meter).or_insert_with(make)
+        let line = &mut self.line;
+        self.known.entry(meter).or_insert_with(|| {
+            line.push_back(meter);
+            make()
+        })
     }
 
-    fn heard_by(&mut self, meter: Meter, receiver: &Arc<str>) {
-        let place = self.receivers.iter().position(|known| known == receiver).unwrap_or_else(|| {
+    /// A receiver's place in the table; those for which there is none share the last.
+    fn place(&mut self, receiver: &Arc<str>) -> usize {
+        let known = self.receivers.iter().position(|known| Arc::ptr_eq(known, receiver) || known == receiver);
+        known.unwrap_or_else(|| {
             if self.receivers.len() < MOST_RECEIVERS {
                 self.receivers.push(receiver.clone());
             }
             self.receivers.len() - 1
-        });
-        if let Some(known) = self.known.get_mut(&meter) {
-            known.heard_by |= 1 << place;
-        }
+        })
     }
 
     /// Forgets the first in line who was not heard since it was passed by last; those who were go to the end.

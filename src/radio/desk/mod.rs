@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::{Instant, sleep_until};
 
 use super::keys::Decoding;
@@ -71,6 +72,9 @@ impl Ear {
         self.decoding.forward != Forward::Raw
     }
 }
+
+/// What waits together is taken together, so much at most.
+const TOGETHER: usize = super::HEARD_WAITING;
 
 /// A receiver's own time further than this from the gateway's clock is wrong; less than any two
 /// time zones differ, because some programs print local time.
@@ -272,6 +276,7 @@ pub(super) async fn run(
     survey: Survey,
 ) {
     let mut desk = Desk::new(settings, survey);
+    let mut waiting = Vec::with_capacity(TOGETHER);
     loop {
         while let Some(leaving) = desk.out.pop_front() {
             if !leaving.leave(&frames).await {
@@ -279,18 +284,18 @@ pub(super) async fn run(
             }
         }
         let due = desk.due();
-        let next = tokio::select! {
-            next = heard.recv() => next,
+        let count = tokio::select! {
+            count = heard.recv_many(&mut waiting, TOGETHER) => count,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 desk.release(Instant::now(), false);
                 continue;
             }
             () = frames.closed() => return,
         };
-        match next {
-            Some(heard) => desk.hear(heard),
-            None => break,
+        if count == 0 {
+            break;
         }
+        waiting.drain(..).for_each(|heard| desk.hear(heard));
     }
     desk.release(Instant::now(), true);
     for leaving in desk.out {
@@ -303,7 +308,11 @@ pub(super) async fn run(
 impl Leaving {
     /// Waits for room; false when nobody takes frames any more.
     async fn leave(self, frames: &mpsc::Sender<Frame>) -> bool {
-        let sent = frames.send(self.frame).await.is_ok();
+        let sent = match frames.try_send(self.frame) {
+            Ok(()) => true,
+            Err(TrySendError::Full(frame)) => frames.send(frame).await.is_ok(),
+            Err(TrySendError::Closed(_)) => false,
+        };
         if sent {
             self.ear.health.change(self.count);
         }

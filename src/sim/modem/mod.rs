@@ -45,6 +45,12 @@ pub struct Make {
     pub refuse_sending: VecDeque<u16>,
     /// It keeps what it is told to delete.
     pub keeps_deleted: bool,
+    /// Its number.
+    pub imei: String,
+    /// Commands after whose answer it starts anew by itself, each once.
+    pub restarts_at: Vec<String>,
+    /// The code that a PIN is refused with, whatever it is, without its being counted.
+    pub pin_fault: Option<u16>,
 }
 
 impl Default for Make {
@@ -63,6 +69,9 @@ impl Default for Make {
             refuses: Vec::new(),
             refuse_sending: VecDeque::new(),
             keeps_deleted: false,
+            imei: "356938035643809".to_owned(),
+            restarts_at: Vec::new(),
+            pin_fault: None,
         }
     }
 }
@@ -287,6 +296,10 @@ impl Modem {
             }
         }
         self.say((lines, End::Ok), said);
+        if let Some(at) = self.make.restarts_at.iter().position(|start| upper.starts_with(start.as_str())) {
+            self.make.restarts_at.remove(at);
+            said.extend(self.restart());
+        }
     }
 
     fn say(&self, (lines, ended): Answer, said: &mut Vec<u8>) {
@@ -343,7 +356,7 @@ impl Modem {
             ("+CGMI" | "+GMI", "") => ok("weir"),
             ("+CGMM" | "+GMM", "") => ok("SIM-1"),
             ("+CGMR" | "+GMR", "") => ok("1.0"),
-            ("+CGSN" | "+GSN", "") => ok("356938035643809"),
+            ("+CGSN" | "+GSN", "") => ok(self.make.imei.clone()),
             ("+CIMI", "") if self.is_unlocked() => ok("214070123456789"),
             ("+CCID" | "+ICCID", "" | "?") if self.make.sim => ok(format!("{name}: 8934071100123456789F")),
             ("+CCID" | "+ICCID" | "+CIMI", _) => end(End::Equipment(if self.make.sim { 11 } else { 10 })),
@@ -400,6 +413,9 @@ impl Modem {
             return end(End::Equipment(3));
         }
         self.pins_shown += 1;
+        if let Some(code) = self.make.pin_fault {
+            return end(End::Equipment(code));
+        }
         let shown = rest.trim_start_matches('=').trim_matches('"');
         if self.make.pin.as_deref() == Some(shown) {
             self.volatile.unlocked = true;

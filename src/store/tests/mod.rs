@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::model::{Body, Stamp, Telegram, TelegramKind, Timestamp};
+use crate::model::{Body, Frame, Stamp, Telegram, TelegramKind, Timestamp};
 
 const HOUR: Duration = Duration::from_hours(1);
 
@@ -173,4 +173,27 @@ async fn with_backlog(path: &Path, max_size: u64, frames: u64, lane: Lane) -> Ve
     }
     store.close().await.unwrap();
     sequences
+}
+
+#[test]
+fn frames_of_both_lanes_that_come_together_have_the_next_numbers_in_their_order() {
+    for sync in [SyncPolicy::Every(HOUR), SyncPolicy::Always] {
+        let dir = tempfile::tempdir().unwrap();
+        run(async {
+            let store = Store::open(&settings(dir.path(), 256 << 20, sync)).unwrap();
+            let lane = |n: u64| if n.is_multiple_of(3) { Lane::Priority } else { Lane::Ordinary };
+            let outcomes = store.append_all((0..700).map(|n| frame(lane(n), n, 60))).await;
+            let numbers: Vec<_> = outcomes.into_iter().map(Result::unwrap).collect();
+            assert_eq!(numbers, (numbers[0]..numbers[0] + 700).collect::<Vec<_>>());
+            for lane_of in [Lane::Priority, Lane::Ordinary] {
+                let stored = all(&store, lane_of).await;
+                assert!(stored.iter().all(|s| s.frame == frame(lane_of, s.sequence - numbers[0], 60)));
+                assert_eq!(stored.len() as u64, (0..700).filter(|n| lane(*n) == lane_of).count() as u64);
+            }
+            if matches!(sync, SyncPolicy::Always) {
+                assert_eq!(store.status().borrow().durable, numbers[699]);
+            }
+            consistent(&store.status().borrow());
+        });
+    }
 }

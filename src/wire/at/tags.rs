@@ -52,6 +52,11 @@ impl Decoder {
         !self.held.is_empty()
     }
 
+    /// Whether a tag has begun and not ended.
+    pub fn is_inside(&self) -> bool {
+        self.held.starts_with(&self.open)
+    }
+
     /// Gives what is held back: the stream was silent, so it will not become a command any more.
     pub fn release(&mut self) {
         let held = std::mem::take(&mut self.held);

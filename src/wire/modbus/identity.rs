@@ -55,6 +55,8 @@ pub struct Identity {
 
 /// Function, MEI type, code, conformity, more follows, next object, number of objects.
 const HEAD: usize = 7;
+/// The bytes that any PDU has at most (Modbus Application Protocol V1.1b3, 4.1).
+pub(super) const LONGEST: usize = 253;
 const MORE: u8 = 0xFF;
 
 impl Identity {
@@ -88,9 +90,12 @@ impl Identity {
     /// Reads a whole answer PDU.
     ///
     /// # Errors
-    /// When it is no answer to function 43/14 or is cut.
+    /// When it is no answer to function 43/14, is cut, or longer than any PDU.
     pub fn decode(pdu: &[u8]) -> Result<Self, DecodeError> {
         let cut = || DecodeError::new(pdu.len(), "a whole identification", format!("{} bytes", pdu.len()));
+        if pdu.len() > LONGEST {
+            return Err(DecodeError::new(LONGEST, "at most 253 bytes", format!("{} bytes", pdu.len())));
+        }
         let (&[function, mei, code, conformity, more, next, count], mut rest) =
             pdu.split_first_chunk::<HEAD>().ok_or_else(cut)?;
         if function != 43 || mei != Self::MEI {
@@ -123,5 +128,21 @@ impl Identity {
             out.extend([*id, length]);
             out.extend(text.iter().take(length.into()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_longer_than_any_pdu_is_no_identification() {
+        let with = |length: usize| {
+            let objects = vec![(0, vec![b'x'; 200]), (1, vec![b'y'; length])];
+            let mut pdu = Vec::new();
+            Identity { code: 1, conformity: 1, more_from: None, objects, last_next: 0 }.encode(&mut pdu);
+            (pdu.len(), Identity::decode(&pdu).is_ok())
+        };
+        assert_eq!([with(42), with(43)], [(253, true), (254, false)]);
     }
 }

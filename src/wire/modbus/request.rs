@@ -1,6 +1,6 @@
 //! Requests and what their answers must look like.
 
-use super::{Answer, Exception, Identity, Level, REFUSED, Table};
+use super::{Answer, Exception, Identity, Level, REFUSED, Table, identity};
 use crate::wire::DecodeError;
 
 /// The most registers function 16 writes (clause 6.12), and function 23 (clause 6.17).
@@ -209,7 +209,7 @@ impl Request {
     pub fn longest_answer(&self) -> usize {
         match (self, self.answer_bytes()) {
             (_, Some(bytes)) => 2 + usize::from(bytes),
-            (Self::Identify { .. }, None) => 253,
+            (Self::Identify { .. }, None) => identity::LONGEST,
             _ => 5,
         }
     }

@@ -116,6 +116,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "at", covers: &["at.rs"], run: remote::command, seeds: seeds::commands },
     Target { name: "at_tags", covers: &["at/tags.rs"], run: remote::tagged, seeds: seeds::commands },
     Target { name: "modem", covers: &["modem/stream.rs"], run: remote::modem, seeds: seeds::modem },
+    Target { name: "mtx", covers: &["mtx.rs"], run: remote::config_txt, seeds: seeds::config_txt },
     Target { name: "numbered", covers: &["numbered.rs"], run: remote::numbered, seeds: seeds::numbered },
     Target { name: "rfc2217", covers: &["rfc2217/mod.rs"], run: remote::remote_port, seeds: seeds::rfc2217 },
     Target {

@@ -3,7 +3,7 @@
 use weir::wire::at::tags;
 use weir::wire::rfc2217::Event;
 use weir::wire::sms::{self, Message, alphabet};
-use weir::wire::{at, modem, numbered, rfc2217};
+use weir::wire::{at, modem, mtx, numbered, rfc2217};
 
 use super::stream::How;
 
@@ -16,6 +16,21 @@ pub fn command(how: How, bytes: &[u8]) {
     if let Ok(raw) = at::bytes(&text) {
         assert!(raw.len() <= text.len());
         assert_eq!(at::bytes(&at::text(&raw)).expect("what was written is read"), raw);
+    }
+}
+
+pub fn config_txt(_how: How, bytes: &[u8]) {
+    let items = mtx::decode(bytes);
+    assert!(items.len() <= bytes.len());
+    for item in items {
+        let mtx::Item::Parameter(read) = item else { continue };
+        let name = read.name();
+        let mut line = Vec::new();
+        if mtx::encode(&name, &read.value, &mut line) {
+            let again = mtx::Parameter { line: 1, spelled: name.clone(), value: read.value.clone() };
+            assert_eq!(mtx::decode(&line), [mtx::Item::Parameter(again)]);
+        }
+        assert!(mtx::value_of(bytes, &name).is_some());
     }
 }
 

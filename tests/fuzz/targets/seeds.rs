@@ -342,6 +342,14 @@ pub fn anything(from: &Sources) -> Seeds {
     [telegrams(from), formats(from), mbus(from), on_air(from), pushes(from)].concat()
 }
 
+pub fn config_txt(_from: &Sources) -> Seeds {
+    let files = [
+        "\u{feff}COMM_baudrate: 9600\r\nMQTT_server: ssl://host:8883\r\n\r\nMQTT_login:\r\n",
+        "# comment\nUDP_ localPort: 20010\nMTX_mode: serverTELNET_port: 20023\nno parameter\n",
+    ];
+    files.iter().map(|file| file.as_bytes().to_vec()).collect()
+}
+
 pub fn commands(_from: &Sources) -> Seeds {
     let commands = [
         "AT",

@@ -1,77 +1,84 @@
 //! The status document: what the rooms tell about themselves, for the platform (docs/mqtt.md).
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
 
-use super::Evidence;
+use super::facts::{Facts, Teller};
+use crate::agent::Evidence;
 use crate::meter::{MeterHealth, ProfileHealth};
-use crate::model::{ClockState, Stamp, Timestamp};
+use crate::model::Timestamp;
 use crate::radio;
-use crate::store::{Status, Store};
-use crate::uplink::{Account, Amount};
+use crate::store::Status;
+use crate::uplink::{Account, Amount, Field};
 
 /// So many bytes of a meter's last exchange are shown each way, so that many meters fit.
 const SHOWN: usize = 64;
 
-/// More often would cost more than it tells.
-const SHORTEST: Duration = Duration::from_secs(1);
-
-/// Writes the document every `every`, until nobody reads it any more.
-pub(super) async fn run(
-    store: Store,
-    evidence: Evidence,
-    gateway: String,
-    (every, extended): (Duration, bool),
-    out: watch::Sender<Option<String>>,
-) -> Result<(), Infallible> {
-    let started = Instant::now();
-    while !out.is_closed() {
-        let status = store.status().borrow().clone();
-        let document = document(&status, &evidence, &gateway, started.elapsed(), extended);
-        out.send_replace(Some(document.to_string()));
-        sleep(every.max(SHORTEST)).await;
-    }
-    Ok(())
-}
-
 /// The figures of all rooms at one moment.
-pub(super) fn document(
-    status: &Status,
-    evidence: &Evidence,
-    gateway: &str,
-    running: Duration,
-    extended: bool,
-) -> Value {
-    let mut members = always(status, &evidence.clock.stamp(), gateway, running);
-    members.insert("uplink".into(), evidence.brokers().iter().map(broker).collect());
-    members.insert("traffic".into(), traffic(&evidence.traffic.account()));
-    if let Some(changer) = &evidence.changer {
-        members.insert("configuration".into(), super::change::order::standing(&changer.state()));
+pub(super) fn document(facts: &Facts, teller: &Teller) -> Value {
+    let mut members = always(facts);
+    let evidence = &teller.evidence;
+    if let Some(standing) = &facts.standing {
+        members.insert("configuration".into(), crate::agent::change::order::standing(standing));
     }
-    if extended {
-        members.insert("evicted_by_meter".into(), json!(*status.evicted_by_meter));
+    members.insert("ports".into(), crate::agent::ports::told(evidence));
+    if teller.extended {
+        members.insert("evicted_by_meter".into(), json!(*facts.status.evicted_by_meter));
         members.insert("meters".into(), meters(evidence));
         members.insert("receivers".into(), receivers(&evidence.receivers));
         members.insert("tunnels".into(), tunnels(evidence));
+        members.insert("watchdog".into(), crate::agent::dogs::shown(evidence));
     }
     Value::Object(members)
 }
 
-fn always(status: &Status, now: &Stamp, gateway: &str, running: Duration) -> Map<String, Value> {
+/// Fields of the table that stand in the document by their own names.
+const PLAIN: [Field; 9] = [
+    Field::Version,
+    Field::Running,
+    Field::Imei,
+    Field::Ip,
+    Field::Board,
+    Field::Uptime,
+    Field::Restart,
+    Field::Temperature,
+    Field::Locked,
+];
+
+/// Those of the modem's member.
+const MODEM: [Field; 9] = [
+    Field::Csq,
+    Field::Rssi,
+    Field::Rsrp,
+    Field::Rsrq,
+    Field::Technology,
+    Field::Operator,
+    Field::Registration,
+    Field::Area,
+    Field::Cell,
+];
+
+fn always(facts: &Facts) -> Map<String, Value> {
     let members = [
-        ("gateway", json!(gateway)),
-        ("timestamp", json!(now.wall.to_string())),
-        ("clock", json!(if now.clock == ClockState::Synced { "synced" } else { "unsynced" })),
-        ("version", json!(env!("CARGO_PKG_VERSION"))),
-        ("running", json!(running.as_secs())),
-        ("store", store(status)),
+        ("gateway", facts.value(Field::Id)),
+        ("timestamp", facts.value(Field::Time)),
+        ("clock", json!(if facts.is_synced() { "synced" } else { "unsynced" })),
+        ("modem", facts.modem.as_ref().map_or(Value::Null, |_| modem(facts))),
+        ("disk", facts.disk.map_or(Value::Null, |(free, total)| json!({ "free": free, "total": total }))),
+        ("store", store(&facts.status)),
+        ("uplink", facts.brokers.iter().map(broker).collect()),
+        ("traffic", traffic(&facts.account)),
     ];
-    members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let plain = PLAIN.iter().map(|field| (field.name(), facts.value(*field)));
+    members.into_iter().chain(plain).map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+fn modem(facts: &Facts) -> Value {
+    let state = [("state".to_owned(), facts.value(Field::Modem))];
+    let figures = MODEM.iter().map(|field| (field.name().to_owned(), facts.value(*field)));
+    Value::Object(state.into_iter().chain(figures).collect())
 }
 
 fn traffic(account: &Account) -> Value {
@@ -121,13 +128,13 @@ fn broker(health: &crate::uplink::Health) -> Value {
     })
 }
 
-pub(super) fn meters(evidence: &Evidence) -> Value {
+pub(in crate::agent) fn meters(evidence: &Evidence) -> Value {
     evidence.meters.meters().into_iter().map(|(name, health)| (name, meter(&health))).collect::<Map<_, _>>().into()
 }
 
 /// The counters of every tunnel, by its port.
 fn tunnels(evidence: &Evidence) -> Value {
-    let shown = |door: &super::TunnelDoor| {
+    let shown = |door: &crate::agent::TunnelDoor| {
         let status = door.health.status();
         let counters = json!({
             "holds_line": status.holds_line,
@@ -251,9 +258,12 @@ mod tests {
         let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/mqtt.md")).unwrap();
         let (_, block) = page.split_once("```json health\n").unwrap();
         let shown: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
-        let mut made = always(&Status::default(), &Stamp::synced(Timestamp::default()), "KAM1", Duration::ZERO);
-        made.insert("uplink".into(), json!([broker(&crate::uplink::Health::default())]));
-        made.insert("traffic".into(), traffic(&Account::default()));
+        let made = always(&Facts {
+            brokers: vec![crate::uplink::Health::default()],
+            modem: Some(crate::modem::Status::default()),
+            disk: Some((0, 0)),
+            ..Facts::default()
+        });
         let (_, block) = page.split_once("```json meter\n").unwrap();
         let of_meter: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
         let exchange = Some((Timestamp::default(), Exchange::default()));

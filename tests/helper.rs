@@ -1,0 +1,169 @@
+//! systemd/helper, which acts for weir as root, judged without root: what it does is noted by a stand-in for systemctl.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "a test may fail loudly"
+)]
+
+#[path = "helper/bench.rs"]
+mod bench;
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use self::bench::Bench;
+
+const DAY: u64 = 86_400;
+const NOW: u64 = 1_800_000_000;
+
+#[test]
+fn a_reboot_is_done_once_and_the_request_is_gone() {
+    let bench = Bench::new();
+    assert_eq!(bench.ask("reboot", "id a1\nwhy watchdog\n"), "a1 done");
+    assert_eq!(bench.asked(), ["reboot"]);
+    assert!(fs::read_dir(bench.path("run/request")).unwrap().next().is_none());
+    bench.judge();
+    assert!(bench.asked().is_empty());
+}
+
+#[test]
+fn reboots_have_a_limit_that_no_restart_and_no_clock_gets_around() {
+    let bench = Bench::new();
+    bench.time(NOW, 599);
+    assert!(bench.ask("reboot", "id 1\n").contains("less than 600 s"));
+    for reboot in 0..6 {
+        bench.time(NOW + reboot * 700, 650);
+        assert_eq!(bench.ask("reboot", "id 2\n"), "2 done", "{reboot}");
+    }
+    assert_eq!(bench.asked().len(), 6);
+    // The clock is lost at a power cut, is wrong, and stands in the past and in the future of the list.
+    for wall in [0, 1_000, NOW - DAY, NOW + 5000] {
+        bench.time(wall, 700);
+        assert!(bench.ask("reboot", "id 3\n").contains("refused: 6 reboots in 24 hours"), "{wall}");
+    }
+    assert!(bench.asked().is_empty());
+    bench.time(NOW + 700 + DAY, 700);
+    assert_eq!(bench.ask("reboot", "id 4\n"), "4 done", "the first two are a day old");
+    // Without a clock a day of this kernel is a day.
+    bench.time(1000, DAY);
+    assert_eq!(bench.ask("reboot", "id 5\n"), "5 done");
+}
+
+#[test]
+fn what_was_noted_before_the_clock_was_set_counts_as_new() {
+    let bench = Bench::new();
+    for _ in 0..6 {
+        bench.time(1000, 700);
+        assert_eq!(bench.ask("reboot", "id 1\n"), "1 done");
+    }
+    bench.time(NOW, 700);
+    assert!(bench.ask("reboot", "id 1\n").contains("refused"));
+}
+
+#[test]
+fn a_list_that_cannot_be_written_allows_nothing() {
+    let bench = Bench::new();
+    fs::create_dir_all(bench.path("state/reboots.new")).unwrap();
+    assert!(bench.ask("reboot", "id 1\n").contains("refused"));
+    assert!(bench.asked().is_empty());
+}
+
+#[test]
+fn nothing_of_a_request_is_executed_and_what_is_no_file_is_thrown_away() {
+    let bench = Bench::new();
+    let evil = "id $(touch evil)\nid `touch evil`\n;reboot\nsha256 $(reboot)\nminutes 9;reboot\n";
+    assert!(bench.ask("update", evil).contains("refused: the request is not understood"));
+    let secret = bench.path("secret");
+    fs::write(&secret, "id 77\n").unwrap();
+    symlink(&secret, bench.path("run/request/reboot")).unwrap();
+    fs::create_dir(bench.path("run/request/network-restart")).unwrap();
+    fs::write(bench.path("run/request/poweroff"), "").unwrap();
+    let said = bench.judge();
+    assert_eq!(String::from_utf8(said.stdout).unwrap().matches("is no file").count(), 2);
+    assert!(bench.asked().is_empty() && secret.exists() && !bench.path("evil").exists());
+    assert!(!bench.path("run/request/reboot").exists() && !bench.path("run/request/network-restart").exists());
+}
+
+#[test]
+fn the_network_service_that_runs_is_restarted_and_not_again_at_once() {
+    let bench = Bench::new();
+    assert_eq!(bench.ask("network-restart", "id 1\n"), "1 done: NetworkManager.service");
+    assert_eq!(bench.asked(), ["-q is-active NetworkManager.service", "restart NetworkManager.service"]);
+    assert!(bench.ask("network-restart", "id 2\n").contains("less than 300 s ago"));
+    bench.time(NOW, 5300);
+    assert!(bench.ask("network-restart", "id 3\n").starts_with("3 done"));
+}
+
+#[test]
+fn a_firmware_is_installed_beside_the_old_one_and_kept_when_it_proves_itself() {
+    let bench = Bench::new();
+    let old = bench.read("weir");
+    let sha = bench.firmware("new weir");
+    assert_eq!(bench.ask("update", &format!("id 9\nsha256 {sha}\nminutes 10\n")), "9 done");
+    assert_eq!((bench.read("weir").as_str(), bench.read("weir.previous")), ("new weir", old));
+    assert_eq!(bench.asked(), ["--no-block start weir-trial.service", "--no-block restart weir.service"]);
+    assert!(bench.ask("update", &format!("id 9\nsha256 {sha}\nminutes 10\n")).contains("on trial already"));
+    let other = "0".repeat(64);
+    assert!(bench.ask("update-confirm", &format!("id 3\nsha256 {other}\n")).contains("refused"));
+    assert_eq!(bench.ask("update-confirm", &format!("id 3\nsha256 {sha}\n")), "3 done");
+    let watched = bench.command().arg("watch").status().unwrap();
+    assert!(watched.success());
+    assert_eq!((bench.read("weir").as_str(), bench.read("state/outcome")), ("new weir", format!("confirmed {sha}\n")));
+}
+
+#[test]
+fn a_firmware_that_does_not_prove_itself_goes_back_also_after_a_power_cut() {
+    let bench = Bench::new();
+    let old = bench.read("weir");
+    let sha = bench.firmware("new weir");
+    assert_eq!(bench.ask("update", &format!("id 9\nsha256 {sha}\nminutes 1\n")), "9 done");
+    // Two boots in which it never comes to an end, then its time runs out.
+    for starts in 1..=2 {
+        let mut watch = bench.command().arg("watch").env("WEIR_WATCH_STEP", "50").spawn().unwrap();
+        while !bench.read("state/trial").ends_with(&format!(" 1 {starts}\n")) {
+            assert!(watch.try_wait().unwrap().is_none(), "the helper watches");
+            std::thread::yield_now();
+        }
+        watch.kill().unwrap();
+        watch.wait().unwrap();
+    }
+    bench.asked();
+    assert!(
+        bench.command().arg("watch").env("WEIR_WATCH_STEP", "1").env("PATH", fast(&bench)).status().unwrap().success()
+    );
+    assert_eq!((bench.read("weir"), bench.read("state/outcome")), (old, format!("reverted {sha}\n")));
+    assert_eq!(bench.asked(), ["--no-block restart weir.service"]);
+    assert!(!bench.path("state/trial").exists() && !bench.path("run/trial").exists());
+}
+
+/// A path with a sleep that does not.
+fn fast(bench: &Bench) -> String {
+    bench::program(&bench.path("bin/sleep"), "#!/bin/sh\n");
+    format!("{}:{}", bench.path("bin").display(), std::env::var("PATH").unwrap())
+}
+
+#[test]
+fn another_firmware_than_was_promised_is_never_installed() {
+    let bench = Bench::new();
+    let old = bench.read("weir");
+    let sha = bench.firmware("new weir");
+    bench.firmware("other weir");
+    let asked = format!("id 1\nsha256 {sha}\nminutes 10\n");
+    assert!(bench.ask("update", &asked).contains("another one than the hash says"));
+    fs::remove_file(bench.path("firmware/weir.new")).unwrap();
+    symlink(bench.path("secret"), bench.path("firmware/weir.new")).unwrap();
+    assert!(bench.ask("update", &asked).contains("there is no new firmware"));
+    fs::remove_file(bench.path("firmware/weir.new")).unwrap();
+    let sha = bench.firmware("good weir");
+    fs::write(bench.path("keys"), "ops AAAA\n").unwrap();
+    bench::program(&bench.path("weir"), "#!/bin/sh\n[ \"$4\" = good ]\n");
+    let asked = format!("id 1\nsha256 {sha}\nminutes 10\n");
+    assert!(bench.ask("update", &asked).contains("not signed"));
+    assert!(bench.ask("update", &format!("{asked}signature bad\n")).contains("not signed"));
+    assert_eq!(bench.ask("update", &format!("{asked}signature good\n")), "1 done");
+    assert_ne!(bench.read("weir"), old);
+    assert!(!bench.path("weir.new").exists());
+}
