@@ -12,7 +12,7 @@ use tracing::{info, warn};
 use super::Agent;
 use super::status::Reason;
 use super::wiring::Evidence;
-use crate::board::{Board, Way};
+use crate::board::{Adc, Board, Way};
 use crate::config::Settings;
 use crate::control::FirmwareSettings;
 use crate::os::clock::Clock;
@@ -42,6 +42,8 @@ pub struct Dogs {
     pub helper: Helper,
     /// Digital inputs and outputs.
     pub pins: Pins,
+    /// Analog inputs.
+    pub adc: Arc<[Adc]>,
     /// How firmware is replaced, and the most bytes it may have.
     pub firmware: Arc<(FirmwareSettings, u64)>,
     updating: Arc<AtomicBool>,
@@ -72,6 +74,7 @@ impl Dogs {
             dog: Dog::open(watchdog, store, clock.clone()),
             helper: Helper::new(&settings.gateway.helper),
             pins: Pins::open(pins.collect(), Kernel, store.join(OUTPUTS), clock.stamp().boot),
+            adc: board.description.adc.clone().into(),
             firmware: Arc::new((settings.control.firmware.clone(), limit)),
             updating: Arc::default(),
             hosts: hosts.into(),

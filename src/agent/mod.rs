@@ -27,6 +27,7 @@ mod handled;
 mod hardware;
 mod identity;
 mod intake;
+mod io;
 mod lines;
 pub mod local;
 mod orders;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::model::Decimal;
 use crate::os::line;
 use crate::setting::Size;
 use crate::{choices, settings};
@@ -27,6 +28,8 @@ settings! {
         pub led: Vec<Led> = [],
         /// Digital inputs and outputs.
         pub gpio: Vec<Gpio> = [],
+        /// Analog inputs.
+        pub adc: Vec<Adc> = [],
     }
 }
 
@@ -88,6 +91,20 @@ settings! {
         pub direction: Way,
         /// Whether it is on at the low level.
         pub active_low: bool = false,
+    }
+}
+
+settings! {
+    /// An analog input of a board.
+    pub struct Adc {
+        /// What it measures, e.g. "tank".
+        pub name: String,
+        /// The file with its count, e.g. "/sys/bus/iio/devices/iio:device0/in_voltage0_raw" (Linux's industrial I/O).
+        pub path: PathBuf,
+        /// The value is the count times this.
+        pub factor: Decimal = "1",
+        /// The value's unit, e.g. "mV" or "uA".
+        pub unit: String = "mV",
     }
 }
 

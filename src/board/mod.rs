@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 use crate::os::file;
 use crate::setting::{Node, Problem, Problems, Setting, Shape};
 
-pub use description::{Description, Gpio, Led, Port, Turn, Way};
+pub use description::{Adc, Description, Gpio, Led, Port, Turn, Way};
 
 /// Where boards are added on a gateway.
 pub const DIRECTORY: &str = "/etc/weir/boards";
@@ -221,6 +221,7 @@ fn check(description: &Description, problems: &mut Problems) {
         ("port", description.port.iter().map(|p| &p.name).collect::<Vec<_>>()),
         ("led", description.led.iter().map(|l| &l.name).collect()),
         ("gpio", description.gpio.iter().map(|g| &g.name).collect()),
+        ("adc", description.adc.iter().map(|a| &a.name).collect()),
     ];
     for (kind, mut names) in lists {
         names.sort();

@@ -41,6 +41,16 @@ fn temperature_in(folder: &Path) -> Option<i32> {
     best.find_map(|zone| Some(word(&zone.join("temp"))?.parse::<i32>().ok()? / 1000))
 }
 
+/// The whole number in a file of the kernel, such as a converter's count.
+///
+/// # Errors
+/// A sentence that names the file.
+pub fn count_in(path: &Path) -> Result<i64, String> {
+    let text = read_small(path, 64).map_err(|error| format!("{} can't be read: {error}", path.display()))?;
+    let number = std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok());
+    number.ok_or_else(|| format!("{} holds no whole number", path.display()))
+}
+
 /// What is free for weir, and the size of the file system at `path`, in bytes.
 pub fn disk(path: &Path) -> Option<(u64, u64)> {
     let told = rustix::fs::statvfs(path).ok()?;
@@ -65,6 +75,17 @@ mod tests {
     fn the_way_to_a_neighbour_begins_at_an_own_address() {
         let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
         assert_eq!(own_address(Some(here)), Some(here));
+    }
+
+    #[test]
+    fn a_count_is_a_whole_number_or_a_sentence() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("in_voltage0_raw");
+        assert!(count_in(&file).unwrap_err().contains("in_voltage0_raw can't be read"));
+        for (text, count) in [("4095\n", Some(4095)), ("-12\n", Some(-12)), ("\n", None), ("1.5\n", None)] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(count_in(&file).ok(), count, "{text:?}");
+        }
     }
 
     #[test]

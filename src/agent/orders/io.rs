@@ -1,14 +1,8 @@
-//! Digital inputs and outputs by command.
+//! Inputs and outputs by command.
 
 use super::Orders;
-use crate::agent::dogs::MODEM_RESET;
+use crate::agent::io::{Kind, free, levels};
 use crate::control::Output;
-use crate::os::gpio::Pin;
-
-/// An output that is no tool of weir itself.
-fn free(pin: &Pin) -> bool {
-    pin.name != MODEM_RESET
-}
 
 /// Sets an output.
 pub(super) fn set(orders: &Orders, output: &Output) -> Result<String, String> {
@@ -18,30 +12,29 @@ pub(super) fn set(orders: &Orders, output: &Output) -> Result<String, String> {
     Ok(format!("{}={}", pin.name, u8::from(output.on)))
 }
 
-/// All inputs and outputs, a line each: `in0 input-1=0`; an output that nobody set is `-`.
+/// All inputs and outputs, a line each: `in0 input-1=0`, `adc0 tank=1234.5 mV`; an output that nobody set is `-`.
 pub(super) fn all(orders: &Orders) -> Result<String, String> {
-    let pins = &orders.evidence.dogs.pins;
-    let mut counts = [0usize; 2];
-    let lines: Vec<_> = pins
-        .all()
-        .iter()
-        .filter(|pin| free(pin))
-        .map(|pin| {
-            let [inputs, outputs] = &mut counts;
-            let (way, count) = if pin.output { ("out", outputs) } else { ("in", inputs) };
-            let number = *count;
-            *count += 1;
-            let level = match pins.get(pin) {
-                Ok(Some(on)) => u8::from(on).to_string(),
-                Ok(None) => "-".to_owned(),
-                Err(error) => format!("? ({error})"),
-            };
-            format!("{way}{number} {}={level}", pin.name)
-        })
-        .collect();
+    let mut counts = [0usize; 3];
+    let line = |level: crate::agent::io::Level| {
+        let [inputs, outputs, analog] = &mut counts;
+        let count = match level.kind {
+            Kind::Input => inputs,
+            Kind::Output => outputs,
+            Kind::Analog => analog,
+        };
+        let value = match level.value {
+            Ok(value) => value.map_or("-".to_owned(), |value| value.to_string()),
+            Err(error) => format!("? ({error})"),
+        };
+        let text = format!("{}{count} {}={value} {}", level.kind.word(), level.name, level.unit);
+        *count += 1;
+        text.trim_end().to_owned()
+    };
+    let lines: Vec<_> = levels(&orders.evidence.dogs).into_iter().map(line).collect();
     if lines.is_empty() {
         return Err(
-            "this board has no inputs and outputs; name them as [[gpio]] in its file (boards/README.md)".to_owned()
+            "this board has no inputs and outputs; name them as [[gpio]] or [[adc]] in its file (boards/README.md)"
+                .to_owned(),
         );
     }
     Ok(lines.join("\n"))

@@ -29,6 +29,7 @@ pub(super) fn document(facts: &Facts, teller: &Teller) -> Value {
         members.insert("meters".into(), meters(evidence));
         members.insert("receivers".into(), receivers(&evidence.receivers));
         members.insert("tunnels".into(), tunnels(evidence));
+        members.insert("io".into(), crate::agent::io::shown(&teller.evidence.dogs));
         members.insert("watchdog".into(), crate::agent::dogs::shown(evidence));
     }
     Value::Object(members)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use crate::agent::change::State;
+use crate::agent::io;
 use crate::agent::orders::Lock;
 use crate::agent::wiring::Evidence;
 use crate::config::Settings;
@@ -150,6 +151,9 @@ impl Teller {
             Field::ReceiversOpen => {
                 json!(self.evidence.receivers.iter().filter(|(_, health)| open(health.status().source)).count())
             }
+            Field::Inputs => json!(io::listed(&self.evidence.dogs, io::Kind::Input)),
+            Field::Outputs => json!(io::listed(&self.evidence.dogs, io::Kind::Output)),
+            Field::Analog => json!(io::listed(&self.evidence.dogs, io::Kind::Analog)),
             Field::Ports => {
                 let port = |port: &String| {
                     let figure = |field: &PortField| (field.name().to_owned(), self.port_value(port, *field));
@@ -179,7 +183,11 @@ impl Teller {
                 let dropped = tunnel.dropped_requests + tunnel.dropped_answers;
                 json!(sum(|meter| meter.unanswered + meter.damaged_answers) + dropped)
             }
-            PortField::Holder => json!(tunnel.peer.or_else(|| tunnel.holds_line.then(|| "tunnel".to_owned()))),
+            PortField::Holder => {
+                let hold = self.evidence.buses.iter().find(|bus| bus.port() == port).and_then(|bus| bus.hold());
+                let purpose = || hold.map(|hold| hold.owner.purpose.word().to_owned());
+                json!(tunnel.peer.or_else(|| tunnel.holds_line.then(|| "tunnel".to_owned())).or_else(purpose))
+            }
         }
     }
 }
@@ -291,7 +299,16 @@ mod tests {
             ..Facts::default()
         };
         // These are the teller's.
-        let elsewhere = [Field::Meters, Field::MetersFailing, Field::Receivers, Field::ReceiversOpen, Field::Ports];
+        let elsewhere = [
+            Field::Meters,
+            Field::MetersFailing,
+            Field::Receivers,
+            Field::ReceiversOpen,
+            Field::Inputs,
+            Field::Outputs,
+            Field::Analog,
+            Field::Ports,
+        ];
         for field in Field::ALL {
             assert_eq!(facts.value(*field).is_null(), elsewhere.contains(field), "{}", field.name());
         }

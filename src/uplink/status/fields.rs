@@ -80,6 +80,9 @@ fields! {
         MetersFailing "meters_failing" "" "Those that failed twice in a row or more.",
         Receivers "receivers" "" "Radio receivers.",
         ReceiversOpen "receivers_open" "" "Those that work.",
+        Inputs "inputs" "" "The board's digital inputs in the order of its file: `0,1`; `-` is unknown.",
+        Outputs "outputs" "" "Its digital outputs; `-` is one that nobody set.",
+        Analog "analog" "" "Its analog inputs, each in the unit its file says: `1234.5,20`.",
         Ports "ports" "JSON" "Every port's counters: the names below, by the port's name.",
     }
 }
@@ -92,7 +95,7 @@ fields! {
         Requests "requests" "" "Requests to its meters, and those of its tunnel.",
         Answers "answers" "" "Good readings of its meters, and messages of its tunnel.",
         Failures "failures" "" "Requests that nothing answered, damaged answers, and what its tunnel dropped.",
-        Holder "holder" "" "`tunnel`, or who is connected to it; null: its meters have it.",
+        Holder "holder" "" "Who is connected to its tunnel; else `tunnel`, `reading`, `order`, `background`, `listening`, `command` or `lease`; null: nobody has it.",
     }
 }
 

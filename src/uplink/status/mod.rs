@@ -79,6 +79,9 @@ const MTX_EXTENDED: &[(&str, Field)] = &[
     ("DATA", Field::DataUsed),
     ("LOCK", Field::Locked),
     ("CONF", Field::Configuration),
+    ("DIN", Field::Inputs),
+    ("DOUT", Field::Outputs),
+    ("ADC", Field::Analog),
 ];
 
 /// Says what is wrong with the settings of the status message.

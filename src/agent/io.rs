@@ -1,0 +1,127 @@
+//! What the board's inputs and outputs say, for GETIOS and the status.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::dogs::{Dogs, MODEM_RESET};
+use crate::board::Adc;
+use crate::model::Decimal;
+use crate::os::gpio::{Pin, Pins};
+use crate::os::machine::count_in;
+
+/// What kind of line it is, and the word before its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A digital input.
+    Input,
+    /// A digital output.
+    Output,
+    /// An analog input.
+    Analog,
+}
+
+impl Kind {
+    /// `in`, `out` or `adc`.
+    pub(super) const fn word(self) -> &'static str {
+        match self {
+            Self::Input => "in",
+            Self::Output => "out",
+            Self::Analog => "adc",
+        }
+    }
+}
+
+/// A line and what it says.
+#[derive(Debug)]
+pub(super) struct Level {
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    /// `Ok(None)`: an output that nobody set.
+    pub(super) value: Result<Option<Decimal>, String>,
+    /// Empty for digital ones.
+    pub(super) unit: String,
+}
+
+/// A line that is no tool of weir itself.
+pub(super) fn free(pin: &Pin) -> bool {
+    pin.name != MODEM_RESET
+}
+
+/// Reads all of them, in the order of the board's file: digital ones first.
+pub(super) fn levels(dogs: &Dogs) -> Vec<Level> {
+    read(&dogs.pins, &dogs.adc)
+}
+
+fn read(pins: &Pins, adc: &[Adc]) -> Vec<Level> {
+    let digital = pins.all().iter().filter(|pin| free(pin)).map(|pin| Level {
+        kind: if pin.output { Kind::Output } else { Kind::Input },
+        name: pin.name.clone(),
+        value: pins.get(pin).map(|on| on.map(|on| Decimal::from(i64::from(on)))).map_err(|e| e.to_string()),
+        unit: String::new(),
+    });
+    let analog = adc.iter().map(|adc| {
+        let value = count_in(&adc.path)
+            .and_then(|count| Decimal::from(count).times(adc.factor).map(Some).map_err(|error| error.to_string()));
+        Level { kind: Kind::Analog, name: adc.name.clone(), value, unit: adc.unit.clone() }
+    });
+    digital.chain(analog).collect()
+}
+
+/// Those of one kind as a text, in order: `0,1,-`; `-` is what is not known.
+pub(super) fn listed(dogs: &Dogs, kind: Kind) -> String {
+    list(&levels(dogs), kind)
+}
+
+fn list(all: &[Level], kind: Kind) -> String {
+    let told = |level: &Level| level.value.as_ref().ok().copied().flatten().map_or("-".to_owned(), |v| v.to_string());
+    all.iter().filter(|level| level.kind == kind).map(told).collect::<Vec<_>>().join(",")
+}
+
+/// All of them by their names, for the document.
+pub(super) fn shown(dogs: &Dogs) -> Json {
+    named(levels(dogs))
+}
+
+fn named(levels: Vec<Level>) -> Json {
+    let member = |level: Level| {
+        let (value, error) = match level.value {
+            Ok(value) => (value.map(|value| value.to_string()), None),
+            Err(error) => (None, Some(error)),
+        };
+        let unit = (!level.unit.is_empty()).then_some(level.unit);
+        (level.name, json!({ "kind": level.kind.word(), "value": value, "unit": unit, "error": error }))
+    };
+    Json::Object(levels.into_iter().map(member).collect::<Map<_, _>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::BootId;
+    use crate::os::gpio::Kernel;
+
+    #[test]
+    fn analog_inputs_are_told_exactly_and_one_that_fails_does_not_hide_the_others() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("in_voltage0_raw");
+        std::fs::write(&file, "4095\n").unwrap();
+        let adc = |name: &str, file: &str, factor: &str| Adc {
+            name: name.into(),
+            path: home.path().join(file),
+            factor: factor.parse().unwrap(),
+            unit: "mV".into(),
+        };
+        let adc = [adc("gone", "none", "1"), adc("tank", "in_voltage0_raw", "0.439453125")];
+        let pin = |name: &str, output| Pin { name: name.into(), line: "WEIR-NONE".into(), output, active_low: false };
+        let pins = vec![pin("relay", true), pin("door", false), pin(MODEM_RESET, true)];
+        let pins = Pins::open(pins, Kernel, home.path().join("outputs"), BootId::new([1; 8]));
+        let all = read(&pins, &adc);
+        assert_eq!(list(&all, Kind::Analog), "-,1799.560546875");
+        assert_eq!((list(&all, Kind::Output), list(&all, Kind::Input)), ("-".into(), "-".into()));
+        let told = named(all);
+        assert_eq!(told["tank"], json!({ "kind": "adc", "value": "1799.560546875", "unit": "mV", "error": null }));
+        assert_eq!(told["relay"], json!({ "kind": "out", "value": null, "unit": null, "error": null }));
+        assert!(told["gone"]["error"].as_str().unwrap().contains("can't be read"), "{told}");
+        assert!(told["door"]["error"].as_str().unwrap().contains("WEIR-NONE"), "{told}");
+        assert_eq!(told.as_object().unwrap().len(), 4, "{told}");
+    }
+}
