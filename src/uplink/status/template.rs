@@ -164,7 +164,8 @@ fn into_json(pieces: &mut [Piece]) -> Option<String> {
     let (mut quoted, mut escaped) = (false, false);
     for piece in pieces.iter() {
         let Piece::Literal(literal) = piece else {
-            probe.push('0');
+            // A value outside quotes may be anything, `null` included: `-{rssi}` is no JSON.
+            probe.push_str(if quoted { "0" } else { "null" });
             forms.push(if quoted { Form::Quoted } else { Form::Value });
             continue;
         };
@@ -228,8 +229,10 @@ mod tests {
         assert!(faults[1].contains("\"rsrp\""), "{faults:?}");
         assert!(faults[2].contains("no port \"com-2\"") && faults[3].contains("\"to_port\""), "{faults:?}");
         assert!(Template::parse("wier", &[]).unwrap_err()[0].contains("has no field"));
-        let (_, warning) = Template::parse("{\"a\":{csq},}", &[]).unwrap();
-        assert!(warning.unwrap().contains("looks like JSON"));
+        for text in ["{\"a\":{csq},}", "{\"a\":-{rssi}}", "{\"a\":1{csq}}", "{{id}:1}"] {
+            let (_, warning) = Template::parse(text, &[]).unwrap();
+            assert!(warning.unwrap().contains("looks like JSON"), "{text}");
+        }
     }
 
     proptest! {
