@@ -1,6 +1,7 @@
 //! Carries bytes between a lent line and the platform until the line is gone or was silent for long.
 
 use std::collections::VecDeque;
+use std::future::ready;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -11,6 +12,7 @@ use super::gather::{Echoes, Gatherer};
 use super::stream::Wire;
 use super::tagged::{self, Tagged};
 use super::{Health, Order, PATIENCE, Request};
+use crate::os::alarm::Alarm;
 use crate::os::line::{Line, Speed};
 
 /// Who is told that the line is given away.
@@ -179,6 +181,8 @@ impl Desk {
         self.begin();
         let mut echoes = Echoes::default();
         let mut buffer = vec![0; 4096];
+        // A millisecond later would be a dozen characters later.
+        let mut alarm = Alarm::new();
         let mut busy = Instant::now();
         loop {
             // 3.5 characters: a frame of Modbus RTU is never cut, whatever the settings say.
@@ -199,13 +203,13 @@ impl Desk {
             let may_take = self.joined && self.pending.len() < MOST_PENDING && yields.is_none();
             tokio::select! {
                 biased;
-                () = sleep_until(yields.unwrap_or(busy)), if yields.is_some_and(|at| at <= Instant::now()) => {
+                () = ready(()), if yields.is_some_and(|at| at <= Instant::now()) => {
                     for reply in self.asked.take().into_iter().flat_map(|(replies, _)| replies) {
                         let _ = reply.send(Ok(()));
                     }
                     return Ended::Idle;
                 }
-                () = sleep_until(due.unwrap_or(busy)), if due.is_some_and(|due| due <= Instant::now()) => {
+                () = ready(()), if due.is_some_and(|due| due <= Instant::now()) => {
                     self.outgoing = Some((self.gatherer.take(), Instant::now()));
                 }
                 sent = hand_over(&self.answers, &mut self.outgoing, &self.health), if self.outgoing.is_some() => {
@@ -240,7 +244,7 @@ impl Desk {
                     Some(wire) => drop(self.join(wire)),
                     None => return Ended::Closed,
                 },
-                () = sleep_until(due.unwrap_or(busy)), if due.is_some() => {}
+                () = alarm.until(due.unwrap_or(busy)), if due.is_some() => {}
                 () = sleep_until(held.unwrap_or(busy)), if held.is_some() => {}
                 () = sleep_until(too_late.unwrap_or(busy)), if too_late.is_some() => drop(self.lose_answer()),
                 () = sleep_until(yields.unwrap_or(busy)), if yields.is_some() => {}

@@ -6,6 +6,7 @@
 //! at a time, and what comes back goes to where it came from.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::future::ready;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::session::Desk;
 use super::settings::TunnelSettings;
 use super::{Health, PAUSE, REQUESTS_WAITING};
 use crate::meter::bus;
+use crate::os::alarm::Alarm;
 use crate::os::line::Line;
 use crate::wire::modbus::rtu;
 
@@ -247,6 +249,7 @@ impl Table {
 
     async fn relay(&mut self, desk: &mut Desk, line: &mut Line) -> Ended {
         let mut buffer = vec![0; 4096];
+        let mut alarm = Alarm::new();
         let mut busy = Instant::now();
         loop {
             if !desk.is_asked() {
@@ -262,11 +265,11 @@ impl Table {
             let room = self.gatherer.room().min(buffer.len());
             tokio::select! {
                 biased;
-                () = sleep_until(due.unwrap_or(busy)), if due.is_some_and(|due| due <= Instant::now()) => {
+                () = ready(()), if due.is_some_and(|due| due <= Instant::now()) => {
                     let frame = self.gatherer.take();
                     self.deliver(frame).await;
                 }
-                () = sleep_until(yields.unwrap_or(busy)), if yields.is_some_and(|at| at <= Instant::now()) => {
+                () = ready(()), if yields.is_some_and(|at| at <= Instant::now()) => {
                     desk.give_way();
                     return Ended::Idle;
                 }
@@ -290,7 +293,7 @@ impl Table {
                         Ok(Moved::Wrote(count)) => self.wrote(count),
                     }
                 }
-                () = sleep_until(due.unwrap_or(busy)), if due.is_some() => {}
+                () = alarm.until(due.unwrap_or(busy)), if due.is_some() => {}
                 () = sleep_until(patience.unwrap_or(busy)), if patience.is_some() => self.asked = None,
                 () = sleep_until(yields.unwrap_or(busy)), if yields.is_some() => {}
                 () = sleep_until(idle.unwrap_or(busy)), if idle.is_some() => return Ended::Idle,
