@@ -141,6 +141,7 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity, lock: Lock) -
     };
     Orders {
         by: "".into(),
+        unlock: false,
         asks: ask::Desk {
             evidence: evidence.clone(),
             meters,
@@ -265,8 +266,10 @@ async fn serve(
                     under_way.spawn(answers.clone().give(text, true, reply));
                     continue;
                 };
-                // Here one waits for each answer before he asks again; who traces wants to see what he does meanwhile.
-                let alone = matches!(origin, Origin::Local(_)) || matches!(errand.command, Command::Trace { .. });
+                // Here one waits for each answer before he asks again; who traces wants to see what he does meanwhile; a
+                // firmware may take an hour on its way.
+                let aside = matches!(errand.command, Command::Trace { .. } | Command::Update { .. });
+                let alone = aside || matches!(origin, Origin::Local(_));
                 let turn = (!alone).then(|| turns.take(&origin));
                 let (orders, answers, places) = (orders.clone(), answers.clone(), places.clone());
                 under_way.spawn(async move {

@@ -47,6 +47,15 @@ pub struct Errand {
     pub letter: Letter,
     /// Who asks, for the audit; what becomes of it is still to be filled in.
     pub entry: Entry,
+    /// Whether who asks may do it also while the gateway is locked.
+    pub unlock: bool,
+}
+
+impl Errand {
+    /// Why it must not be begun although it was accepted: the gateway was locked while it waited.
+    pub fn objection(&self, locked: bool) -> Option<&'static str> {
+        barred(locked && self.command.right().changes(), self.unlock)
+    }
 }
 
 /// A line of the audit.
@@ -138,6 +147,7 @@ impl Desk {
         match self.objection(wanted, (origin, key.as_deref()), locked) {
             Some(sentence) => refused(Some(&letter), origin, key, &letter.echo, &sentence),
             None => {
+                let unlock = self.trust.allowed(origin, key.as_deref()).unlock;
                 let entry = Entry {
                     who: origin.to_string(),
                     key,
@@ -145,7 +155,7 @@ impl Desk {
                     outcome: "done",
                     detail: String::new(),
                 };
-                Verdict::Do(Errand { command, letter, entry })
+                Verdict::Do(Errand { command, letter, entry, unlock })
             }
         }
     }
@@ -185,11 +195,13 @@ impl Desk {
             let hint = if key.is_none() { ", or sign it with a key that may" } else { "" };
             return Some(format!("{origin} may not {}; grant it in [[control.grant]]{hint}", right.word()));
         }
-        if (locked && changes || unlocks) && !allowed.unlock {
-            return Some("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
-        }
-        None
+        barred(locked && changes || unlocks, allowed.unlock).map(str::to_owned)
     }
+}
+
+/// What the lock says of what it stands before.
+fn barred(by_lock: bool, unlock: bool) -> Option<&'static str> {
+    (by_lock && !unlock).then_some("the gateway is locked; unlock it from the platform or an authorised phone")
 }
 
 fn refused(letter: Option<&Letter>, origin: &Origin, key: Option<String>, command: &str, sentence: &str) -> Verdict {

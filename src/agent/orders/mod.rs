@@ -48,6 +48,8 @@ pub(super) struct Orders {
     pub(super) evidence: Evidence,
     /// Who gave the command that is carried out.
     pub(super) by: Arc<str>,
+    /// Whether he may also while the gateway is locked.
+    pub(super) unlock: bool,
     pub(super) asks: ask::Desk,
     /// Writes the status message.
     pub(super) teller: Teller,
@@ -101,11 +103,18 @@ impl From<Result<String, String>> for Done {
 impl Orders {
     /// Carries out a command; the audit has it, and what became of it, when this returns.
     pub(super) async fn carry_out(&self, errand: Errand) -> (String, bool, Option<After>) {
-        let Errand { command, letter, mut entry } = errand;
+        let objection = errand.objection(self.lock.is_locked());
+        let Errand { command, letter, mut entry, unlock } = errand;
+        // It may have waited long for its turn.
+        if let Some(sentence) = objection {
+            (entry.outcome, entry.detail) = ("refused", sentence.to_owned());
+            self.note(entry).await;
+            return (letter.failed(sentence), true, None);
+        }
         self.begin(&entry, command.right()).await;
         let (way, name) = entry.who.split_once(':').unwrap_or(("", &entry.who));
         let who = Who::of(way, name);
-        let mine = Self { by: entry.who.as_str().into(), ..self.clone() };
+        let mine = Self { by: entry.who.as_str().into(), unlock, ..self.clone() };
         let done = mine.obey(command, who).await;
         let reply = match &done.told {
             Ok(told) => letter.done(told),
