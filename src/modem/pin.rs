@@ -17,7 +17,7 @@ use crate::os::file::{read_secret, read_small, write_atomic};
 /// A PIN has four to eight digits (3GPP TS 31.101, 9.5.1).
 const DIGITS: std::ops::RangeInclusive<usize> = 4..=8;
 
-/// How often a PIN that the SIM took before may be shown without a clear answer, and any PIN that the SIM did not look at.
+/// How often a PIN that the SIM took before may be shown without a clear answer.
 const MOST_TRIALS: u8 = 3;
 
 /// So many trials are remembered; the oldest are forgotten beyond it.
@@ -33,9 +33,6 @@ struct Memory {
     sim: Option<String>,
     /// How often it was shown without a clear answer.
     trials: u8,
-    /// How often the SIM did not look at it.
-    #[serde(default)]
-    unseen: u8,
     refused: bool,
     /// The SIM took it before.
     #[serde(default)]
@@ -57,7 +54,7 @@ impl Memory {
         // Only when it is surely the same SIM.
         let good = self.good && sim.is_some() && self.sim.as_deref() == sim;
         let trials = if good { MOST_TRIALS } else { 1 };
-        !self.refused && self.trials < trials && self.unseen < MOST_TRIALS
+        !self.refused && self.trials < trials
     }
 }
 
@@ -95,7 +92,7 @@ pub(super) async fn trial(file: &Path, folder: &Path, sim: Option<&str>) -> Resu
             ));
         }
         let before = all.iter().position(is_this).map(|at| all.remove(at));
-        let fresh = Memory { mark, sim: None, trials: 0, unseen: 0, refused: false, good: false };
+        let fresh = Memory { mark, sim: None, trials: 0, refused: false, good: false };
         let mut this = before.unwrap_or(fresh);
         this.sim = sim.or(this.sim);
         Ok(Trial { pin, path, all, this })
@@ -113,7 +110,7 @@ pub(super) async fn ready(folder: &Path, sim: Option<&str>) -> io::Result<()> {
         let kept = |memory: &Memory| !memory.is_over_for(sim.as_deref()) || memory.good;
         let mut left: Vec<Memory> = all.iter().filter(|memory| kept(memory)).cloned().collect();
         let over = left.iter_mut().filter(|memory| memory.is_over_for(sim.as_deref()));
-        over.for_each(|memory| (memory.trials, memory.unseen, memory.refused) = (0, 0, false));
+        over.for_each(|memory| (memory.trials, memory.refused) = (0, false));
         if left == all { Ok(()) } else { write(&path, &left) }
     })
     .await?
@@ -134,16 +131,16 @@ impl Trial {
         self.remember(|this| (this.refused, this.good) = (true, false)).await
     }
 
-    /// The SIM was busy or away: it did not look at it.
+    /// The SIM was busy or away: it did not look at it, and this was no trial.
     pub(super) async fn unseen(&self) -> io::Result<()> {
-        self.remember(|this| this.unseen = this.unseen.saturating_add(1)).await
+        self.remember(|_| {}).await
     }
 
     /// The SIM took it; its count of wrong ones began anew.
     pub(super) async fn taken(mut self) -> io::Result<()> {
         let sim = self.this.sim.clone();
         self.all.retain(|memory| !memory.is_over_for(sim.as_deref()));
-        self.remember(|this| (this.trials, this.unseen, this.good) = (0, 0, true)).await
+        self.remember(|this| (this.trials, this.good) = (0, true)).await
     }
 
     async fn remember(&self, change: impl FnOnce(&mut Memory)) -> io::Result<()> {
@@ -259,11 +256,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sim_that_did_not_look_is_asked_a_few_times_only() {
+    async fn that_a_sim_did_not_look_is_no_trial() {
         let rig = Rig::new();
-        for _ in 0..MOST_TRIALS {
+        for _ in 0..9 {
             rig.begun("1234", None).await.unseen().await.unwrap();
         }
+        rig.begun("1234", None).await;
         rig.trial("1234", None).await.unwrap_err();
     }
 
