@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::seal;
@@ -92,6 +92,13 @@ pub fn read_secret(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         }
         None => read_small(path, limit),
     }
+}
+
+/// When the file that a secret is read from was written, and which one it is; `None` where that can't be told.
+pub fn state_of_secret(path: &Path) -> Option<String> {
+    let file = parameter_of(path).map_or(Cow::Borrowed(path), |(file, _)| or_sealed(file));
+    let meta = fs::metadata(file).ok()?;
+    Some(format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino()))
 }
 
 /// The largest config.txt that holds a secret.
