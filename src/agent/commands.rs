@@ -159,6 +159,7 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity, lock: Lock) -
             .collect(),
         modbus: settings.meter.iter().filter_map(framing).collect(),
         folder: settings.store.path.clone(),
+        certificates: Arc::default(),
         audit: Audit::new(folder(settings).join("audit")),
         lock,
         speeds: Arc::default(),

@@ -62,6 +62,8 @@ pub(super) struct Orders {
     pub(super) speeds: Arc<Mutex<BTreeMap<String, Speed>>>,
     /// The store's folder.
     pub(super) folder: PathBuf,
+    /// Held from the writing of a certificate until those that nothing names are removed.
+    pub(super) certificates: Arc<tokio::sync::Mutex<()>>,
     pub(super) audit: Audit,
     pub(super) lock: Lock,
     /// How long a device may take for its answer.
