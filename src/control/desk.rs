@@ -276,9 +276,25 @@ fn echo(header: &str, verb: &Verb, arguments: &str) -> String {
             if first.trim_start().starts_with('{') || first.is_empty() { String::new() } else { format!(",{first}") };
         return format!("{header}={}{shown},***", verb.name);
     }
+    let address = (verb.name == "UPDATEFW").then(|| without_secrets(arguments));
+    let arguments = address.as_deref().unwrap_or(arguments);
     let separator = if arguments.is_empty() { "" } else { "," };
     let short: String = arguments.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("{header}={}{separator}{short}", verb.name)
+}
+
+/// What names an address without its user, password and query, which may be secrets; of what follows only a hash.
+fn without_secrets(arguments: &str) -> String {
+    let (scheme, rest) = arguments.split_once("://").unwrap_or(("", arguments));
+    let hash = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let hash = || rest.split(',').map(str::trim).find(hash).map_or_else(String::new, |hash| format!(",{hash}"));
+    match rest.find(['?', '#']) {
+        _ if scheme == "file" => arguments.to_owned(),
+        // Where a password ends can't be told for sure.
+        _ if rest.contains('@') => format!("{scheme}://***{}", hash()),
+        Some(end) => format!("{scheme}://{}?***{}", rest.get(..end).unwrap_or_default(), hash()),
+        None => arguments.to_owned(),
+    }
 }
 
 /// The answer to `HELP`: all commands, or how one is written.
