@@ -62,7 +62,7 @@ impl Errand {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Where it came from.
-    pub who: String,
+    pub who: Origin,
     /// Whose signature it bears.
     pub key: Option<String>,
     /// The command, without what is private in it.
@@ -149,7 +149,7 @@ impl Desk {
             None => {
                 let unlock = self.trust.allowed(origin, key.as_deref()).unlock;
                 let entry = Entry {
-                    who: origin.to_string(),
+                    who: origin.clone(),
                     key,
                     command: letter.echo.clone(),
                     outcome: "done",
@@ -166,7 +166,7 @@ impl Desk {
     /// The line of the audit; its detail is the sentence for who ordered it.
     pub fn admit(&self, what: &str, right: Right, origin: &Origin, locked: bool) -> Result<Entry, Box<Entry>> {
         let entry =
-            |outcome, detail| Entry { who: origin.to_string(), key: None, command: what.to_owned(), outcome, detail };
+            |outcome, detail| Entry { who: origin.clone(), key: None, command: what.to_owned(), outcome, detail };
         match self.objection((right, false), (origin, None), locked) {
             None => Ok(entry("done", String::new())),
             Some(sentence) => Err(Box::new(entry("refused", sentence))),
@@ -205,7 +205,7 @@ fn barred(by_lock: bool, unlock: bool) -> Option<&'static str> {
 }
 
 fn refused(letter: Option<&Letter>, origin: &Origin, key: Option<String>, command: &str, sentence: &str) -> Verdict {
-    let who = origin.to_string();
+    let who = origin.clone();
     let entry = Entry { who, key, command: command.to_owned(), outcome: "refused", detail: sentence.to_owned() };
     Verdict::Refused { reply: letter.map(|letter| letter.failed(sentence)), entry }
 }
