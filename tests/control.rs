@@ -456,7 +456,7 @@ async fn a_certificate_by_command_is_on_trial_and_a_wrong_one_goes_back() {
     let tls = format!("certfile {}\nkeyfile {}\nallow_anonymous true", certificate.display(), key.display());
     let broker = Mosquitto::start(directory, &tls).await;
     let url = format!("url = \"ssl://127.0.0.1:{}\"\nca_file = \"{}\"", broker.port, home.path("ca.pem").display());
-    home.configure(&url, &format!("{}confirm = \"10s\"\n", tunnel(pty.path())));
+    home.configure(&url, &format!("{}confirm = \"30s\"\n", tunnel(pty.path())));
     let agent = home.run_with("debug", &[]);
     rig::until("it is connected", || !agent.said(&["connected to the broker"]).is_empty()).await;
     let give = |which: &str, pem: &str| {
@@ -473,7 +473,7 @@ async fn a_certificate_by_command_is_on_trial_and_a_wrong_one_goes_back() {
     assert!(give("CA", &authority.pem()).contains("configuration 2 is on trial"));
     rig::until("the broker was reached with it", || outcome(2) == "confirmed").await;
     assert!(ca_file().contains("/store/tls/ca-1.pem"), "{}", ca_file());
-    // An authority that never signed the broker's certificate costs ten seconds, not a drive.
+    // An authority that never signed the broker's certificate costs half a minute, not a drive.
     rig::until("it is connected again", || agent.said(&["connected to the broker"]).len() >= 2).await;
     assert!(give("CA", &Authority::new("another CA").unwrap().pem()).contains("configuration 3 is on trial"));
     rig::until("it has gone back", || outcome(3) == "went-back").await;
