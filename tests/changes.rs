@@ -331,6 +331,35 @@ async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_
 }
 
 #[tokio::test]
+async fn a_plain_file_in_place_of_a_sealed_one_is_told_in_log_and_audit() {
+    let site = Site::new().await;
+    let mut agent = site.run().await;
+    agent.stop().await;
+    let (plain, first) = (site.home.config(), site.home.path("store/config/1.toml"));
+    let (before, text) = (fs::read(&first).unwrap(), fs::read(&plain).unwrap());
+    assert!(site.home.weir(&["config", "seal"]).status.success());
+    let told = |agent: &Agent| agent.said(&["a plain file stands where a sealed one should"]);
+    let mut agent = site.run().await;
+    assert!(told(&agent).is_empty(), "{:?}", told(&agent));
+    agent.stop().await;
+    fs::write(&first, before).unwrap();
+    let mut agent = site.run().await;
+    assert!(
+        told(&agent).len() == 1 && told(&agent)[0].contains("1.toml is plain on a sealed gateway"),
+        "{:?}",
+        told(&agent)
+    );
+    agent.stop().await;
+    // One beside it counts before it.
+    fs::write(&plain, text).unwrap();
+    let agent = site.run().await;
+    assert!(told(&agent)[0].contains("weir.toml is plain and counts before"), "{:?}", told(&agent));
+    let audit = || stdout(&site.home.weir(&["at", "AT^WEIR=AUDIT"]));
+    let lines = |audit: &str| audit.lines().filter(|line| line.contains("\"outcome\":\"warned\"")).count();
+    until("both are in the audit", || lines(&audit()) == 2).await;
+}
+
+#[tokio::test]
 async fn a_sealed_configuration_runs_here_and_nothing_of_it_can_be_read_elsewhere() {
     let site = Site::new().await;
     let mut agent = site.run().await;

@@ -109,6 +109,7 @@ pub(super) fn start(
     let control = &settings.control;
     let Commands { door, lock, heard } = commands;
     let orders = orders(agent, settings, identity, lock);
+    super::seals::look(settings, &orders.audit, orders.evidence.clock.stamp());
     let reply_topic = control.reply_topic.as_ref().and_then(|topic| topic.of(identity));
     let desk = Arc::new(Mutex::new((Desk::new(control, identity), heard)));
     let answers = Answers { speaker, reply_topic, modem: agent.evidence.modem.clone(), sms: control.sms.clone() };

@@ -35,6 +35,7 @@ mod phone;
 mod ports;
 mod post;
 mod recorder;
+mod seals;
 mod sessions;
 mod status;
 mod supervisor;

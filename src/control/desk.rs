@@ -67,7 +67,7 @@ pub struct Entry {
     pub key: Option<String>,
     /// The command, without what is private in it.
     pub command: String,
-    /// `begun`, `done`, `failed` or `refused`.
+    /// `begun`, `done`, `failed` or `refused`; `warned` where weir itself has to tell something.
     pub outcome: &'static str,
     /// One sentence, or nothing.
     pub detail: String,

@@ -17,7 +17,7 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
 
-use super::file::{read_plain, write_atomic, write_atomic_for};
+use super::file::{read_plain, sealed_beside, write_atomic, write_atomic_for};
 use super::random;
 
 /// What a sealed file begins with.
@@ -113,6 +113,8 @@ impl From<SealError> for io::Error {
 struct Known {
     keys: BTreeMap<Source, Zeroizing<Vec<u8>>>,
     active: Option<Source>,
+    /// The configuration, when it is plain and lies beside a sealed one, before which it counts.
+    outranking: Option<PathBuf>,
 }
 
 static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
@@ -128,13 +130,28 @@ pub fn active() -> Option<Source> {
 
 /// Has this process seal new files as this one, the configuration, is sealed.
 pub fn follow(path: &Path) {
-    let mut head = Vec::new();
-    let longest = (LONGEST_HEAD + 1) as u64;
     // What can't be read is told by who needs what is in it.
-    if File::open(path).and_then(|file| file.take(longest).read_to_end(&mut head)).is_ok() {
+    if let Ok(head) = head_of(path) {
         let source = sealed_with(&head).unwrap_or_default();
-        known(|known| known.active = source);
+        let outranks = !is_sealed(&head) && sealed_beside(path).exists();
+        known(|known| (known.active, known.outranking) = (source, outranks.then(|| path.to_owned())));
     }
+}
+
+/// The configuration, when it is a plain file that counts before the sealed one beside it.
+pub fn outranking() -> Option<PathBuf> {
+    known(|known| known.outranking.clone())
+}
+
+/// Whether there is a file that is not sealed.
+pub fn is_plain(path: &Path) -> bool {
+    head_of(path).is_ok_and(|head| !is_sealed(&head))
+}
+
+fn head_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path)?.take((LONGEST_HEAD + 1) as u64).read_to_end(&mut head)?;
+    Ok(head)
 }
 
 /// What a file is sealed with; `None`: it is plain.
