@@ -177,7 +177,7 @@ pub fn is_sealed(content: &[u8]) -> bool {
 pub fn open(content: &[u8]) -> Result<Vec<u8>, SealError> {
     let (head, rest) = split(content)?;
     let source = Source::parse(head).ok_or(SealError::Unknown)?;
-    opened(&*key_of(&source)?, head, rest)
+    opened(&key_of(&source)?, head, rest)
 }
 
 /// Seals a content.
