@@ -288,6 +288,78 @@ async fn an_edited_base_file_is_on_trial_too_and_one_with_mistakes_stops_nothing
 }
 
 #[tokio::test]
+async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_key_counts() {
+    let site = Site::new().await;
+    let mut agent = site.run().await;
+    agent.stop().await;
+    let (password, later, link) = (site.home.path("password"), site.home.path("later"), site.home.path("link"));
+    for file in [&password, &later] {
+        fs::write(file, "hunter2\n").unwrap();
+    }
+    std::os::unix::fs::symlink(&later, &link).unwrap();
+    fs::create_dir(site.home.path("given")).unwrap();
+    fs::write(site.home.path("given/weir-seal"), [9; 32]).unwrap();
+    // As systemd gives the credential to the service.
+    let weir = |arguments: &[&str]| {
+        let mut command = rig::weir();
+        command.env("CREDENTIALS_DIRECTORY", site.home.path("given"));
+        command.arg("--config").arg(site.home.config()).args(arguments).output().unwrap()
+    };
+    let head = |file: &std::path::Path| {
+        let content = fs::read(file).unwrap();
+        String::from_utf8_lossy(&content[..content.iter().position(|byte| *byte == b'\n').unwrap()]).into_owned()
+    };
+    let base = site.home.path("weir.toml.sealed");
+    let all = [base.clone(), password.clone(), site.home.path("store/config/1.toml")];
+    let name = |file: &std::path::Path| file.to_str().unwrap().to_owned();
+    assert!(weir(&["config", "seal", &name(&password)]).status.success());
+    all.iter().for_each(|file| assert!(head(file).starts_with("weir-sealed-1 board"), "{}", head(file)));
+    let credential = ["config", "seal", "--credential", "/etc/weir/seal.cred", &name(&password)];
+    let sealed = weir(&credential);
+    assert!(sealed.status.success() && rig::stdout(&sealed).contains("with the other key"), "{sealed:?}");
+    let by_credential = "weir-sealed-1 credential /etc/weir/seal.cred";
+    all.iter().for_each(|file| assert_eq!(head(file), by_credential));
+    assert!(weir(&["check"]).status.success());
+    // What is sealed later gets the configuration's key, also after a file with another one was opened.
+    let linked = weir(&["config", "seal", &name(&link)]);
+    assert!(!linked.status.success() && stderr(&linked).contains("it is a link; name the file itself"), "{linked:?}");
+    assert_eq!(fs::read_to_string(&later).unwrap(), "hunter2\n");
+    assert!(weir(&["config", "seal", &name(&later)]).status.success());
+    assert_eq!(head(&later), by_credential);
+    assert!(weir(&["config", "unseal", &name(&password), &name(&later)]).status.success());
+    assert_eq!(fs::read_to_string(&password).unwrap(), "hunter2\n");
+}
+
+#[tokio::test]
+async fn a_plain_file_in_place_of_a_sealed_one_is_told_in_log_and_audit() {
+    let site = Site::new().await;
+    let mut agent = site.run().await;
+    agent.stop().await;
+    let (plain, first) = (site.home.config(), site.home.path("store/config/1.toml"));
+    let (before, text) = (fs::read(&first).unwrap(), fs::read(&plain).unwrap());
+    assert!(site.home.weir(&["config", "seal"]).status.success());
+    let told = |agent: &Agent| agent.said(&["a plain file stands where a sealed one should"]);
+    let mut agent = site.run().await;
+    assert!(told(&agent).is_empty(), "{:?}", told(&agent));
+    agent.stop().await;
+    fs::write(&first, before).unwrap();
+    let mut agent = site.run().await;
+    assert!(
+        told(&agent).len() == 1 && told(&agent)[0].contains("1.toml is plain on a sealed gateway"),
+        "{:?}",
+        told(&agent)
+    );
+    agent.stop().await;
+    // One beside it counts before it.
+    fs::write(&plain, text).unwrap();
+    let agent = site.run().await;
+    assert!(told(&agent)[0].contains("weir.toml is plain and counts before"), "{:?}", told(&agent));
+    let audit = || stdout(&site.home.weir(&["at", "AT^WEIR=AUDIT"]));
+    let lines = |audit: &str| audit.lines().filter(|line| line.contains("\"outcome\":\"warned\"")).count();
+    until("both are in the audit", || lines(&audit()) == 2).await;
+}
+
+#[tokio::test]
 async fn a_sealed_configuration_runs_here_and_nothing_of_it_can_be_read_elsewhere() {
     let site = Site::new().await;
     let mut agent = site.run().await;

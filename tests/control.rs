@@ -183,6 +183,62 @@ async fn a_changed_parameter_is_on_trial_and_a_locked_gateway_changes_nothing() 
 }
 
 #[tokio::test]
+async fn a_command_that_waits_its_turn_is_refused_when_the_gateway_is_locked_meanwhile() {
+    let mut pty = Pty::open().unwrap();
+    let more = format!(
+        "{}serial_answer = \"1m\"\n[[control.grant]]\nwho = \"topic:gw1/AT\"\nrights = [\"write\", \"configure\"]\n\
+         [[control.grant]]\nwho = \"topic:fleet/AT\"\nrights = [\"observe\", \"configure\"]\nunlock = true\n",
+        tunnel(pty.path())
+    );
+    let (_home, _broker, agent, mut platform) = site(&more).await;
+    platform.publish("gw1/AT", "AT^WEIR=RS232,0,first", false).await;
+    assert_eq!(heard(&mut pty, "first").await, "first");
+    // It is accepted, and waits until the device has answered the one before.
+    platform.publish("gw1/AT", "AT^WEIR=SETPARAM,uplink.batch,400", false).await;
+    platform.publish("gw1/AT", "AT^WEIR=STATUS", false).await;
+    assert!(platform.answer().await.contains("may not observe"), "judged behind the one that waits");
+    platform.publish("fleet/AT", "AT^WEIR=LOCK", false).await;
+    assert_eq!(platform.answer().await, "AT^WEIR=LOCK locked\nOK");
+    pty.send(b"done").await.unwrap();
+    assert_eq!(platform.answer().await, "AT^WEIR=RS232,0,*** done\nOK", "what was begun is done");
+    assert!(platform.answer().await.contains("SETPARAM,uplink.batch,400 ERROR: the gateway is locked"));
+    platform.publish("fleet/AT", "AT^WEIR=AUDIT,20", false).await;
+    let audit = platform.answer().await;
+    let of = |what: &str| audit.lines().find(|line| line.contains("SETPARAM") && line.contains(what)).is_some();
+    assert!(of("\"refused\"") && !of("\"begun\""), "{audit}");
+    assert!(agent.said(&["is on trial"]).is_empty());
+}
+
+#[tokio::test]
+async fn while_a_firmware_is_on_its_way_its_senders_other_commands_are_answered() {
+    let (pty, home) = (Pty::open().unwrap(), Home::new());
+    let broker = Mosquitto::start(home.directory.path(), "allow_anonymous true").await;
+    let mut platform = Platform::listen(&broker).await;
+    let grant = "[[control.grant]]\nwho = \"topic:gw1/AT\"\nrights = [\"observe\", \"configure\", \"firmware\"]\nunlock = true\n";
+    let more = format!("{}{grant}[control.firmware]\nfolder = \"{}\"\n", tunnel(pty.path()), home.path("fw").display());
+    home.configure(&format!("url = \"tcp://127.0.0.1:{}\"", broker.port), &more);
+    std::fs::create_dir_all(home.path("helper/request")).unwrap();
+    let text = std::fs::read_to_string(home.config()).unwrap();
+    let helper = format!("[gateway]\nhelper = \"{}\"\n", home.path("helper").display());
+    std::fs::write(home.config(), text.replace("[gateway]\n", &helper)).unwrap();
+    let agent = home.run_with("debug", &[]);
+    rig::until("it listens", || !agent.said(&["the broker lets weir listen"]).is_empty()).await;
+    // A server that takes the call and says nothing.
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://127.0.0.1:{}/weir", server.local_addr().unwrap().port());
+    let update = |id: &str| format!("#{id} AT^WEIR=UPDATEFW,{url},{}", "0".repeat(64));
+    platform.publish("gw1/AT", &update("u1"), false).await;
+    let (call, _) = timeout(LIMIT, server.accept()).await.expect("it is fetched").unwrap();
+    assert_eq!(platform.ask("AT").await, "AT OK");
+    let second = platform.ask(&update("u2")).await;
+    assert!(second.starts_with("#u2 ") && second.contains("ERROR: a firmware is being fetched"), "{second}");
+    assert_eq!(platform.ask("AT^WEIR=LOCK").await, "AT^WEIR=LOCK locked\nOK");
+    drop(call);
+    let told = platform.answer().await;
+    assert!(told.starts_with("#u1 ") && told.contains("ERROR: "), "{told}");
+}
+
+#[tokio::test]
 async fn an_authorised_phone_commands_and_a_stranger_hears_nothing() {
     let modem = plug(Modem::new(Make::default())).unwrap();
     let more = format!(
@@ -400,7 +456,7 @@ async fn a_certificate_by_command_is_on_trial_and_a_wrong_one_goes_back() {
     let tls = format!("certfile {}\nkeyfile {}\nallow_anonymous true", certificate.display(), key.display());
     let broker = Mosquitto::start(directory, &tls).await;
     let url = format!("url = \"ssl://127.0.0.1:{}\"\nca_file = \"{}\"", broker.port, home.path("ca.pem").display());
-    home.configure(&url, &format!("{}confirm = \"10s\"\n", tunnel(pty.path())));
+    home.configure(&url, &format!("{}confirm = \"30s\"\n", tunnel(pty.path())));
     let agent = home.run_with("debug", &[]);
     rig::until("it is connected", || !agent.said(&["connected to the broker"]).is_empty()).await;
     let give = |which: &str, pem: &str| {
@@ -417,7 +473,7 @@ async fn a_certificate_by_command_is_on_trial_and_a_wrong_one_goes_back() {
     assert!(give("CA", &authority.pem()).contains("configuration 2 is on trial"));
     rig::until("the broker was reached with it", || outcome(2) == "confirmed").await;
     assert!(ca_file().contains("/store/tls/ca-1.pem"), "{}", ca_file());
-    // An authority that never signed the broker's certificate costs ten seconds, not a drive.
+    // An authority that never signed the broker's certificate costs half a minute, not a drive.
     rig::until("it is connected again", || agent.said(&["connected to the broker"]).len() >= 2).await;
     assert!(give("CA", &Authority::new("another CA").unwrap().pem()).contains("configuration 3 is on trial"));
     rig::until("it has gone back", || outcome(3) == "went-back").await;

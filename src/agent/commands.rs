@@ -109,6 +109,7 @@ pub(super) fn start(
     let control = &settings.control;
     let Commands { door, lock, heard } = commands;
     let orders = orders(agent, settings, identity, lock);
+    super::seals::look(settings, &orders.audit, orders.evidence.clock.stamp());
     let reply_topic = control.reply_topic.as_ref().and_then(|topic| topic.of(identity));
     let desk = Arc::new(Mutex::new((Desk::new(control, identity), heard)));
     let answers = Answers { speaker, reply_topic, modem: agent.evidence.modem.clone(), sms: control.sms.clone() };
@@ -141,6 +142,7 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity, lock: Lock) -
     };
     Orders {
         by: "".into(),
+        unlock: false,
         asks: ask::Desk {
             evidence: evidence.clone(),
             meters,
@@ -158,6 +160,7 @@ fn orders(agent: &Agent, settings: &Settings, identity: &Identity, lock: Lock) -
             .collect(),
         modbus: settings.meter.iter().filter_map(framing).collect(),
         folder: settings.store.path.clone(),
+        certificates: Arc::default(),
         audit: Audit::new(folder(settings).join("audit")),
         lock,
         speeds: Arc::default(),
@@ -265,8 +268,10 @@ async fn serve(
                     under_way.spawn(answers.clone().give(text, true, reply));
                     continue;
                 };
-                // Here one waits for each answer before he asks again; who traces wants to see what he does meanwhile.
-                let alone = matches!(origin, Origin::Local(_)) || matches!(errand.command, Command::Trace { .. });
+                // Here one waits for each answer before he asks again; who traces wants to see what he does meanwhile; a
+                // firmware may take an hour on its way.
+                let aside = matches!(errand.command, Command::Trace { .. } | Command::Update { .. });
+                let alone = aside || matches!(origin, Origin::Local(_));
                 let turn = (!alone).then(|| turns.take(&origin));
                 let (orders, answers, places) = (orders.clone(), answers.clone(), places.clone());
                 under_way.spawn(async move {

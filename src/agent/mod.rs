@@ -36,6 +36,7 @@ mod phone;
 mod ports;
 mod post;
 mod recorder;
+mod seals;
 mod sessions;
 mod status;
 mod supervisor;

@@ -201,6 +201,7 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 /// [`ConfigError::Unreadable`], [`ConfigError::NotText`]; [`ConfigError::Unusable`] and a wrong site.toml for a config.txt.
 pub fn source(path: &Path) -> Result<Source, ConfigError> {
     let bytes = whole(path)?;
+    os::seal::follow(&os::file::or_sealed(path));
     if mtx::is_config_txt(&bytes) {
         let site = site(path)?;
         let translation = mtx::translate(&bytes, &site, &mtx::inside(path))

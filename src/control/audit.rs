@@ -35,7 +35,7 @@ impl Audit {
     /// The system's error.
     pub fn append(&self, entry: &Entry, now: &Stamp) -> io::Result<()> {
         let line = json!({
-            "who": entry.who,
+            "who": entry.who.whole(),
             "key": entry.key,
             "command": entry.command,
             "outcome": entry.outcome,
@@ -131,10 +131,17 @@ fn ends_torn(file: &mut File) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Origin;
     use crate::model::Timestamp;
 
     fn entry(command: &str) -> Entry {
-        Entry { who: "local:x".into(), key: None, command: command.into(), outcome: "done", detail: String::new() }
+        Entry {
+            who: Origin::Phone("+34666123456".into()),
+            key: None,
+            command: command.into(),
+            outcome: "done",
+            detail: String::new(),
+        }
     }
 
     #[test]
@@ -149,6 +156,8 @@ mod tests {
         let commands: Vec<_> = again.newest(5).unwrap().iter().map(|line| line["command"].clone()).collect();
         assert_eq!(commands, ["one", "two"]);
         assert_eq!(again.newest(1).unwrap().len(), 1);
+        assert_eq!(again.newest(1).unwrap()[0]["who"], "sms:+34666123456", "who did it can be told");
+        assert_eq!(entry("one").who.to_string(), "sms:+34*******56", "and is not told to everybody");
     }
 
     #[test]

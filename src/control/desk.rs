@@ -47,18 +47,27 @@ pub struct Errand {
     pub letter: Letter,
     /// Who asks, for the audit; what becomes of it is still to be filled in.
     pub entry: Entry,
+    /// Whether who asks may do it also while the gateway is locked.
+    pub unlock: bool,
+}
+
+impl Errand {
+    /// Why it must not be begun although it was accepted: the gateway was locked while it waited.
+    pub fn objection(&self, locked: bool) -> Option<&'static str> {
+        barred(locked && self.command.right().changes(), self.unlock)
+    }
 }
 
 /// A line of the audit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Where it came from.
-    pub who: String,
+    pub who: Origin,
     /// Whose signature it bears.
     pub key: Option<String>,
     /// The command, without what is private in it.
     pub command: String,
-    /// `begun`, `done`, `failed` or `refused`.
+    /// `begun`, `done`, `failed` or `refused`; `warned` where weir itself has to tell something.
     pub outcome: &'static str,
     /// One sentence, or nothing.
     pub detail: String,
@@ -138,14 +147,15 @@ impl Desk {
         match self.objection(wanted, (origin, key.as_deref()), locked) {
             Some(sentence) => refused(Some(&letter), origin, key, &letter.echo, &sentence),
             None => {
+                let unlock = self.trust.allowed(origin, key.as_deref()).unlock;
                 let entry = Entry {
-                    who: origin.to_string(),
+                    who: origin.clone(),
                     key,
                     command: letter.echo.clone(),
                     outcome: "done",
                     detail: String::new(),
                 };
-                Verdict::Do(Errand { command, letter, entry })
+                Verdict::Do(Errand { command, letter, entry, unlock })
             }
         }
     }
@@ -156,7 +166,7 @@ impl Desk {
     /// The line of the audit; its detail is the sentence for who ordered it.
     pub fn admit(&self, what: &str, right: Right, origin: &Origin, locked: bool) -> Result<Entry, Box<Entry>> {
         let entry =
-            |outcome, detail| Entry { who: origin.to_string(), key: None, command: what.to_owned(), outcome, detail };
+            |outcome, detail| Entry { who: origin.clone(), key: None, command: what.to_owned(), outcome, detail };
         match self.objection((right, false), (origin, None), locked) {
             None => Ok(entry("done", String::new())),
             Some(sentence) => Err(Box::new(entry("refused", sentence))),
@@ -185,15 +195,17 @@ impl Desk {
             let hint = if key.is_none() { ", or sign it with a key that may" } else { "" };
             return Some(format!("{origin} may not {}; grant it in [[control.grant]]{hint}", right.word()));
         }
-        if (locked && changes || unlocks) && !allowed.unlock {
-            return Some("the gateway is locked; unlock it from the platform or an authorised phone".to_owned());
-        }
-        None
+        barred(locked && changes || unlocks, allowed.unlock).map(str::to_owned)
     }
 }
 
+/// What the lock says of what it stands before.
+fn barred(by_lock: bool, unlock: bool) -> Option<&'static str> {
+    (by_lock && !unlock).then_some("the gateway is locked; unlock it from the platform or an authorised phone")
+}
+
 fn refused(letter: Option<&Letter>, origin: &Origin, key: Option<String>, command: &str, sentence: &str) -> Verdict {
-    let who = origin.to_string();
+    let who = origin.clone();
     let entry = Entry { who, key, command: command.to_owned(), outcome: "refused", detail: sentence.to_owned() };
     Verdict::Refused { reply: letter.map(|letter| letter.failed(sentence)), entry }
 }
@@ -264,9 +276,25 @@ fn echo(header: &str, verb: &Verb, arguments: &str) -> String {
             if first.trim_start().starts_with('{') || first.is_empty() { String::new() } else { format!(",{first}") };
         return format!("{header}={}{shown},***", verb.name);
     }
+    let address = (verb.name == "UPDATEFW").then(|| without_secrets(arguments));
+    let arguments = address.as_deref().unwrap_or(arguments);
     let separator = if arguments.is_empty() { "" } else { "," };
     let short: String = arguments.chars().take(LONGEST).map(|c| if c.is_control() { ' ' } else { c }).collect();
     format!("{header}={}{separator}{short}", verb.name)
+}
+
+/// What names an address without its user, password and query, which may be secrets; of what follows only a hash.
+fn without_secrets(arguments: &str) -> String {
+    let (scheme, rest) = arguments.split_once("://").unwrap_or(("", arguments));
+    let hash = |part: &&str| part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let hash = || rest.split(',').map(str::trim).find(hash).map_or_else(String::new, |hash| format!(",{hash}"));
+    match rest.find(['?', '#']) {
+        _ if scheme == "file" => arguments.to_owned(),
+        // Where a password ends can't be told for sure.
+        _ if rest.contains('@') => format!("{scheme}://***{}", hash()),
+        Some(end) => format!("{scheme}://{}?***{}", rest.get(..end).unwrap_or_default(), hash()),
+        None => arguments.to_owned(),
+    }
 }
 
 /// The answer to `HELP`: all commands, or how one is written.

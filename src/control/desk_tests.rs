@@ -96,6 +96,32 @@ fn what_is_private_is_neither_echoed_nor_kept() {
 }
 
 #[test]
+fn of_an_address_neither_user_nor_password_nor_query_is_kept() {
+    let mut desk = Desk::new(&settings(), &gateway());
+    let hash = "ab".repeat(32);
+    for (given, shown) in [
+        (format!("https://h/fw?token=hunter2,{hash}"), format!("https://h/fw?***,{hash}")),
+        (format!("https://h/fw?a=1,2&token=hunter2,{hash},hunter2"), format!("https://h/fw?***,{hash}")),
+        (format!("https://me:hunter2@h/fw,{hash}"), format!("https://***,{hash}")),
+        (format!("https://me:hunter2?/@h/fw,{hash}"), format!("https://***,{hash}")),
+        ("https://h/fw?token=hunter2".to_owned(), "https://h/fw?***".to_owned()),
+        ("me:hunter2@h/fw?x".to_owned(), "://***".to_owned()),
+        (format!("https://h/fw,{hash}"), format!("https://h/fw,{hash}")),
+        (format!("file:///a@b?c,{hash}"), format!("file:///a@b?c,{hash}")),
+    ] {
+        let verdict =
+            desk.judge(format!("AT^WEIR=UPDATEFW,{given}").as_bytes(), &Origin::Local("root".into()), &now(), false);
+        let (entry, echo) = match verdict {
+            Verdict::Do(errand) => (errand.entry, errand.letter.echo),
+            Verdict::Refused { entry, reply } => (entry, reply.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(entry.command, format!("AT^WEIR=UPDATEFW,{shown}"));
+        assert!(!echo.contains("hunter2") && !entry.detail.contains("hunter2"), "{echo}");
+    }
+}
+
+#[test]
 fn everyone_has_only_his_rights() {
     let mut settings = settings();
     settings.grant =

@@ -22,7 +22,7 @@ pub use command::{Change, Command, Modbus, Output, Place, Put, Restart};
 pub use desk::{Desk, Entry, Errand, Verdict, help};
 pub use firmware::{FirmwareSettings, signed_by};
 pub use letter::Letter;
-pub use origin::{Origin, Right, Rights};
+pub use origin::{Origin, Right, Rights, masked_number};
 pub use settings::{
     ALERTS, Alert, ControlSettings, Grant, LONGEST_TRIAL, SHORTEST_TRIAL, Signatures, SmsSettings, check,
 };

@@ -73,16 +73,30 @@ pub enum Origin {
     Line(String),
 }
 
+/// A phone number of which only the first three and the last two characters are shown.
+pub fn masked_number(number: &str) -> String {
+    let all: Vec<char> = number.trim().chars().collect();
+    let hidden = all.len().saturating_sub(5);
+    let shown = |(at, c): (usize, &char)| if at >= 3 && at < 3 + hidden || all.len() <= 5 { '*' } else { *c };
+    all.iter().enumerate().map(shown).collect()
+}
+
+impl Origin {
+    /// As the audit on the disk names it: a phone number is whole.
+    pub fn whole(&self) -> String {
+        match self {
+            Self::Phone(number) => format!("sms:{number}"),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Origin {
-    /// As the audit names it: `topic:gw1/AT`, `sms:+34666...456`, `local:root`, `line:rs232-1`.
+    /// As everybody may see it: `topic:gw1/AT`, `sms:+34*******56`, `local:root`, `line:rs232-1`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Topic(topic) => write!(f, "topic:{topic}"),
-            Self::Phone(number) => {
-                let digits: Vec<char> = number.chars().collect();
-                let (head, tail) = (digits.iter().take(6), digits.iter().skip(digits.len().saturating_sub(3).max(6)));
-                write!(f, "sms:{}...{}", head.collect::<String>(), tail.collect::<String>())
-            }
+            Self::Phone(number) => write!(f, "sms:{}", masked_number(number)),
             Self::Local(user) => write!(f, "local:{user}"),
             Self::Line(port) => write!(f, "line:{port}"),
         }

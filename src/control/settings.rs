@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Right;
 use super::firmware::FirmwareSettings;
+use super::origin::masked_number;
 use crate::setting::{At, Count, Problems, Topic};
 use crate::{choices, settings};
 
@@ -170,6 +171,10 @@ pub fn check(settings: &ControlSettings, problems: &mut Problems) {
             );
             problems.error(grant.who.span(), message);
         }
+        if let Some(number) = grant.who.trim().strip_prefix("sms:").map(str::trim).filter(|number| is_national(number))
+        {
+            problems.warning(grant.who.span(), national(number));
+        }
         if grant.rights.is_empty() {
             problems.warning(grant.rights.span(), "grants nothing");
         }
@@ -227,6 +232,9 @@ fn sms(settings: &SmsSettings, problems: &mut Problems) {
         }
     };
     number(&settings.allow, problems);
+    for number in settings.allow.iter().filter(|number| is_national(number)) {
+        problems.warning(settings.allow.span(), national(number));
+    }
     if settings.allow_all {
         problems.warning(settings.allow.span(), "allow_all: every phone on earth may command this gateway");
     }
@@ -251,5 +259,38 @@ fn sms(settings: &SmsSettings, problems: &mut Problems) {
     }
 }
 
+/// Whether it is a phone number without its country code; one of a few digits is a short number, which has none.
+fn is_national(number: &str) -> bool {
+    super::verb::is_number(number) && !number.starts_with('+') && number.len() > 6
+}
+
+fn national(number: &str) -> String {
+    let shown = masked_number(number);
+    format!(
+        "\"{shown}\" has no country code, but networks tell who sent an SMS with it: it could not command; write it like +34666123456"
+    )
+}
+
 /// What weir tells by SMS by itself.
 pub const ALERTS: [&str; 6] = ["start", "offline", "online", "config", "meter-silent", "disk"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::setting::Setting;
+
+    #[test]
+    fn numbers_that_could_never_command_are_named_masked() {
+        let mut settings = ControlSettings::stand_in().unwrap();
+        let numbers = ["+34666123456", "666123456", "2525"];
+        settings.sms.allow = At::nowhere(numbers.map(str::to_owned).to_vec());
+        let (who, rights) = (At::nowhere("sms: 0034666123456".to_owned()), At::nowhere(vec![Right::Observe]));
+        settings.grant = vec![Grant { who, rights, signed: false, unlock: false }];
+        let mut problems = Problems::new();
+        check(&settings, &mut problems);
+        let told: Vec<_> = problems.located("").into_iter().map(|problem| problem.message).collect();
+        let starts = ["\"003********56\" has no country code", "\"666****56\" has no country code"];
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told.iter().zip(starts).all(|(told, start)| told.starts_with(start)), "{told:?}");
+    }
+}

@@ -79,11 +79,21 @@ pub(super) struct Dialogue {
     pub(super) silences: u64,
     /// It was lost again and again of late: what it does is told once only.
     pub(super) flapping: bool,
+    /// So many times in a row the SIM was too busy for its PIN.
+    pub(super) busy: u32,
 }
 
 impl Dialogue {
     pub(super) fn new(line: Line) -> Self {
-        Self { line, decoder: Decoder::new(), notices: VecDeque::new(), usual: USUAL, silences: 0, flapping: false }
+        Self {
+            line,
+            decoder: Decoder::new(),
+            notices: VecDeque::new(),
+            usual: USUAL,
+            silences: 0,
+            flapping: false,
+            busy: 0,
+        }
     }
 
     /// Finds out whether a modem answers: ends what may be open, then asks `AT` a few times.

@@ -12,30 +12,32 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::os::file::{read_secret, read_small, write_atomic};
+use crate::os::file::{read_secret, read_small, state_of_secret};
+use crate::os::seal::write_secret;
 
 /// A PIN has four to eight digits (3GPP TS 31.101, 9.5.1).
 const DIGITS: std::ops::RangeInclusive<usize> = 4..=8;
 
-/// How often a PIN that the SIM took before may be shown without a clear answer, and any PIN that the SIM did not look at.
+/// How often a PIN that the SIM took before may be shown without a clear answer.
 const MOST_TRIALS: u8 = 3;
 
 /// So many trials are remembered; the oldest are forgotten beyond it.
 const REMEMBERED: usize = 16;
 
-/// What is remembered of a PIN shown to a SIM: not the PIN.
+/// What is remembered of a PIN shown to a SIM: not the PIN, and of one that the SIM took nothing that tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Memory {
-    /// SHA-256 over a fixed word and the PIN.
-    mark: String,
+    /// SHA-256 over a fixed word and the PIN, which a search through all PINs finds: only as long as the SIM did not take it.
+    #[serde(default)]
+    mark: Option<String>,
+    /// The state of the PIN's file from which the SIM took it.
+    #[serde(default)]
+    file: Option<String>,
     /// The SIM's number, where the modem tells it before the PIN.
     #[serde(default)]
     sim: Option<String>,
     /// How often it was shown without a clear answer.
     trials: u8,
-    /// How often the SIM did not look at it.
-    #[serde(default)]
-    unseen: u8,
     refused: bool,
     /// The SIM took it before.
     #[serde(default)]
@@ -43,6 +45,14 @@ struct Memory {
 }
 
 impl Memory {
+    /// Whether it is about this PIN, or this state of its file.
+    fn is_about(&self, mark: &str, file: Option<&str>) -> bool {
+        match &self.mark {
+            Some(own) => own == mark,
+            None => file.is_some() && self.file.as_deref() == file,
+        }
+    }
+
     /// Whether it is about this SIM, as far as that is known.
     fn is_of(&self, sim: Option<&str>) -> bool {
         self.sim.as_deref().is_none_or(|own| sim.is_none_or(|sim| own == sim))
@@ -57,7 +67,7 @@ impl Memory {
         // Only when it is surely the same SIM.
         let good = self.good && sim.is_some() && self.sim.as_deref() == sim;
         let trials = if good { MOST_TRIALS } else { 1 };
-        !self.refused && self.trials < trials && self.unseen < MOST_TRIALS
+        !self.refused && self.trials < trials
     }
 }
 
@@ -68,6 +78,8 @@ pub(super) struct Trial {
     path: PathBuf,
     all: Vec<Memory>,
     this: Memory,
+    /// Of the PIN's file.
+    state: Option<String>,
 }
 
 /// Reads the PIN and sees whether it may be shown to the SIM of this number.
@@ -78,6 +90,8 @@ pub(super) async fn trial(file: &Path, folder: &Path, sim: Option<&str>) -> Resu
     let (file, path, sim) = (file.to_owned(), folder.join("modem-pin"), sim.map(str::to_owned));
     blocking(move || {
         let unreadable = |error: io::Error| format!("the PIN can't be read from {}: {error}", file.display());
+        // Taken first: a file that is written meanwhile is another one.
+        let state = state_of_secret(&file);
         let content = Zeroizing::new(read_secret(&file, 1024).map_err(unreadable)?);
         let text = std::str::from_utf8(&content).map_or("", str::trim);
         if !DIGITS.contains(&text.len()) || !text.bytes().all(|c| c.is_ascii_digit()) {
@@ -87,7 +101,7 @@ pub(super) async fn trial(file: &Path, folder: &Path, sim: Option<&str>) -> Resu
         let mark = mark(&pin);
         // Not knowing is no leave to try.
         let mut all = read(&path).map_err(|error| format!("what is remembered of the PIN can't be read: {error}"))?;
-        let is_this = |memory: &Memory| memory.mark == mark && memory.is_of(sim.as_deref());
+        let is_this = |memory: &Memory| memory.is_about(&mark, state.as_deref()) && memory.is_of(sim.as_deref());
         if all.iter().any(|memory| is_this(memory) && !memory.may_be_shown(sim.as_deref())) {
             return Err(format!(
                 "the SIM refused the PIN before, or may have; it is not tried again, so that the SIM is not blocked: write the right one into {}, or unlock the SIM once in a telephone and switch its PIN off",
@@ -95,10 +109,13 @@ pub(super) async fn trial(file: &Path, folder: &Path, sim: Option<&str>) -> Resu
             ));
         }
         let before = all.iter().position(is_this).map(|at| all.remove(at));
-        let fresh = Memory { mark, sim: None, trials: 0, unseen: 0, refused: false, good: false };
+        let fresh = Memory { mark: None, file: None, sim: None, trials: 0, refused: false, good: false };
         let mut this = before.unwrap_or(fresh);
         this.sim = sim.or(this.sim);
-        Ok(Trial { pin, path, all, this })
+        if !this.good {
+            this.mark = Some(mark);
+        }
+        Ok(Trial { pin, path, all, this, state })
     })
     .await
     .map_err(|error| error.to_string())?
@@ -113,7 +130,7 @@ pub(super) async fn ready(folder: &Path, sim: Option<&str>) -> io::Result<()> {
         let kept = |memory: &Memory| !memory.is_over_for(sim.as_deref()) || memory.good;
         let mut left: Vec<Memory> = all.iter().filter(|memory| kept(memory)).cloned().collect();
         let over = left.iter_mut().filter(|memory| memory.is_over_for(sim.as_deref()));
-        over.for_each(|memory| (memory.trials, memory.unseen, memory.refused) = (0, 0, false));
+        over.for_each(|memory| (memory.trials, memory.refused) = (0, false));
         if left == all { Ok(()) } else { write(&path, &left) }
     })
     .await?
@@ -131,19 +148,23 @@ impl Trial {
 
     /// The SIM refused it.
     pub(super) async fn refused(&self) -> io::Result<()> {
-        self.remember(|this| (this.refused, this.good) = (true, false)).await
+        let mark = mark(&self.pin);
+        self.remember(|this| (this.refused, this.good, this.mark) = (true, false, Some(mark))).await
     }
 
-    /// The SIM was busy or away: it did not look at it.
+    /// The SIM was busy or away: it did not look at it, and this was no trial.
     pub(super) async fn unseen(&self) -> io::Result<()> {
-        self.remember(|this| this.unseen = this.unseen.saturating_add(1)).await
+        self.remember(|_| {}).await
     }
 
     /// The SIM took it; its count of wrong ones began anew.
     pub(super) async fn taken(mut self) -> io::Result<()> {
         let sim = self.this.sim.clone();
         self.all.retain(|memory| !memory.is_over_for(sim.as_deref()));
-        self.remember(|this| (this.trials, this.unseen, this.good) = (0, 0, true)).await
+        let state = self.state.clone();
+        // A file whose state can't be told is known by its PIN only.
+        let mark = state.is_none().then(|| mark(&self.pin));
+        self.remember(|this| (this.trials, this.good, this.mark, this.file) = (0, true, mark, state)).await
     }
 
     async fn remember(&self, change: impl FnOnce(&mut Memory)) -> io::Result<()> {
@@ -172,7 +193,7 @@ fn write(path: &Path, all: &[Memory]) -> io::Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    write_atomic(path, &serde_json::to_vec(all)?, 0o600)?;
+    write_secret(path, &serde_json::to_vec(all)?)?;
     hand_over(path)
 }
 
@@ -180,7 +201,7 @@ fn write(path: &Path, all: &[Memory]) -> io::Result<()> {
 fn hand_over(path: &Path) -> io::Result<()> {
     match path.parent().map(std::fs::metadata).transpose()? {
         Some(folder) if rustix::process::geteuid().is_root() => {
-            std::os::unix::fs::chown(path, Some(folder.uid()), Some(folder.gid()))
+            std::os::unix::fs::lchown(path, Some(folder.uid()), Some(folder.gid()))
         }
         _ => Ok(()),
     }
@@ -203,17 +224,38 @@ mod tests {
 
     struct Rig {
         folder: tempfile::TempDir,
+        /// Each time that the PIN's file is written it gets a time of its own.
+        written: std::cell::Cell<u64>,
     }
 
     impl Rig {
         fn new() -> Self {
-            Self { folder: tempfile::tempdir().unwrap() }
+            Self { folder: tempfile::tempdir().unwrap(), written: std::cell::Cell::default() }
         }
 
         async fn trial(&self, pin: &str, sim: Option<&str>) -> Result<Trial, String> {
             let file = self.folder.path().join("pin");
-            std::fs::write(&file, format!("{pin}\n")).unwrap();
+            let content = format!("{pin}\n");
+            if std::fs::read_to_string(&file).ok().as_ref() != Some(&content) {
+                std::fs::write(&file, content).unwrap();
+                self.touch();
+            }
             trial(&file, &self.folder.path().join("kept"), sim).await
+        }
+
+        /// As if the PIN's file had been written anew.
+        fn touch(&self) {
+            self.written.set(self.written.get() + 1);
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(self.written.get());
+            std::fs::File::options()
+                .write(true)
+                .open(self.folder.path().join("pin"))
+                .and_then(|file| file.set_modified(at))
+                .unwrap();
+        }
+
+        fn kept(&self) -> String {
+            std::fs::read_to_string(self.folder.path().join("kept/modem-pin")).unwrap()
         }
 
         async fn begun(&self, pin: &str, sim: Option<&str>) -> Trial {
@@ -259,11 +301,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sim_that_did_not_look_is_asked_a_few_times_only() {
+    async fn nothing_that_tells_a_pin_is_kept_once_the_sim_took_it() {
         let rig = Rig::new();
-        for _ in 0..MOST_TRIALS {
+        rig.begun("1234", Some("1")).await.taken().await.unwrap();
+        assert!(!rig.kept().contains(&mark("1234")), "{}", rig.kept());
+        // Also while it is shown again, and after a power cut.
+        rig.begun("1234", Some("1")).await;
+        assert!(!rig.kept().contains(&mark("1234")), "{}", rig.kept());
+        rig.begun("1234", Some("1")).await.taken().await.unwrap();
+        // A file that was written anew may hold another PIN: it has its one trial, and no second one without an answer.
+        rig.touch();
+        rig.begun("1234", Some("1")).await;
+        rig.touch();
+        rig.trial("1234", Some("1")).await.unwrap_err();
+        // The same state of the file for another SIM means nothing.
+        rig.begun("1234", Some("2")).await.refused().await.unwrap();
+        rig.touch();
+        rig.trial("1234", Some("2")).await.unwrap_err();
+    }
+
+    #[tokio::test]
+    async fn that_a_sim_did_not_look_is_no_trial() {
+        let rig = Rig::new();
+        for _ in 0..9 {
             rig.begun("1234", None).await.unseen().await.unwrap();
         }
+        rig.begun("1234", None).await;
         rig.trial("1234", None).await.unwrap_err();
     }
 

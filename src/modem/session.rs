@@ -18,6 +18,8 @@ use crate::wire::modem::{Ending, Fault, Notice};
 
 /// When a SIM that was missing or locked is looked at again.
 const LOCKED_PAUSE: Duration = Duration::from_secs(30);
+/// A SIM that is too busy for its PIN is left alone longer each time: up to 16 minutes.
+const MOST_DOUBLINGS: u32 = 5;
 /// An answer to what a person asked; a search for networks takes minutes.
 const PASSED_ON: Duration = Duration::from_secs(30);
 const NETWORKS: Duration = Duration::from_secs(200);
@@ -93,6 +95,11 @@ pub(super) async fn serve(
     }
 }
 
+/// How long a SIM that can't be used is left alone.
+fn locked_pause(busy: u32) -> Duration {
+    LOCKED_PAUSE * (1 << busy.saturating_sub(1).min(MOST_DOUBLINGS))
+}
+
 impl Session<'_> {
     async fn ready(
         &mut self,
@@ -134,7 +141,7 @@ impl Session<'_> {
         why: &str,
     ) -> Result<Over, Broken> {
         self.modem.publish(self.status);
-        let again = Instant::now() + LOCKED_PAUSE;
+        let again = Instant::now() + locked_pause(dialogue.busy);
         loop {
             tokio::select! {
                 () = sleep_until(again) => return Ok(Over::Again),
@@ -318,4 +325,15 @@ fn lines(answer: &Answer) -> Vec<String> {
         Ending::Refused(fault) => fault.to_string(),
     };
     answer.lines.iter().cloned().chain([end]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_sim_is_left_alone_longer_each_time_and_any_other_as_long_as_ever() {
+        let pauses: Vec<_> = [0, 1, 2, 3, 6, 7, u32::MAX].map(|busy| locked_pause(busy).as_secs()).into();
+        assert_eq!(pauses, [30, 30, 60, 120, 960, 960, 960]);
+    }
 }

@@ -52,7 +52,9 @@ pub(super) async fn start(modem: &Modem, dialogue: &mut Dialogue, status: &mut S
     identify(dialogue, status).await?;
     // Most modems tell it before the PIN too: then it is known which SIM refused which.
     status.iccid = sim_number(dialogue).await?;
+    let busy = std::mem::take(&mut dialogue.busy);
     if let Err(why) = unlock(modem, dialogue, status).await? {
+        dialogue.busy += if dialogue.busy > 0 { busy } else { 0 };
         return Ok(Start::Locked(why));
     }
     if status.iccid.is_none() {
@@ -182,9 +184,12 @@ async fn show(modem: &Modem, dialogue: &mut Dialogue, sim: Option<&str>) -> Resu
         error!(%error, "what became of the PIN can't be remembered");
     }
     let fault = answer.fault().map(ToString::to_string).unwrap_or_default();
+    dialogue.busy = u32::from(verdict == Verdict::Unseen);
     Ok(match verdict {
         Verdict::Taken => Ok(()),
-        Verdict::Unseen => Err(format!("the SIM could not take the PIN ({fault}); it is tried again a few times")),
+        Verdict::Unseen => Err(format!(
+            "the SIM was busy or away and did not look at the PIN ({fault}); it is tried again after growing pauses"
+        )),
         Verdict::Refused => Err(format!("the SIM refused the PIN ({fault}); write the right one into pin_file")),
         Verdict::Unclear => Err(format!(
             "the SIM gave no clear answer to the PIN ({fault}), and may have counted it as wrong; it is not tried again: unlock the SIM once in a telephone, or write another PIN into pin_file"

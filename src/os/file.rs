@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use super::seal;
@@ -14,12 +14,23 @@ use super::seal;
 /// # Errors
 /// The system's error; the old file is then untouched.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    write_atomic_for(path, content, mode, None)
+}
+
+/// The same for a user and a group, who own it before it has its name.
+///
+/// # Errors
+/// The system's error; the old file is then untouched.
+pub fn write_atomic_for(path: &Path, content: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".new");
     let beside = path.with_file_name(name);
     let _ = fs::remove_file(&beside);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
     file.write_all(content)?;
+    if let Some((user, group)) = owner {
+        fchown(&file, Some(user), Some(group))?;
+    }
     file.sync_all()?;
     fs::rename(&beside, path)?;
     sync_directory(path.parent().unwrap_or(Path::new(".")))
@@ -92,6 +103,13 @@ pub fn read_secret(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         }
         None => read_small(path, limit),
     }
+}
+
+/// When the file that a secret is read from was written, and which one it is; `None` where that can't be told.
+pub fn state_of_secret(path: &Path) -> Option<String> {
+    let file = parameter_of(path).map_or(Cow::Borrowed(path), |(file, _)| or_sealed(file));
+    let meta = fs::metadata(file).ok()?;
+    Some(format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino()))
 }
 
 /// The largest config.txt that holds a secret.

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -16,7 +17,7 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
 
-use super::file::{read_plain, write_atomic};
+use super::file::{read_plain, sealed_beside, write_atomic, write_atomic_for};
 use super::random;
 
 /// What a sealed file begins with.
@@ -107,11 +108,13 @@ impl From<SealError> for io::Error {
     }
 }
 
-/// Keys that were read, and the source that was used last: what is written later is sealed with it.
+/// Keys that were read, and the source that the configuration is sealed with: what is written is sealed with it, too.
 #[derive(Default)]
 struct Known {
     keys: BTreeMap<Source, Zeroizing<Vec<u8>>>,
     active: Option<Source>,
+    /// The configuration, when it is plain and lies beside a sealed one, before which it counts.
+    outranking: Option<PathBuf>,
 }
 
 static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
@@ -120,14 +123,46 @@ fn known<T>(work: impl FnOnce(&mut Known) -> T) -> T {
     work(&mut KNOWN.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// What this process seals new files with; `None`: it has opened no sealed file, and writes plain ones.
+/// What this process seals new files with; `None`: its configuration is not sealed, and it writes plain ones.
 pub fn active() -> Option<Source> {
     known(|known| known.active.clone())
 }
 
-/// Has this process seal new files with a source, or with none.
-pub fn activate(source: Option<Source>) {
-    known(|known| known.active = source);
+/// Has this process seal new files as this one, the configuration, is sealed.
+pub fn follow(path: &Path) {
+    // What can't be read is told by who needs what is in it.
+    if let Ok(head) = head_of(path) {
+        let source = sealed_with(&head).unwrap_or_default();
+        let outranks = !is_sealed(&head) && sealed_beside(path).exists();
+        known(|known| (known.active, known.outranking) = (source, outranks.then(|| path.to_owned())));
+    }
+}
+
+/// The configuration, when it is a plain file that counts before the sealed one beside it.
+pub fn outranking() -> Option<PathBuf> {
+    known(|known| known.outranking.clone())
+}
+
+/// Whether there is a file that is not sealed.
+pub fn is_plain(path: &Path) -> bool {
+    head_of(path).is_ok_and(|head| !is_sealed(&head))
+}
+
+fn head_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    File::open(path)?.take((LONGEST_HEAD + 1) as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// What a file is sealed with; `None`: it is plain.
+///
+/// # Errors
+/// [`SealError::Unknown`].
+pub fn sealed_with(content: &[u8]) -> Result<Option<Source>, SealError> {
+    if !is_sealed(content) {
+        return Ok(None);
+    }
+    Source::parse(split(content)?.0).map(Some).ok_or(SealError::Unknown)
 }
 
 /// Whether bytes are a sealed file's.
@@ -135,17 +170,14 @@ pub fn is_sealed(content: &[u8]) -> bool {
     content.starts_with(MAGIC.as_bytes())
 }
 
-/// Opens a sealed file's content; the source is what later files are sealed with.
+/// Opens a sealed file's content.
 ///
 /// # Errors
 /// [`SealError`].
 pub fn open(content: &[u8]) -> Result<Vec<u8>, SealError> {
     let (head, rest) = split(content)?;
     let source = Source::parse(head).ok_or(SealError::Unknown)?;
-    let key = key_of(&source)?;
-    let plain = opened(&key, head, rest)?;
-    known(|known| known.active = Some(source));
-    Ok(plain)
+    opened(&key_of(&source)?, head, rest)
 }
 
 /// Seals a content.
@@ -178,19 +210,18 @@ pub fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Makes the key of a board in a file, unless it is there, and gives its source and whether it was made.
+/// Makes the key of a board in a file for its owner, unless it is there, and gives its source.
 ///
 /// # Errors
 /// [`SealError::System`].
-pub fn board_key(file: &Path) -> Result<(Source, bool), SealError> {
+pub fn board_key(file: &Path, owner: Option<(u32, u32)>) -> Result<Source, SealError> {
     // A link may point at anything.
-    let missing = file.symlink_metadata().is_err();
-    if missing {
+    if file.symlink_metadata().is_err() {
         let mut key = Zeroizing::new([0; 32]);
         random::system().fill(&mut *key).map_err(|_| io::Error::other("the system gives no randomness"))?;
-        write_atomic(file, &*key, 0o600)?;
+        write_atomic_for(file, &*key, 0o600, owner)?;
     }
-    Ok((Source::Board { file: file.to_owned(), serial: serial(Path::new("/")).is_some() }, missing))
+    Ok(Source::Board { file: file.to_owned(), serial: serial(Path::new("/")).is_some() })
 }
 
 fn split(content: &[u8]) -> Result<(&str, &[u8]), SealError> {
@@ -293,7 +324,7 @@ mod tests {
     fn a_copy_on_another_board_has_another_key_and_nothing_opens_with_it() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("seal.key");
-        board_key(&file).unwrap();
+        board_key(&file, None).unwrap();
         let key = |machine: &str, serial: &str| {
             let root = tempfile::tempdir().unwrap();
             board_at(root.path(), machine, serial);
@@ -318,8 +349,11 @@ mod tests {
     #[test]
     fn any_bytes_behind_the_magic_are_refused_and_a_file_comes_back_whole() {
         let folder = tempfile::tempdir().unwrap();
-        let source = board_key(&folder.path().join("seal.key")).unwrap().0;
+        let source = board_key(&folder.path().join("seal.key"), None).unwrap();
         let sealed = seal(&source, b"[broker]\n").unwrap();
+        assert_eq!(sealed_with(&sealed).unwrap(), Some(source.clone()));
+        assert_eq!(sealed_with(b"[broker]\n").unwrap(), None);
+        assert!(matches!(sealed_with(b"weir-sealed-1 moon /x\n"), Err(SealError::Unknown)));
         assert!(is_sealed(&sealed) && !sealed.windows(6).any(|bytes| bytes == b"broker"));
         assert_ne!(seal(&source, b"[broker]\n").unwrap(), sealed, "each has a salt of its own");
         let (head, rest) = split(&sealed).unwrap();

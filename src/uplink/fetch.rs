@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::TlsFiles;
 use super::door::secured;
@@ -16,6 +16,8 @@ use crate::os::clock::Clock;
 
 /// A server that says nothing for so long is given up.
 const SILENCE: Duration = Duration::from_secs(60);
+/// A server that sends less in [`SILENCE`] is given up, too: nobody would wait for the end.
+const LEAST: u64 = 16 << 10;
 /// A file takes at most so long: 24 MiB at some 60 kbit/s.
 const LONGEST: Duration = Duration::from_hours(1);
 /// The head of an answer is never longer.
@@ -94,27 +96,21 @@ async fn receive(
     out: &mpsc::Sender<Vec<u8>>,
 ) -> Result<u64, String> {
     let mut buffer = vec![0; PIECE];
-    let mut head = Vec::new();
-    let (length, early) = loop {
-        if let Some(found) = head.windows(4).position(|four| four == b"\r\n\r\n") {
-            let (head, early) = head.split_at(found + 4);
-            break (length(head)?, early.to_vec());
-        }
-        if head.len() > LARGEST_HEAD {
-            return Err("the server's answer has no end of its head in 16 KiB".to_owned());
-        }
-        let piece = piece(stream, &mut buffer).await?;
-        if piece.is_empty() {
-            return Err("the server hung up before it answered".to_owned());
-        }
-        head.extend_from_slice(piece);
-    };
+    let begun = timeout(SILENCE, head(stream, &mut buffer)).await;
+    let (length, early) = begun.map_err(|_| "the server did not answer in 60 s".to_owned())??;
     if length > limit {
         return Err(format!("the file has {length} bytes, more than the {limit} that this board has room for"));
     }
     let mut left = length;
     give(&early, &mut left, out).await?;
+    let mut minute = (Instant::now(), left);
     while left > 0 {
+        if minute.0.elapsed() >= SILENCE {
+            if minute.1 - left < LEAST {
+                return Err(format!("the server sent less than 16 KiB in a minute; {left} of {length} bytes are left"));
+            }
+            minute = (Instant::now(), left);
+        }
         let piece = piece(stream, &mut buffer).await?;
         if piece.is_empty() {
             return Err(format!("the server hung up with {left} of {length} bytes left"));
@@ -122,6 +118,25 @@ async fn receive(
         give(piece, &mut left, out).await?;
     }
     Ok(length)
+}
+
+/// The length that the answer's head tells, and what came behind it.
+async fn head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<(u64, Vec<u8>), String> {
+    let mut head = Vec::new();
+    loop {
+        if let Some(found) = head.windows(4).position(|four| four == b"\r\n\r\n") {
+            let (head, early) = head.split_at(found + 4);
+            return Ok((length(head)?, early.to_vec()));
+        }
+        if head.len() > LARGEST_HEAD {
+            return Err("the server's answer has no end of its head in 16 KiB".to_owned());
+        }
+        let piece = piece(stream, buffer).await?;
+        if piece.is_empty() {
+            return Err("the server hung up before it answered".to_owned());
+        }
+        head.extend_from_slice(piece);
+    }
 }
 
 /// What stands behind the told length is not part of the file.
@@ -231,6 +246,41 @@ mod tests {
             let error = answered(answer.as_bytes(), 100).await.unwrap_err();
             assert!(error.contains(told), "{answer}: {error}");
         }
+    }
+
+    /// What becomes of an answer that comes in pieces of so many bytes, one each so often.
+    async fn dripped(head: &[u8], piece: usize, every: Duration) -> Result<u64, String> {
+        use tokio::io::AsyncWriteExt;
+        let (mut server, mut stream) = tokio::io::duplex(PIECE);
+        let (give, mut pieces) = mpsc::channel::<Vec<u8>>(4);
+        let drip = async {
+            let _ = server.write_all(head).await;
+            loop {
+                tokio::time::sleep(every).await;
+                if server.write_all(&vec![b'x'; piece]).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            told = receive(&mut stream, 1 << 20, &give) => told,
+            () = drip => Err("the server ended".to_owned()),
+            () = async { while pieces.recv().await.is_some() {} } => Err("nobody gives".to_owned()),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_only_drips_is_given_up_and_a_slow_one_is_not() {
+        const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n";
+        let begun = Instant::now();
+        let told = dripped(HEAD, 1000, Duration::from_secs(5)).await;
+        assert!(told.as_ref().is_err_and(|why| why.contains("less than 16 KiB in a minute")), "{told:?}");
+        assert!(begun.elapsed() < Duration::from_mins(2), "{:?}", begun.elapsed());
+        assert_eq!(dripped(HEAD, 2000, Duration::from_secs(5)).await, Ok(100_000));
+        let begun = Instant::now();
+        let told = dripped(b"HTTP/1.1 200 ", 1, Duration::from_secs(5)).await;
+        assert!(told.as_ref().is_err_and(|why| why.contains("did not answer in 60 s")), "{told:?}");
+        assert!(begun.elapsed() < Duration::from_mins(2), "{:?}", begun.elapsed());
     }
 
     proptest! {

@@ -170,6 +170,17 @@ async fn without_modemmanager_the_port_is_opened() {
 }
 
 #[tokio::test]
+async fn a_sim_that_is_too_busy_for_its_pin_gets_it_again_through_modemmanager() {
+    let managed = Managed::new("ttyMODEM");
+    managed.locked(|state| (state["locked"], state["busy"]) = (json!(true), json!(2)));
+    let file = managed.folder.path().join("pin");
+    fs::write(&file, "4711").unwrap();
+    let room = managed.room("modemmanager", &format!("pin_file = '{}'", file.display()));
+    room.until(|status| status.state == State::Ready).await;
+    managed.locked(|state| assert_eq!(state["pins"], json!(["4711", "4711", "4711"])));
+}
+
+#[tokio::test]
 async fn a_wrong_pin_is_given_to_modemmanager_once() {
     let managed = Managed::new("ttyMODEM");
     managed.locked(|state| state["locked"] = json!(true));

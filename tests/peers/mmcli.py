@@ -80,6 +80,9 @@ if value("-s", "--sms"):
 if value("-i", "--sim"):
     if value("--pin"):
         state["pins"].append(value("--pin"))
+        if state.get("busy", 0) > 0:
+            state["busy"] -= 1
+            refuse("couldn't send PIN code to the SIM: 'GDBus.Error:org.freedesktop.ModemManager1.Error.MobileEquipment.SimBusy: SIM busy'")
         if value("--pin") != state["pin"]:
             refuse("couldn't send PIN code to the SIM: 'GDBus.Error: Incorrect password'")
         state["locked"] = False

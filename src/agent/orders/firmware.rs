@@ -54,6 +54,9 @@ pub(super) async fn update(
     let judged = tokio::task::spawn_blocking(move || judge(&looked_at, &wanted)).await;
     judged.map_err(|error| error.to_string())??;
     let version = version(&file).await?;
+    if orders.lock.is_locked() && !orders.unlock {
+        return Err("the gateway was locked meanwhile; nothing was installed".to_owned());
+    }
     orders.teller.store().sync().await.map_err(|error| error.to_string())?;
     let minutes = settings.minutes();
     let request = Request::Update { sha256: sha256.to_owned(), minutes, signature };

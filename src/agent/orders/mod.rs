@@ -18,7 +18,7 @@ use super::change::{Changer, Started};
 use super::status::{Reason, Teller};
 use super::wiring::Evidence;
 use crate::config::change::Origin as Who;
-use crate::control::{Audit, Change, Command, Entry, Errand, Modbus, Place, Put, Restart, Right, help};
+use crate::control::{Audit, Change, Command, Entry, Errand, Modbus, Place, Put, Restart, Right, help, masked_number};
 use crate::meter::bus;
 use crate::modem::{Handle, Sent};
 use crate::os::line::{Framing, Speed};
@@ -48,6 +48,8 @@ pub(super) struct Orders {
     pub(super) evidence: Evidence,
     /// Who gave the command that is carried out.
     pub(super) by: Arc<str>,
+    /// Whether he may also while the gateway is locked.
+    pub(super) unlock: bool,
     pub(super) asks: ask::Desk,
     /// Writes the status message.
     pub(super) teller: Teller,
@@ -60,6 +62,8 @@ pub(super) struct Orders {
     pub(super) speeds: Arc<Mutex<BTreeMap<String, Speed>>>,
     /// The store's folder.
     pub(super) folder: PathBuf,
+    /// Held from the writing of a certificate until those that nothing names are removed.
+    pub(super) certificates: Arc<tokio::sync::Mutex<()>>,
     pub(super) audit: Audit,
     pub(super) lock: Lock,
     /// How long a device may take for its answer.
@@ -101,11 +105,19 @@ impl From<Result<String, String>> for Done {
 impl Orders {
     /// Carries out a command; the audit has it, and what became of it, when this returns.
     pub(super) async fn carry_out(&self, errand: Errand) -> (String, bool, Option<After>) {
-        let Errand { command, letter, mut entry } = errand;
+        let objection = errand.objection(self.lock.is_locked());
+        let Errand { command, letter, mut entry, unlock } = errand;
+        // It may have waited long for its turn.
+        if let Some(sentence) = objection {
+            (entry.outcome, entry.detail) = ("refused", sentence.to_owned());
+            self.note(entry).await;
+            return (letter.failed(sentence), true, None);
+        }
         self.begin(&entry, command.right()).await;
-        let (way, name) = entry.who.split_once(':').unwrap_or(("", &entry.who));
+        let by = entry.who.to_string();
+        let (way, name) = by.split_once(':').unwrap_or(("", &by));
         let who = Who::of(way, name);
-        let mine = Self { by: entry.who.as_str().into(), ..self.clone() };
+        let mine = Self { by: by.as_str().into(), unlock, ..self.clone() };
         let done = mine.obey(command, who).await;
         let reply = match &done.told {
             Ok(told) => letter.done(told),
@@ -128,7 +140,7 @@ impl Orders {
 
     /// Writes into the audit; a disk that refuses is told once a line in the log, and the answer goes all the same.
     pub(super) async fn note(&self, entry: Entry) {
-        tracing::info!(who = entry.who, command = entry.command, outcome = entry.outcome, "a command was given");
+        tracing::info!(who = %entry.who, command = entry.command, outcome = entry.outcome, "a command was given");
         let (audit, now) = (self.audit.clone(), self.evidence.clock.stamp());
         let written = tokio::task::spawn_blocking(move || audit.append(&entry, &now)).await;
         if let Ok(Err(error)) = written {
@@ -328,7 +340,17 @@ impl Orders {
         let newest = tokio::task::spawn_blocking(move || audit.newest(usize::from(lines))).await;
         let lines =
             newest.map_err(|error| error.to_string())?.map_err(|error| format!("the audit can't be read: {error}"))?;
-        Ok(lines.iter().map(Json::to_string).collect::<Vec<_>>().join("\n"))
+        let here = self.by.starts_with("local:");
+        let told = |mut line: Json| {
+            if let Some(Json::String(who)) = line.get_mut("who")
+                && !here
+                && let Some(number) = who.strip_prefix("sms:")
+            {
+                *who = format!("sms:{}", masked_number(number));
+            }
+            line.to_string()
+        };
+        Ok(lines.into_iter().map(told).collect::<Vec<_>>().join("\n"))
     }
 
     /// The name and speed of a port.

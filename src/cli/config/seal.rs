@@ -1,54 +1,58 @@
 //! `weir config seal` and `unseal`: the configuration and its secrets at rest (docs/locked.md).
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Uid, chownat};
+use rustix::fs::{Mode, OFlags, open};
 
 use super::super::failure::Failure;
 use super::{note, print};
 use crate::config;
 use crate::config::change::store_of;
-use crate::os::file::{read_plain, read_small, write_atomic};
+use crate::os::file::{read_small, write_atomic_for};
 use crate::os::seal::{self, Source};
 
 const LARGEST: u64 = 2 << 20;
 
-/// Seals the base file, the accepted configurations, certificates that came by command, and what is named besides.
+/// Seals the base file, the accepted configurations, certificates that came by command, and what is named besides; what is sealed
+/// with another key is sealed anew.
 pub(super) fn seal(config: &Path, credential: Option<PathBuf>, files: &[PathBuf]) -> Result<(), Failure> {
     let store = store(config)?;
-    let source = match credential {
-        Some(file) => Source::Credential { file: absolute(&file)? },
-        None => {
-            let key = absolute(&store)?.join("seal.key");
-            let (source, made) = seal::board_key(&key).map_err(|error| Failure::other(error.to_string()))?;
-            if made {
-                let owner = owner(&store).map_err(|error| failed(&store, &error))?;
-                give(&key, owner).map_err(|error| failed(&key, &error))?;
-            }
-            source
-        }
-    };
+    let source = source(&store, credential)?;
     if let Source::Board { serial: false, .. } = source {
         note(
             "this board shows no serial number: a copy of its whole disk opens on any board; use --credential (docs/locked.md)",
         );
     }
-    for file in kept(&store).iter().chain(files) {
-        let plain = read_plain(file, LARGEST).map_err(|error| failed(file, &error))?;
-        if !seal::is_sealed(&plain) {
-            replace(file, file, &sealed(&source, &plain)?)?;
-            print(&format!("sealed {}\n", file.display()));
-        }
-    }
     let beside = config::sealed_beside(config);
+    let (_held, mut all) = all(&store, files)?;
+    // The last one: what weir writes is sealed as this is.
+    all.extend((!config.exists()).then(|| Place::of(&beside)));
+    let mut anew = false;
+    for place in all {
+        let found = place.found()?;
+        let before = place.told(seal::sealed_with(&found.content))?;
+        if before.as_ref() == Some(&source) {
+            continue;
+        }
+        let plain = place.told(before.as_ref().map(|_| seal::open(&found.content)).transpose())?;
+        place.write(&found, &place.told(seal::seal(&source, plain.as_ref().unwrap_or(&found.content)))?)?;
+        print(&format!(
+            "sealed {}{}\n",
+            place.name.display(),
+            if plain.is_some() { " with the other key" } else { "" }
+        ));
+        anew |= plain.is_some();
+    }
     if config.exists() {
-        let plain = read_plain(config, LARGEST).map_err(|error| failed(config, &error))?;
-        replace(&beside, config, &sealed(&source, &plain)?)?;
+        let found = Place::of(config).found()?;
+        let place = Place::of(&beside);
+        place.write(&found, &place.told(seal::seal(&source, &found.content))?)?;
         let back = read_small(&beside, LARGEST).map_err(|error| failed(&beside, &error))?;
-        if back != plain {
+        if back != found.content {
             return Err(Failure::other(format!(
                 "{} does not give back what was sealed; nothing was removed",
                 beside.display()
@@ -57,6 +61,9 @@ pub(super) fn seal(config: &Path, credential: Option<PathBuf>, files: &[PathBuf]
         fs::remove_file(config).map_err(|error| failed(config, &error))?;
         print(&format!("sealed {} as {}\n", config.display(), beside.display()));
     }
+    if anew {
+        note("what was sealed before and is not named here still needs the other key: name it, too");
+    }
     note("restart weir, so that what it writes is sealed, too");
     Ok(())
 }
@@ -64,17 +71,19 @@ pub(super) fn seal(config: &Path, credential: Option<PathBuf>, files: &[PathBuf]
 /// Makes plain files of them again.
 pub(super) fn unseal(config: &Path, files: &[PathBuf]) -> Result<(), Failure> {
     let store = store(config)?;
-    for file in kept(&store).iter().chain(files) {
-        if seal::is_sealed(&read_plain(file, LARGEST).map_err(|error| failed(file, &error))?) {
-            let plain = read_small(file, LARGEST).map_err(|error| failed(file, &error))?;
-            replace(file, file, &plain)?;
-            print(&format!("unsealed {}\n", file.display()));
+    let (_held, all) = all(&store, files)?;
+    for place in all {
+        let found = place.found()?;
+        if seal::is_sealed(&found.content) {
+            place.write(&found, &place.told(seal::open(&found.content))?)?;
+            print(&format!("unsealed {}\n", place.name.display()));
         }
     }
     let beside = config::sealed_beside(config);
     if beside.exists() && !config.exists() {
-        let plain = read_small(&beside, LARGEST).map_err(|error| failed(&beside, &error))?;
-        replace(config, &beside, &plain)?;
+        let place = Place::of(&beside);
+        let found = place.found()?;
+        Place::of(config).write(&found, &place.told(seal::open(&found.content))?)?;
         fs::remove_file(&beside).map_err(|error| failed(&beside, &error))?;
         print(&format!("unsealed {}\n", config.display()));
     }
@@ -93,39 +102,94 @@ fn store(config: &Path) -> Result<PathBuf, Failure> {
     Err(Failure::other(format!("there is no store in {} yet: start weir once", store.display())))
 }
 
-/// What weir keeps by itself and may be secret.
-fn kept(store: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for (folder, ending) in [("config", "toml"), ("tls", "pem")] {
-        let entries = fs::read_dir(store.join(folder)).into_iter().flatten().filter_map(Result::ok);
-        let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
-        found
-            .extend(entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == ending)));
+/// The key: the credential that is named, else the one that the configuration is sealed with, else the board's.
+fn source(store: &Path, credential: Option<PathBuf>) -> Result<Source, Failure> {
+    if let Some(file) = credential {
+        return Ok(Source::Credential { file: absolute(&file)? });
     }
-    found.sort();
-    found
+    if let Some(source) = seal::active() {
+        return Ok(source);
+    }
+    let meta = fs::metadata(store).map_err(|error| failed(store, &error))?;
+    let key = absolute(store)?.join("seal.key");
+    seal::board_key(&key, Some((meta.uid(), meta.gid()))).map_err(|error| Failure::other(error.to_string()))
 }
 
-fn sealed(source: &Source, plain: &[u8]) -> Result<Vec<u8>, Failure> {
-    seal::seal(source, plain).map_err(|error| Failure::other(error.to_string()))
+/// A file that is to be sealed or unsealed.
+struct Place {
+    name: PathBuf,
+    /// The way to it that nobody can turn meanwhile.
+    way: PathBuf,
 }
 
-/// Writes a file that belongs to whom `like` belongs, with its mode.
-fn replace(path: &Path, like: &Path, content: &[u8]) -> Result<(), Failure> {
-    let mode = fs::metadata(like).map_err(|error| failed(like, &error))?.permissions().mode() & 0o777;
-    let (uid, gid) = owner(like).map_err(|error| failed(like, &error))?;
-    write_atomic(path, content, mode).map_err(|error| failed(path, &error))?;
-    give(path, (uid, gid)).map_err(|error| failed(path, &error))
+/// What was found there.
+#[derive(Debug)]
+struct Found {
+    content: Vec<u8>,
+    mode: u32,
+    owner: (u32, u32),
 }
 
-/// Gives a file to somebody; what a link points at stays as it is, because the store's folder is weir's and root is who seals.
-fn give(path: &Path, (uid, gid): (Uid, Gid)) -> io::Result<()> {
-    Ok(chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+impl Place {
+    fn of(path: &Path) -> Self {
+        Self { name: path.to_owned(), way: path.to_owned() }
+    }
+
+    /// Reads a plain file: root reads no file of others because weir, or who took it over, put a link to it there.
+    fn found(&self) -> Result<Found, Failure> {
+        let read = || {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = match open(&self.way, flags, Mode::empty()) {
+                Ok(file) => File::from(file),
+                Err(rustix::io::Errno::LOOP) => return Err(io::Error::other("it is a link; name the file itself")),
+                Err(error) => return Err(error.into()),
+            };
+            let meta = file.metadata()?;
+            if !meta.is_file() {
+                return Err(io::Error::other("it is no file"));
+            }
+            let mut content = Vec::new();
+            file.take(LARGEST + 1).read_to_end(&mut content)?;
+            if content.len() as u64 > LARGEST {
+                return Err(io::Error::other(format!("it has more than {LARGEST} bytes")));
+            }
+            Ok(Found { content, mode: meta.permissions().mode() & 0o777, owner: (meta.uid(), meta.gid()) })
+        };
+        read().map_err(|error| failed(&self.name, &error))
+    }
+
+    /// Writes it for whom `like` belongs to, with its mode.
+    fn write(&self, like: &Found, content: &[u8]) -> Result<(), Failure> {
+        write_atomic_for(&self.way, content, like.mode, Some(like.owner)).map_err(|error| failed(&self.name, &error))
+    }
+
+    fn told<T>(&self, outcome: Result<T, seal::SealError>) -> Result<T, Failure> {
+        outcome.map_err(|error| Failure::other(format!("{}: {error}", self.name.display())))
+    }
 }
 
-fn owner(path: &Path) -> io::Result<(Uid, Gid)> {
-    let meta = fs::metadata(path)?;
-    Ok((Uid::from_raw(meta.uid()), Gid::from_raw(meta.gid())))
+/// What weir keeps by itself and may be secret, then what is named; the folders are held open so that they stay these.
+fn all(store: &Path, files: &[PathBuf]) -> Result<(Vec<File>, Vec<Place>), Failure> {
+    let (mut held, mut found) = (Vec::new(), Vec::new());
+    for (folder, ending) in [("config", "toml"), ("tls", "pem"), ("sessions", "modem-pin")] {
+        let name = store.join(folder);
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let folder = match open(&name, flags, Mode::empty()) {
+            Ok(folder) => File::from(folder),
+            Err(rustix::io::Errno::NOENT) => continue,
+            Err(error) => return Err(failed(&name, &error.into())),
+        };
+        let way = PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()));
+        let entries = fs::read_dir(&way).map_err(|error| failed(&name, &error))?.filter_map(Result::ok);
+        let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
+        let is_kept = |file: &Path| file.extension().or(file.file_name()).is_some_and(|end| end == ending);
+        let files = entries.map(|entry| PathBuf::from(entry.file_name())).filter(|file| is_kept(file));
+        found.extend(files.map(|file| Place { name: name.join(&file), way: way.join(&file) }));
+        held.push(folder);
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found.extend(files.iter().map(|file| Place::of(file)));
+    Ok((held, found))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
@@ -134,4 +198,36 @@ fn absolute(path: &Path) -> Result<PathBuf, Failure> {
 
 fn failed(path: &Path, error: &io::Error) -> Failure {
     Failure::other(format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_file_itself_is_read_and_it_keeps_its_owner_and_mode() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("secret"), "content").unwrap();
+        fs::set_permissions(at("secret"), fs::Permissions::from_mode(0o640)).unwrap();
+        std::os::unix::fs::symlink(at("secret"), at("link")).unwrap();
+        for (name, why) in [("link", "it is a link"), ("", "it is no file"), ("none", "No such file")] {
+            let told = format!("{:?}", Place::of(&at(name)).found().unwrap_err());
+            assert!(told.contains(why), "{name}: {told}");
+        }
+        let found = Place::of(&at("secret")).found().unwrap();
+        assert_eq!((found.content.as_slice(), found.mode), (&b"content"[..], 0o640));
+        Place::of(&at("other")).write(&found, b"x").unwrap();
+        assert_eq!(fs::metadata(at("other")).unwrap().permissions().mode() & 0o777, 0o640);
+        // A folder that is a link to somewhere else is not looked through.
+        let store = folder.path().join("store");
+        fs::create_dir_all(store.join("config")).unwrap();
+        fs::write(store.join("config/1.toml"), "").unwrap();
+        std::os::unix::fs::symlink(store.join("config"), store.join("tls")).unwrap();
+        assert!(all(&store, &[]).is_err());
+        fs::remove_file(store.join("tls")).unwrap();
+        let (_held, found) = all(&store, &[at("secret")]).unwrap();
+        let names: Vec<_> = found.iter().map(|place| place.name.clone()).collect();
+        assert_eq!(names, [store.join("config/1.toml"), at("secret")]);
+    }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::LONGEST_TRIAL;
+use crate::control::masked_number;
 use crate::model::{BootId, Stamp, Timestamp};
 
 /// So many configurations are remembered.
@@ -56,14 +57,6 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// A phone number of which only the first three and the last two characters are shown.
-pub fn masked_number(number: &str) -> String {
-    let all: Vec<char> = number.trim().chars().collect();
-    let hidden = all.len().saturating_sub(5);
-    let shown = |(at, c): (usize, &char)| if at >= 3 && at < 3 + hidden || all.len() <= 5 { '*' } else { *c };
-    all.iter().enumerate().map(shown).collect()
 }
 
 /// A text on one line of bounded length.

@@ -2,7 +2,7 @@
 
 use toml_edit::{DocumentMut, Item, Value};
 
-use super::masked_number;
+use crate::control::masked_number;
 
 /// A configuration's text for others to read: the user names of brokers, user info in addresses and phone numbers are
 /// masked, wherever they stand and however they are quoted. Secrets are names of files in any case. A text that is no TOML is not shown.

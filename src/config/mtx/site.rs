@@ -1,10 +1,11 @@
 //! `site.toml` beside a config.txt: what this gateway knows and a config.txt can't say.
 //!
 //! It is a part of a weir.toml, and its keys win: `[gateway] board`, `[broker] ca_file`, `[[port]] device` ... Tables of
-//! lists are the same when they have the same name (tunnels: port). `[mtx] ports = ["rs232-1", "rs485-1"]` names the ports
+//! lists are the same when they have the same name (tunnels: port, brokers: url). What a config.txt has one of, the broker, is the
+//! first of the site.toml's list, unless that names it elsewhere; its first member goes there when it names none. `[mtx] ports = ["rs232-1", "rs485-1"]` names the ports
 //! that COMM_ and COMM2_ mean; unset: the board's first two.
 
-use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
+use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, TableLike, Value};
 
 use crate::setting::{Problem, Problems};
 
@@ -111,23 +112,34 @@ fn merge(into: &mut Table, from: &Table) {
     for (key, theirs) in from {
         match (into.get_mut(key), theirs) {
             (Some(Item::Table(ours)), Item::Table(theirs)) => merge(ours, theirs),
-            (Some(Item::ArrayOfTables(ours)), Item::ArrayOfTables(theirs)) => {
-                for member in theirs {
-                    let same = |table: &Table| name(table).is_some() && name(table) == name(member);
-                    let at = ours.iter().position(same);
-                    match at.and_then(|at| ours.get_mut(at)) {
-                        Some(table) => merge(table, member),
-                        None => ours.push(member.clone()),
-                    }
-                }
+            (Some(Item::ArrayOfTables(ours)), Item::ArrayOfTables(theirs)) => join(ours, theirs, false),
+            (Some(ours), Item::ArrayOfTables(theirs)) if ours.is_table() => {
+                let mut all = ArrayOfTables::new();
+                all.extend(std::mem::take(ours).into_table());
+                join(&mut all, theirs, true);
+                *ours = Item::ArrayOfTables(all);
             }
             (_, theirs) => drop(into.insert(key, theirs.clone())),
         }
     }
 }
 
+/// Puts their members into the list; `only`: ours is a single table, and their first one without a name is the same.
+fn join(ours: &mut ArrayOfTables, theirs: &ArrayOfTables, only: bool) {
+    for (number, member) in theirs.iter().enumerate() {
+        let theirs = name(member);
+        let same = |table: &Table| theirs.is_some() && name(table) == theirs;
+        let unnamed = (only && number == 0 && theirs.is_none()).then_some(0);
+        let at = ours.iter().position(same).or(unnamed);
+        match at.and_then(|at| ours.get_mut(at)) {
+            Some(table) => merge(table, member),
+            None => ours.push(member.clone()),
+        }
+    }
+}
+
 fn name(table: &dyn TableLike) -> Option<String> {
-    ["name", "port"].iter().find_map(|key| table.get(key)?.as_str().map(str::to_owned))
+    ["name", "port", "url"].iter().find_map(|key| table.get(key)?.as_str().map(str::to_owned))
 }
 
 #[cfg(test)]
@@ -148,6 +160,28 @@ mod tests {
         assert_eq!(format!("{ports:?}"), format!("{:?}", [("a".to_owned(), 19200), ("b".to_owned(), 9600)]), "{text}");
         assert_eq!(loaded.settings.store.path, std::path::Path::new("/s"));
         assert!(text.contains("# line 1: MQTT_server") && !text.contains("mtx"), "{text}");
+    }
+
+    #[test]
+    fn a_list_of_brokers_keeps_the_one_of_the_config_txt_as_its_first() {
+        let ours = "version = 1\n\n[broker]\nurl = \"tcp://h\"  # line 1: MQTT_server\nclient_id = \"c\"\n\n[status]\ntopic = \"t\"\n";
+        let second = "[[broker]]\nurl = \"tcp://other\"\n";
+        for (site, first) in [
+            (second.to_owned(), None),
+            (format!("[[broker]]\nusername = \"me\"\n{second}"), Some("me")),
+            (format!("[[broker]]\nurl = \"tcp://h\"\nusername = \"me\"\n{second}"), Some("me")),
+            (format!("{second}[[broker]]\nurl = \"tcp://h\"\nusername = \"me\"\n"), Some("me")),
+        ] {
+            let text = Site::parse(&site).unwrap().over(ours);
+            let loaded = crate::config::parse(&text).unwrap_or_else(|p| panic!("{p:?}\n{text}"));
+            let urls: Vec<_> = loaded.settings.broker.iter().map(|broker| broker.url.host.clone()).collect();
+            assert_eq!(urls, ["h", "other"], "{text}");
+            let broker = &loaded.settings.broker[0];
+            assert_eq!(broker.client_id.as_written(), "c", "{text}");
+            assert_eq!(broker.username.as_ref().map(|name| name.as_written().to_owned()).as_deref(), first, "{text}");
+            // What the site.toml says anew is not of the config.txt any more.
+            assert_eq!(text.contains("# line 1: MQTT_server"), !site.contains("\"tcp://h\""), "{text}");
+        }
     }
 
     #[test]

@@ -173,6 +173,10 @@ impl Session<'_> {
         let argument = format!("--pin={}", trial.pin());
         match tool::ask(&self.modem.settings.mmcli, &["-i", &sim, &argument], USUAL).await {
             Ok(_) => trial.taken().await.map_err(|error| error.to_string()),
+            Err(ToolError::Refused(why)) if ["SimBusy", "SimNotInserted"].iter().any(|name| why.contains(name)) => {
+                trial.unseen().await.map_err(|error| error.to_string())?;
+                Err("the SIM was busy or away and did not look at the PIN; it is tried again".to_owned())
+            }
             Err(ToolError::Refused(_)) => {
                 let _ = trial.refused().await;
                 Err("the SIM refused the PIN; it is not tried again: write the right one into pin_file".to_owned())
