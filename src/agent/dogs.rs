@@ -244,6 +244,13 @@ async fn prove(paws: Paws, held: bool) -> Result<(), Infallible> {
     if let Some(sha256) = String::from_utf8_lossy(&outcome).strip_prefix("reverted ") {
         warn!(sha256 = sha256.trim(), "the last new firmware did not prove itself; the one before runs again");
     }
+    if let Some(sha256) = helper.on_trial() {
+        info!(sha256, "this firmware is on trial until it has reached a broker");
+    }
+    while !paws.is_connected() {
+        sleep(LOOK).await;
+    }
+    // Not before: after a power cut the helper may say later than weir starts that the trial goes on.
     let Some(wanted) = helper.on_trial() else { return Ok(()) };
     let own = tokio::task::spawn_blocking(own_hash).await;
     let Ok(Ok(own)) = own else {
@@ -253,14 +260,8 @@ async fn prove(paws: Paws, held: bool) -> Result<(), Infallible> {
     if own != wanted {
         return Ok(());
     }
-    info!(sha256 = own, "this firmware is on trial until it has reached a broker");
-    while !paws.is_connected() {
-        sleep(LOOK).await;
-    }
-    match helper.ask(&Request::Confirm { sha256: own }).await {
-        Ok(_) => info!("this firmware has proved itself and is kept"),
-        Err(error) => warn!(%error, "this firmware reached its broker, but it could not be kept"),
-    }
+    helper.confirm(own).await;
+    info!("this firmware reached its broker and is not on trial any more");
     if let Some(changer) = paws.evidence.changer.as_ref().filter(|_| held && helper.on_trial().is_none()) {
         info!("weir starts anew: the session was kept only for the trial");
         changer.restart();
