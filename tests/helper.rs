@@ -13,6 +13,8 @@ mod bench;
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Command;
 
 use self::bench::Bench;
 
@@ -109,40 +111,152 @@ fn a_firmware_is_installed_beside_the_old_one_and_kept_when_it_proves_itself() {
     let other = "0".repeat(64);
     assert!(bench.ask("update-confirm", &format!("id 3\nsha256 {other}\n")).contains("refused"));
     assert_eq!(bench.ask("update-confirm", &format!("id 3\nsha256 {sha}\n")), "3 done");
-    let watched = bench.command().arg("watch").status().unwrap();
-    assert!(watched.success());
+    bench.boot();
+    assert!(bench.command().arg("watch").status().unwrap().success());
+    assert_eq!((bench.read("weir").as_str(), bench.read("state/outcome")), ("new weir", format!("confirmed {sha}\n")));
+}
+
+/// A new firmware on trial for a minute; gives its hash.
+fn on_trial(bench: &Bench) -> String {
+    let sha = bench.firmware("new weir");
+    assert_eq!(bench.ask("update", &format!("id 9\nsha256 {sha}\nminutes 1\n")), "9 done");
+    sha
+}
+
+/// The trial's whole time, in which nobody sleeps.
+fn time_is_up(bench: &Bench) {
+    bench::program(&bench.path("bin/sleep"), "#!/bin/sh\n");
+    let watched =
+        bench.trial("ExecStart=", |command| command.env("WEIR_WATCH_STEP", "20").output().unwrap().status.success());
+    assert!(watched.iter().all(|well| *well));
+}
+
+#[test]
+fn a_firmware_that_does_not_prove_itself_goes_back_also_after_power_cuts() {
+    for power_cuts in 0..5 {
+        let bench = Bench::new();
+        let old = bench.read("weir");
+        let sha = on_trial(&bench);
+        bench.trial("ExecStartPre=", |command| command.output().unwrap());
+        bench.asked();
+        for starts in 2..2 + power_cuts {
+            bench.boot();
+            let goes_on = starts <= 3;
+            // weir finds the trial when it starts, and else the firmware before.
+            assert_eq!(bench.read("run/trial").starts_with(&sha), goes_on);
+            assert_eq!(bench.read("weir") == old, !goes_on);
+        }
+        time_is_up(&bench);
+        assert_eq!((bench.read("weir"), bench.read("state/outcome")), (old, format!("reverted {sha}\n")));
+        assert_eq!(bench.asked(), ["--no-block restart weir.service"]);
+        assert!(!bench.path("state/trial").exists() && !bench.path("run/trial").exists());
+    }
+}
+
+#[test]
+fn a_trial_that_a_power_cut_broke_off_can_still_be_won() {
+    let bench = Bench::new();
+    let sha = on_trial(&bench);
+    bench.boot();
+    assert_eq!(bench.ask("update-confirm", &format!("id 3\nsha256 {sha}\n")), "3 done");
+    bench.boot();
+    time_is_up(&bench);
     assert_eq!((bench.read("weir").as_str(), bench.read("state/outcome")), ("new weir", format!("confirmed {sha}\n")));
 }
 
 #[test]
-fn a_firmware_that_does_not_prove_itself_goes_back_also_after_a_power_cut() {
-    let bench = Bench::new();
-    let old = bench.read("weir");
-    let sha = bench.firmware("new weir");
-    assert_eq!(bench.ask("update", &format!("id 9\nsha256 {sha}\nminutes 1\n")), "9 done");
-    // Two boots in which it never comes to an end, then its time runs out.
-    for starts in 1..=2 {
-        let mut watch = bench.command().arg("watch").env("WEIR_WATCH_STEP", "50").spawn().unwrap();
-        while !bench.read("state/trial").ends_with(&format!(" 1 {starts}\n")) {
-            assert!(watch.try_wait().unwrap().is_none(), "the helper watches");
-            std::thread::yield_now();
-        }
-        watch.kill().unwrap();
-        watch.wait().unwrap();
-    }
-    bench.asked();
-    assert!(
-        bench.command().arg("watch").env("WEIR_WATCH_STEP", "1").env("PATH", fast(&bench)).status().unwrap().success()
-    );
-    assert_eq!((bench.read("weir"), bench.read("state/outcome")), (old, format!("reverted {sha}\n")));
-    assert_eq!(bench.asked(), ["--no-block restart weir.service"]);
-    assert!(!bench.path("state/trial").exists() && !bench.path("run/trial").exists());
+fn weir_starts_only_when_it_is_known_whether_it_is_on_trial() {
+    let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/weir-trial.service")).unwrap();
+    assert!(unit.lines().any(|line| line == "Before=weir.service"));
 }
 
-/// A path with a sleep that does not.
-fn fast(bench: &Bench) -> String {
-    bench::program(&bench.path("bin/sleep"), "#!/bin/sh\n");
-    format!("{}:{}", bench.path("bin").display(), std::env::var("PATH").unwrap())
+/// Programs that end the helper, as a power cut does, at the operation that `cut` counts down to; a copy is half done then.
+fn fragile(bench: &Bench) {
+    for name in ["cp", "mv", "rm", "sync", "chmod"] {
+        let half = if name == "cp" { "head -c 3 \"$1\" >\"$2\"" } else { ":" };
+        let text = format!(
+            "#!/bin/sh\nPATH=/usr/bin:/bin\nif [ -s \"$BENCH/cut\" ]; then\n  left=$(cat \"$BENCH/cut\")\n  [ \"$left\" -gt 1 ] || {{ {half}; kill -9 0; }}\n  echo $((left - 1)) >\"$BENCH/cut\"\nfi\nexec {name} \"$@\"\n"
+        );
+        bench::program(&bench.path(&format!("bin/{name}")), &text);
+    }
+}
+
+/// Runs it until the power fails at an operation; whether it did.
+fn cut(bench: &Bench, operation: u32, command: &mut Command) -> bool {
+    fs::write(bench.path("cut"), format!("{operation}\n")).unwrap();
+    let status = command.process_group(0).output().unwrap().status;
+    fs::remove_file(bench.path("cut")).unwrap();
+    status.signal() == Some(9)
+}
+
+#[test]
+fn a_power_cut_at_any_moment_leaves_a_whole_firmware_and_in_the_end_one_that_proved_itself() {
+    let mut cuts = 0;
+    for operation in 1.. {
+        let bench = Bench::new();
+        fragile(&bench);
+        let old = bench.read("weir");
+        let sha = bench.firmware("new weir");
+        fs::write(bench.path("run/request/update"), format!("id 9\nsha256 {sha}\nminutes 1\n")).unwrap();
+        let failed = cut(&bench, operation, &mut bench.command());
+        for again in 1.. {
+            assert!(
+                [old.as_str(), "new weir"].contains(&bench.read("weir").as_str()),
+                "{operation}: {}",
+                bench.read("weir")
+            );
+            let _ = fs::remove_dir_all(bench.path("run"));
+            fs::create_dir_all(bench.path("run/request")).unwrap();
+            // Each later boot is cut off, too, one operation later.
+            if !bench.trial("ExecStartPre=", |command| cut(&bench, again, command)).contains(&true) {
+                break;
+            }
+            cuts += 1;
+        }
+        bench::program(&bench.path("bin/sleep"), "#!/bin/sh\n");
+        for again in 1.. {
+            if !bench
+                .trial("ExecStart=", |command| cut(&bench, again, command.env("WEIR_WATCH_STEP", "60")))
+                .contains(&true)
+            {
+                break;
+            }
+            cuts += 1;
+            assert!(
+                [old.as_str(), "new weir"].contains(&bench.read("weir").as_str()),
+                "{operation}: {}",
+                bench.read("weir")
+            );
+            bench.boot();
+        }
+        assert_eq!(bench.read("weir"), old, "{operation}");
+        assert!(!bench.path("state/trial").exists(), "{operation}");
+        assert_eq!(on_trial(&bench), sha, "another one can be tried");
+        if !failed {
+            assert!(operation > 15 && cuts > 20, "{operation} {cuts}");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_trial_of_which_nothing_is_known_any_more_goes_back() {
+    let bench = Bench::new();
+    let old = bench.read("weir");
+    on_trial(&bench);
+    fs::write(bench.path("state/trial"), "\0\0 x x\n").unwrap();
+    bench.boot();
+    assert_eq!(bench.read("weir"), old);
+    assert!(!bench.path("state/trial").exists());
+}
+
+#[test]
+fn a_program_of_somebody_else_stays() {
+    let bench = Bench::new();
+    let sha = on_trial(&bench);
+    fs::write(bench.path("weir"), "of a package").unwrap();
+    bench.boot();
+    assert_eq!((bench.read("weir").as_str(), bench.read("run/outcome")), ("of a package", format!("replaced {sha}\n")));
 }
 
 #[test]

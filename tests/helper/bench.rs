@@ -77,6 +77,22 @@ impl Bench {
         output
     }
 
+    /// The power fails and comes back: what is in memory is gone, and weir-trial.service does what it does before weir starts.
+    pub fn boot(&self) {
+        let _ = fs::remove_dir_all(self.path("run"));
+        fs::create_dir_all(self.path("run/request")).unwrap();
+        self.trial("ExecStartPre=", |command| command.output().unwrap());
+    }
+
+    /// Runs the lines of weir-trial.service that begin with `key`, where its condition holds.
+    pub fn trial<T>(&self, key: &str, mut run: impl FnMut(&mut Command) -> T) -> Vec<T> {
+        let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/weir-trial.service");
+        let unit = fs::read_to_string(unit).unwrap();
+        let begun = self.path("state/trial").exists();
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(key)).filter(|_| begun);
+        lines.map(|line| run(self.command().args(line.split(' ').skip(1)))).collect()
+    }
+
     pub fn answer(&self, word: &str) -> String {
         fs::read_to_string(self.path(&format!("run/{word}.answer"))).unwrap_or_default().trim().to_owned()
     }
