@@ -36,33 +36,100 @@ fn reboots_have_a_limit_that_no_restart_and_no_clock_gets_around() {
     let bench = Bench::new();
     bench.time(NOW, 599);
     assert!(bench.ask("reboot", "id 1\n").contains("less than 600 s"));
-    for reboot in 0..6 {
-        bench.time(NOW + reboot * 700, 650);
-        assert_eq!(bench.ask("reboot", "id 2\n"), "2 done", "{reboot}");
+    for boot in 1..=6 {
+        bench.kernel(boot, true);
+        bench.time(NOW + boot * 700, 650);
+        assert_eq!(bench.ask("reboot", "id 2\n"), "2 done", "{boot}");
     }
     assert_eq!(bench.asked().len(), 6);
     // The clock is lost at a power cut, is wrong, and stands in the past and in the future of the list.
-    for wall in [0, 1_000, NOW - DAY, NOW + 5000] {
+    for (boot, wall) in (7..).zip([0, 1_000, NOW - DAY, NOW + 5000, NOW + 9 * DAY]) {
+        bench.kernel(boot, false);
         bench.time(wall, 700);
         assert!(bench.ask("reboot", "id 3\n").contains("refused: 6 reboots in 24 hours"), "{wall}");
     }
+    bench.kernel(12, true);
+    bench.time(NOW + 700 + DAY - 1, 700);
+    assert!(bench.ask("reboot", "id 3\n").contains("refused"));
     assert!(bench.asked().is_empty());
-    bench.time(NOW + 700 + DAY, 700);
+    bench.time(NOW + 1400 + DAY, 701);
     assert_eq!(bench.ask("reboot", "id 4\n"), "4 done", "the first two are a day old");
-    // Without a clock a day of this kernel is a day.
-    bench.time(1000, DAY);
+    assert_eq!(bench.ask("reboot", "id 4\n"), "4 done");
+    assert!(bench.ask("reboot", "id 4\n").contains("refused"));
+    // A day of this kernel is a day.
+    bench.kernel(12, false);
+    bench.time(1000, 701 + DAY);
     assert_eq!(bench.ask("reboot", "id 5\n"), "5 done");
+}
+
+#[test]
+fn without_a_clock_a_day_is_a_day_of_running_time_over_all_boots() {
+    let bench = Bench::new();
+    let ask = |boot, uptime| {
+        bench.kernel(boot, false);
+        bench.time(boot * NOW % 77_777_777, uptime);
+        bench.ask("reboot", "id 1\n") == "1 done"
+    };
+    assert!((1..=6).all(|boot| ask(boot, 650)));
+    // The first is five boots of 650 s and this one ago.
+    assert!(!ask(7, 650) && !ask(7, 86_400 - 5 * 650 - 1));
+    assert!(ask(7, 86_400 - 5 * 650) && !ask(7, 86_400 - 5 * 650));
+    assert!(!ask(8, 649) && ask(8, 650), "and so is the second");
+    // What a boot ran after it was last asked is known to nobody.
+    assert!(!ask(9, 649));
+    // A list that says nothing of a boot counts as just written.
+    fs::write(bench.path("state/reboots"), "1800000000\n".repeat(5) + "0 99999999999999999999\n").unwrap();
+    assert!(!ask(10, 86_400) && ask(10, 2 * 86_400));
+}
+
+#[test]
+fn no_life_without_a_clock_has_more_reboots_in_a_day_than_the_limit() {
+    let bench = Bench::new();
+    let (mut lived, mut done) = (0, Vec::new());
+    for (boot, length) in (1..).zip([700, 4000, 650, 9000, 30_000, 60_000, 700, 100_000].into_iter().cycle().take(40)) {
+        bench.kernel(boot, false);
+        for uptime in (650..=length).step_by(7000) {
+            bench.time(boot * 1_000_000_007 % 4_000_000_000, uptime);
+            if bench.ask("reboot", "id 1\n") == "1 done" {
+                done.push(lived + uptime);
+                lived += uptime;
+                break;
+            }
+            if uptime + 7000 > length {
+                lived += length;
+            }
+        }
+    }
+    assert!(done.windows(7).all(|seven| seven[6] - seven[0] >= DAY), "{done:?}");
+    assert!(done.len() > 12, "and it does not end for ever: {done:?}");
 }
 
 #[test]
 fn what_was_noted_before_the_clock_was_set_counts_as_new() {
     let bench = Bench::new();
+    bench.kernel(1, false);
     for _ in 0..6 {
         bench.time(1000, 700);
         assert_eq!(bench.ask("reboot", "id 1\n"), "1 done");
     }
+    bench.kernel(1, true);
     bench.time(NOW, 700);
     assert!(bench.ask("reboot", "id 1\n").contains("refused"));
+}
+
+#[test]
+fn updates_have_a_limit_of_their_own_that_ends_with_running_time() {
+    let bench = Bench::new();
+    bench.kernel(1, false);
+    let sha = bench.firmware("new weir");
+    let ask = |uptime| {
+        bench.time(1000, uptime);
+        let _ = fs::remove_file(bench.path("state/trial"));
+        bench.ask("update", &format!("id 1\nsha256 {sha}\nminutes 1\n"))
+    };
+    assert!((0..10).all(|_| ask(700) == "1 done"));
+    assert!(ask(700 + 86_399).contains("refused: 10 updates in 24 hours"));
+    assert_eq!(ask(700 + 86_400), "1 done");
 }
 
 #[test]

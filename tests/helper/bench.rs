@@ -28,7 +28,9 @@ impl Bench {
         }
         bench.program("bin/systemctl", "#!/bin/sh\necho \"$@\" >>\"$BENCH/asked\"\n");
         bench.program("bin/date", "#!/bin/sh\ncat \"$BENCH/now\"\n");
+        bench.program("bin/timedatectl", "#!/bin/sh\ncat \"$BENCH/synchronized\"\n");
         bench.program("weir", "#!/bin/sh\necho weir 1\n");
+        bench.kernel(1, true);
         bench.time(1_800_000_000, 5000);
         bench
     }
@@ -47,6 +49,12 @@ impl Bench {
         fs::write(self.path("uptime"), format!("{uptime}.27 99.00\n")).unwrap();
     }
 
+    /// Which boot this is, and whether the kernel knows its clock to be right.
+    pub fn kernel(&self, boot: u64, synchronized: bool) {
+        fs::write(self.path("boot"), format!("6b6ebdd2-8e40-4c5a-9d3e-{boot:012x}\n")).unwrap();
+        fs::write(self.path("synchronized"), if synchronized { "yes\n" } else { "no\n" }).unwrap();
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/helper"));
         let paths = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
@@ -59,6 +67,7 @@ impl Bench {
             .env("WEIR_FIRMWARE", self.path("firmware/weir.new"))
             .env("WEIR_FIRMWARE_KEYS", self.path("keys"))
             .env("WEIR_UPTIME", self.path("uptime"))
+            .env("WEIR_BOOT_ID", self.path("boot"))
             .env("WEIR_WATCH_STEP", "0.01")
             .env("WEIR_LAST_WORD", "0");
         command
