@@ -135,11 +135,13 @@ async fn a_reboot_by_command_is_asked_of_the_helper_and_refused_where_there_is_n
     let (home, _broker) = home(bench.home.path(), "").await;
     let mut agent = home.run("info");
     agent.until_said(&["ready"]).await;
+    let mut reason = "stop";
     let told = stdout(&home.weir(&["at", "AT^WEIR=RESET"]));
     if uptime() > 700.0 {
         assert_eq!(told, "AT^WEIR=RESET the gateway starts anew\nOK\n");
         agent.until_said(&["the gateway is rebooted", "by command of local:"]).await;
         rig::until("the helper reboots", || bench.asked() == ["reboot"]).await;
+        reason = "command";
     } else {
         assert!(told.contains("runs for less than 10 minutes"), "{told}");
     }
@@ -147,7 +149,12 @@ async fn a_reboot_by_command_is_asked_of_the_helper_and_refused_where_there_is_n
     fs::remove_dir_all(bench.path("run/request")).unwrap();
     let told = stdout(&home.weir(&["at", "AT^WEIR=RESET,GATEWAY"]));
     assert!(told.contains("ERROR: this gateway has no helper"), "{told}");
+    let told = stdout(&home.weir(&["at", "AT^WEIR=RESET,MODEM"]));
+    assert!(told.contains("ERROR: this gateway has no modem; set [modem]"), "{told}");
     agent.stop().await;
+    // What the next start tells.
+    let run = fs::read_to_string(home.directory.path().join("store/sessions/run")).unwrap();
+    assert!(run.ends_with(&format!("\"ended\":\"{reason}\"}}")), "{run}");
 }
 
 #[tokio::test]

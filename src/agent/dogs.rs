@@ -22,7 +22,7 @@ use crate::os::request::{Helper, Request, RequestError};
 use crate::setting::Size;
 use crate::store::Store;
 use crate::uplink::Connect;
-use crate::watchdog::{Dog, Hands, Host, Refusal, Step};
+use crate::watchdog::{Cause, Dog, Hands, Host, Refusal, Step};
 
 /// The output that resets the modem.
 pub(super) const MODEM_RESET: &str = "modem-reset";
@@ -170,7 +170,7 @@ impl Hands for Paws {
         Err(why.to_owned())
     }
 
-    async fn act(&mut self, step: Step) -> Result<(), Refusal> {
+    async fn act(&mut self, step: Step, cause: Cause<'_>) -> Result<(), Refusal> {
         let failed = |why: String| Refusal::Failed(why);
         let modem = self.evidence.modem.as_ref();
         let no_modem = || Refusal::Cannot("this gateway has no modem".to_owned());
@@ -186,7 +186,12 @@ impl Hands for Paws {
                 None => modem.ok_or_else(no_modem)?.reset().await.map_err(|error| failed(error.to_string())),
             },
             Step::NetworkRestart => self.ask(&Request::NetworkRestart).await,
-            Step::Reboot => self.ask(&Request::Reboot).await,
+            Step::Reboot => {
+                let (runs, reason) = (&self.evidence.runs, reason(cause));
+                // weir may be told to end before the helper's answer is seen.
+                runs.because(reason);
+                self.ask(&Request::Reboot).await.inspect_err(|_| runs.not_because(reason))
+            }
             Step::AgentRestart => {
                 let changer = self.evidence.changer.as_ref();
                 self.evidence.runs.because(Reason::Watchdog);
@@ -198,6 +203,15 @@ impl Hands for Paws {
 
     async fn sync(&mut self) -> Result<(), String> {
         self.store.sync().await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// What the next start tells of a reboot.
+const fn reason(cause: Cause<'_>) -> Reason {
+    match cause {
+        Cause::Ladder => Reason::Watchdog,
+        Cause::Daily => Reason::Reboot,
+        Cause::Command(_) => Reason::Command,
     }
 }
 
