@@ -115,6 +115,53 @@ async fn a_broker_that_falls_silent_and_hosts_that_do_not_answer_climb_the_ladde
     agent.until_said(&["the watchdog's ladder has ended"]).await;
 }
 
+/// What the log tells of the ladder, in its order.
+fn ladder(agent: &rig::Agent) -> Vec<&'static str> {
+    let words = [
+        ("the watchdog's ladder begins", "begins"),
+        ("the watchdog tries a step step=\"network-restart\"", "network"),
+        ("the watchdog tries a step step=\"agent-restart\"", "agent"),
+        ("the gateway is rebooted", "reboot"),
+        ("the watchdog's ladder has ended", "ends"),
+    ];
+    let log = agent.log();
+    log.iter().filter_map(|line| words.iter().find(|(told, _)| line.contains(told)).map(|(_, word)| *word)).collect()
+}
+
+#[tokio::test]
+async fn the_ladder_goes_step_by_step_ends_with_the_broker_and_has_one_reboot_in_its_limit_over_restarts() {
+    if uptime() < 600.0 {
+        eprintln!("note: this machine runs for less than 10 minutes, in which nothing is rebooted");
+        return;
+    }
+    let (bench, _unit) = helper();
+    let steps = "[\"network-restart\", \"agent-restart\", \"reboot\"]\nreboots = 1";
+    let (home, broker) = home(bench.home.path(), &watchdog(&format!("\"127.0.0.1:{}\"", free_port()), steps)).await;
+    let mut agent = home.run("debug");
+    agent.until_said(&["connected to the broker"]).await;
+    broker.signal("STOP");
+    rig::until("a reboot", || ladder(&agent).contains(&"reboot")).await;
+    // Two failures in a row, both times.
+    assert_eq!(ladder(&agent), ["begins", "network", "agent", "begins", "reboot"]);
+    rig::until("the helper reboots", || bench.asked().contains(&"reboot".to_owned())).await;
+    broker.signal("CONT");
+    rig::until("the end", || ladder(&agent).last() == Some(&"ends")).await;
+    broker.signal("STOP");
+    rig::until("the second round", || ladder(&agent).len() == 10).await;
+    assert_eq!(ladder(&agent)[5..], ["ends", "begins", "network", "agent", "begins"]);
+    // The limit holds, also in another process.
+    let tests = |agent: &rig::Agent| agent.said(&["the way to the world was tested"]).len();
+    let before = tests(&agent);
+    rig::until("tests", || tests(&agent) >= before + 3).await;
+    agent.kill().await;
+    let agent = home.run("debug");
+    rig::until("tests", || tests(&agent) >= 3).await;
+    assert_eq!(ladder(&agent), ["begins"]);
+    assert!(!bench.asked().contains(&"reboot".to_owned()));
+    broker.signal("CONT");
+    rig::until("the end", || ladder(&agent).last() == Some(&"ends")).await;
+}
+
 #[tokio::test]
 async fn a_host_that_answers_keeps_the_gateway_as_it_is() {
     let (bench, _unit) = helper();
