@@ -351,7 +351,7 @@ async fn a_firmware_comes_by_https_from_a_server_that_is_trusted() {
     let mut python = Command::new("python3");
     python.args(["-c", SERVER, &port.to_string()]).arg(&certificate).arg(&key).current_dir(&folder);
     let _server = Peer::start(&mut python, "ready");
-    let agent = home.run("info");
+    let mut agent = home.run("info");
     agent.until_said(&["ready"]).await;
     let update = |host: &str, path: &str| {
         stdout(&home.weir(&["at", &format!("AT^WEIR=UPDATEFW,https://{host}:{port}/{path},{hash}")]))
@@ -361,5 +361,11 @@ async fn a_firmware_comes_by_https_from_a_server_that_is_trusted() {
     assert!(update("localhost", "none").contains("answered 404"));
     let told = update("localhost", "weir");
     assert!(told.contains("is installed and on trial"), "{told}");
+    let size = fs::metadata(folder.join("weir")).unwrap().len();
     assert_eq!(fs::read(bench.path("weir")).unwrap(), fs::read(folder.join("weir")).unwrap());
+    // It counts in the data budget, with its TLS as good as to the byte.
+    agent.stop().await;
+    let traffic: serde_json::Value = serde_json::from_slice(&home.weir(&["traffic", "--json"]).stdout).unwrap();
+    let received = traffic["total"]["received"].as_u64().unwrap();
+    assert!(received > size && received < size + size / 100 + 50_000, "{traffic}");
 }
