@@ -158,13 +158,16 @@ impl Dog {
     pub async fn run(&self, hands: &mut impl Hands) -> Result<(), Infallible> {
         loop {
             let (now, connected, busy) = (self.clock.stamp(), hands.is_connected(), hands.busy());
-            let (task, ended, silence) = {
+            let (task, ended) = {
                 let mut course = self.course();
                 let before = course.rung;
                 let task = course.next(&now, connected, busy.is_some());
-                (task, before > 0 && course.rung == 0, course.silence(&now))
+                self.health.note(|status| {
+                    (status.silence, status.failures) = (course.silence(&now), course.failures);
+                    (status.rung, status.reboots) = (course.rung, course.book.recent(&now));
+                });
+                (task, before > 0 && course.rung == 0)
             };
-            self.health.note(|status| status.silence = silence);
             if ended {
                 info!("a broker was reached; the watchdog's ladder has ended");
                 self.keep().await;
@@ -180,11 +183,8 @@ impl Dog {
 
     /// Writes the book; that it can't is told, and costs nothing but reboots.
     async fn keep(&self) {
-        let (failures, rung) = {
-            let course = self.course();
-            (course.failures, course.rung)
-        };
-        self.health.note(|status| (status.failures, status.rung) = (failures, rung));
+        let rung = self.course().rung;
+        self.health.note(|status| status.rung = rung);
         if let Err(error) = self.save().await {
             warn!(%error, "the watchdog can't keep its book");
         }

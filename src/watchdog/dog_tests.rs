@@ -109,8 +109,16 @@ async fn a_gateway_without_a_way_to_the_world_climbs_its_ladder_and_reboots_sync
     assert_eq!((status.reboots, status.rung, status.step.unwrap().0), (1, 4, "reboot"));
     assert!(status.tests.0 > 20 && status.tests.0 == status.tests.1, "{:?}", status.tests);
     assert!(watch(&dog, &mut hands, Duration::from_hours(30)).await.is_empty(), "each once in a boot");
+    assert_eq!(dog.health().status().reboots, 0, "it is more than a day ago");
     let next = self::dog(LADDER, home.path(), 2, Duration::ZERO).health().status();
     assert_eq!((next.reboots, next.rung), (1, 0));
+    // Failures without a step are over with the broker, too.
+    let dog = self::dog(LADDER, home.path(), 3, BOOTED);
+    watch(&dog, &mut hands, Duration::from_mins(36)).await;
+    assert!((1..3).contains(&dog.health().status().failures), "{:?}", dog.health().status());
+    hands.connected = true;
+    watch(&dog, &mut hands, Duration::from_mins(1)).await;
+    assert_eq!(dog.health().status().failures, 0);
 }
 
 #[tokio::test(start_paused = true)]
