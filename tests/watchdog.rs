@@ -115,6 +115,53 @@ async fn a_broker_that_falls_silent_and_hosts_that_do_not_answer_climb_the_ladde
     agent.until_said(&["the watchdog's ladder has ended"]).await;
 }
 
+/// What the log tells of the ladder, in its order.
+fn ladder(agent: &rig::Agent) -> Vec<&'static str> {
+    let words = [
+        ("the watchdog's ladder begins", "begins"),
+        ("the watchdog tries a step step=\"network-restart\"", "network"),
+        ("the watchdog tries a step step=\"agent-restart\"", "agent"),
+        ("the gateway is rebooted", "reboot"),
+        ("the watchdog's ladder has ended", "ends"),
+    ];
+    let log = agent.log();
+    log.iter().filter_map(|line| words.iter().find(|(told, _)| line.contains(told)).map(|(_, word)| *word)).collect()
+}
+
+#[tokio::test]
+async fn the_ladder_goes_step_by_step_ends_with_the_broker_and_has_one_reboot_in_its_limit_over_restarts() {
+    if uptime() < 600.0 {
+        eprintln!("note: this machine runs for less than 10 minutes, in which nothing is rebooted");
+        return;
+    }
+    let (bench, _unit) = helper();
+    let steps = "[\"network-restart\", \"agent-restart\", \"reboot\"]\nreboots = 1";
+    let (home, broker) = home(bench.home.path(), &watchdog(&format!("\"127.0.0.1:{}\"", free_port()), steps)).await;
+    let mut agent = home.run("debug");
+    agent.until_said(&["connected to the broker"]).await;
+    broker.signal("STOP");
+    rig::until("a reboot", || ladder(&agent).contains(&"reboot")).await;
+    // Two failures in a row, both times.
+    assert_eq!(ladder(&agent), ["begins", "network", "agent", "begins", "reboot"]);
+    rig::until("the helper reboots", || bench.asked().contains(&"reboot".to_owned())).await;
+    broker.signal("CONT");
+    rig::until("the end", || ladder(&agent).last() == Some(&"ends")).await;
+    broker.signal("STOP");
+    rig::until("the second round", || ladder(&agent).len() == 10).await;
+    assert_eq!(ladder(&agent)[5..], ["ends", "begins", "network", "agent", "begins"]);
+    // The limit holds, also in another process.
+    let tests = |agent: &rig::Agent| agent.said(&["the way to the world was tested"]).len();
+    let before = tests(&agent);
+    rig::until("tests", || tests(&agent) >= before + 3).await;
+    agent.kill().await;
+    let agent = home.run("debug");
+    rig::until("tests", || tests(&agent) >= 3).await;
+    assert_eq!(ladder(&agent), ["begins"]);
+    assert!(!bench.asked().contains(&"reboot".to_owned()));
+    broker.signal("CONT");
+    rig::until("the end", || ladder(&agent).last() == Some(&"ends")).await;
+}
+
 #[tokio::test]
 async fn a_host_that_answers_keeps_the_gateway_as_it_is() {
     let (bench, _unit) = helper();
@@ -135,11 +182,13 @@ async fn a_reboot_by_command_is_asked_of_the_helper_and_refused_where_there_is_n
     let (home, _broker) = home(bench.home.path(), "").await;
     let mut agent = home.run("info");
     agent.until_said(&["ready"]).await;
+    let mut reason = "stop";
     let told = stdout(&home.weir(&["at", "AT^WEIR=RESET"]));
     if uptime() > 700.0 {
         assert_eq!(told, "AT^WEIR=RESET the gateway starts anew\nOK\n");
         agent.until_said(&["the gateway is rebooted", "by command of local:"]).await;
         rig::until("the helper reboots", || bench.asked() == ["reboot"]).await;
+        reason = "command";
     } else {
         assert!(told.contains("runs for less than 10 minutes"), "{told}");
     }
@@ -147,7 +196,12 @@ async fn a_reboot_by_command_is_asked_of_the_helper_and_refused_where_there_is_n
     fs::remove_dir_all(bench.path("run/request")).unwrap();
     let told = stdout(&home.weir(&["at", "AT^WEIR=RESET,GATEWAY"]));
     assert!(told.contains("ERROR: this gateway has no helper"), "{told}");
+    let told = stdout(&home.weir(&["at", "AT^WEIR=RESET,MODEM"]));
+    assert!(told.contains("ERROR: this gateway has no modem; set [modem]"), "{told}");
     agent.stop().await;
+    // What the next start tells.
+    let run = fs::read_to_string(home.directory.path().join("store/sessions/run")).unwrap();
+    assert!(run.ends_with(&format!("\"ended\":\"{reason}\"}}")), "{run}");
 }
 
 #[tokio::test]
@@ -297,7 +351,7 @@ async fn a_firmware_comes_by_https_from_a_server_that_is_trusted() {
     let mut python = Command::new("python3");
     python.args(["-c", SERVER, &port.to_string()]).arg(&certificate).arg(&key).current_dir(&folder);
     let _server = Peer::start(&mut python, "ready");
-    let agent = home.run("info");
+    let mut agent = home.run("info");
     agent.until_said(&["ready"]).await;
     let update = |host: &str, path: &str| {
         stdout(&home.weir(&["at", &format!("AT^WEIR=UPDATEFW,https://{host}:{port}/{path},{hash}")]))
@@ -307,5 +361,11 @@ async fn a_firmware_comes_by_https_from_a_server_that_is_trusted() {
     assert!(update("localhost", "none").contains("answered 404"));
     let told = update("localhost", "weir");
     assert!(told.contains("is installed and on trial"), "{told}");
+    let size = fs::metadata(folder.join("weir")).unwrap().len();
     assert_eq!(fs::read(bench.path("weir")).unwrap(), fs::read(folder.join("weir")).unwrap());
+    // It counts in the data budget, with its TLS as good as to the byte.
+    agent.stop().await;
+    let traffic: serde_json::Value = serde_json::from_slice(&home.weir(&["traffic", "--json"]).stdout).unwrap();
+    let received = traffic["total"]["received"].as_u64().unwrap();
+    assert!(received > size && received < size + size / 100 + 50_000, "{traffic}");
 }

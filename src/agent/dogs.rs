@@ -22,7 +22,7 @@ use crate::os::request::{Helper, Request, RequestError};
 use crate::setting::Size;
 use crate::store::Store;
 use crate::uplink::Connect;
-use crate::watchdog::{Dog, Hands, Host, Refusal, Step};
+use crate::watchdog::{Cause, Dog, Hands, Host, Refusal, Step};
 
 /// The output that resets the modem.
 pub(super) const MODEM_RESET: &str = "modem-reset";
@@ -173,7 +173,7 @@ impl Hands for Paws {
         Err(why.to_owned())
     }
 
-    async fn act(&mut self, step: Step) -> Result<(), Refusal> {
+    async fn act(&mut self, step: Step, cause: Cause<'_>) -> Result<(), Refusal> {
         let failed = |why: String| Refusal::Failed(why);
         let modem = self.evidence.modem.as_ref();
         let no_modem = || Refusal::Cannot("this gateway has no modem".to_owned());
@@ -189,7 +189,12 @@ impl Hands for Paws {
                 None => modem.ok_or_else(no_modem)?.reset().await.map_err(|error| failed(error.to_string())),
             },
             Step::NetworkRestart => self.ask(&Request::NetworkRestart).await,
-            Step::Reboot => self.ask(&Request::Reboot).await,
+            Step::Reboot => {
+                let (runs, reason) = (&self.evidence.runs, reason(cause));
+                // weir may be told to end before the helper's answer is seen.
+                runs.because(reason);
+                self.ask(&Request::Reboot).await.inspect_err(|_| runs.not_because(reason))
+            }
             Step::AgentRestart => {
                 let changer = self.evidence.changer.as_ref();
                 self.evidence.runs.because(Reason::Watchdog);
@@ -201,6 +206,15 @@ impl Hands for Paws {
 
     async fn sync(&mut self) -> Result<(), String> {
         self.store.sync().await.map(drop).map_err(|error| error.to_string())
+    }
+}
+
+/// What the next start tells of a reboot.
+const fn reason(cause: Cause<'_>) -> Reason {
+    match cause {
+        Cause::Ladder => Reason::Watchdog,
+        Cause::Daily => Reason::Reboot,
+        Cause::Command(_) => Reason::Command,
     }
 }
 
@@ -247,6 +261,13 @@ async fn prove(paws: Paws, held: bool) -> Result<(), Infallible> {
     if let Some(sha256) = String::from_utf8_lossy(&outcome).strip_prefix("reverted ") {
         warn!(sha256 = sha256.trim(), "the last new firmware did not prove itself; the one before runs again");
     }
+    if let Some(sha256) = helper.on_trial() {
+        info!(sha256, "this firmware is on trial until it has reached a broker");
+    }
+    while !paws.is_connected() {
+        sleep(LOOK).await;
+    }
+    // Not before: after a power cut the helper may say later than weir starts that the trial goes on.
     let Some(wanted) = helper.on_trial() else { return Ok(()) };
     let own = tokio::task::spawn_blocking(own_hash).await;
     let Ok(Ok(own)) = own else {
@@ -256,14 +277,8 @@ async fn prove(paws: Paws, held: bool) -> Result<(), Infallible> {
     if own != wanted {
         return Ok(());
     }
-    info!(sha256 = own, "this firmware is on trial until it has reached a broker");
-    while !paws.is_connected() {
-        sleep(LOOK).await;
-    }
-    match helper.ask(&Request::Confirm { sha256: own }).await {
-        Ok(_) => info!("this firmware has proved itself and is kept"),
-        Err(error) => warn!(%error, "this firmware reached its broker, but it could not be kept"),
-    }
+    helper.confirm(own).await;
+    info!("this firmware reached its broker and is not on trial any more");
     if let Some(changer) = paws.evidence.changer.as_ref().filter(|_| held && helper.on_trial().is_none()) {
         info!("weir starts anew: the session was kept only for the trial");
         changer.restart();

@@ -137,7 +137,7 @@ pub enum Command {
     Unlock,
     /// The daily reset: `Some` with its time of the day in minutes, or `None` when it is switched off.
     DailyReset(Option<u16>),
-    /// Switches the watchdogs on or off until weir is configured anew.
+    /// Whether the way to the world is tested and mended: a change of the configuration.
     Watchdog(bool),
     /// Fetches a firmware, checks and installs it.
     Update {

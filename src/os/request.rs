@@ -21,6 +21,8 @@ const TAKEN_WITHIN: Duration = Duration::from_secs(30);
 /// How often is looked for the answer.
 const LOOK: Duration = Duration::from_millis(100);
 const LARGEST_ANSWER: u64 = 4096;
+/// A helper that did not keep a firmware is asked again after so long.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 
 /// What can be asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,6 +147,23 @@ impl Helper {
         String::from_utf8_lossy(&text).split_whitespace().next().map(str::to_owned)
     }
 
+    /// Has the firmware on trial kept, and asks until it is not on trial any more: a helper can be busy, a request can be lost, and
+    /// one that is not heard would cost a good firmware.
+    pub async fn confirm(&self, sha256: String) {
+        let request = Request::Confirm { sha256: sha256.clone() };
+        let mut told = false;
+        while self.on_trial().is_some_and(|on_trial| on_trial == sha256) {
+            match self.ask(&request).await {
+                Ok(_) => return,
+                Err(error) if !std::mem::replace(&mut told, true) => {
+                    tracing::warn!(%error, "this firmware is not kept yet; the helper is asked again");
+                }
+                Err(error) => tracing::debug!(%error, "this firmware is not kept yet"),
+            }
+            sleep(ASK_AGAIN).await;
+        }
+    }
+
     /// Asks, and waits for the answer: what the helper did, in its words.
     ///
     /// # Errors
@@ -215,6 +234,29 @@ mod tests {
         assert_eq!(door.ask(&Request::Reboot).await.unwrap(), "done");
         let _helper = helper(home.path(), "refused: too often");
         assert_eq!(door.ask(&Request::Reboot).await.unwrap_err().to_string(), "the helper refused: too often");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_firmware_that_proved_itself_is_named_until_it_is_not_on_trial_any_more() {
+        let home = tempfile::tempdir().unwrap();
+        let (requests, trial) = (home.path().join("request"), home.path().join("trial"));
+        std::fs::write(&trial, "abc 15 1\n").unwrap();
+        let door = Helper::new(home.path());
+        door.confirm("another".to_owned()).await;
+        let confirmed = tokio::spawn(async move { door.confirm("abc".to_owned()).await });
+        // There is no folder, then nobody takes it, then it is taken and lost, then only the answer is.
+        sleep(Duration::from_mins(2)).await;
+        std::fs::create_dir(&requests).unwrap();
+        sleep(Duration::from_mins(2)).await;
+        for round in 0..2 {
+            while !requests.join("update-confirm").exists() {
+                assert!(!confirmed.is_finished(), "{round}");
+                sleep(LOOK).await;
+            }
+            std::fs::remove_file(requests.join("update-confirm")).unwrap();
+        }
+        std::fs::remove_file(&trial).unwrap();
+        tokio::time::timeout(Duration::from_mins(1), confirmed).await.unwrap().unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,8 +10,9 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::TlsFiles;
 use super::door::secured;
+use super::tally::Tally;
+use super::{TlsFiles, Traffic};
 use crate::os::clock::Clock;
 
 /// A server that says nothing for so long is given up.
@@ -64,16 +65,17 @@ impl Url {
     }
 }
 
-/// Fetches a file of at most `limit` bytes, and gives it piece by piece to `give`; returns its length.
+/// Fetches a file of at most `limit` bytes, and gives it piece by piece to `give`; returns its length. It counts as traffic.
 ///
 /// # Errors
 /// One sentence; also when nobody takes the pieces any more.
 pub async fn fetch(
     url: &Url,
-    (files, clock): (&TlsFiles, &Clock),
+    (files, clock, traffic): (&TlsFiles, &Clock, &Traffic),
     limit: u64,
     give: mpsc::Sender<Vec<u8>>,
 ) -> Result<u64, String> {
+    let tally = traffic.tally();
     let whole = async {
         let connected = timeout(SILENCE, TcpStream::connect((url.host.as_str(), url.port))).await;
         let unreachable = |why: String| format!("{} can't be reached: {why}", url.host);
@@ -83,20 +85,22 @@ pub async fn fetch(
         let mut stream = timeout(SILENCE, secured(stream, &url.host, (files, clock)))
             .await
             .map_err(|_| unreachable("TLS took longer than 60 s".into()))??;
-        stream.write_all(url.request().as_bytes()).await.map_err(|error| unreachable(error.to_string()))?;
-        receive(&mut stream, limit, &give).await
+        let request = url.request();
+        tally.asked(request.len());
+        stream.write_all(request.as_bytes()).await.map_err(|error| unreachable(error.to_string()))?;
+        receive((&mut stream, &tally), limit, &give).await
     };
     timeout(LONGEST, whole).await.unwrap_or_else(|_| Err("it took longer than an hour and was given up".to_owned()))
 }
 
 /// Receives an answer: its head, then as many bytes as it tells.
 async fn receive(
-    stream: &mut (impl AsyncRead + Unpin),
+    (stream, tally): (&mut (impl AsyncRead + Unpin), &Tally),
     limit: u64,
     out: &mpsc::Sender<Vec<u8>>,
 ) -> Result<u64, String> {
     let mut buffer = vec![0; PIECE];
-    let begun = timeout(SILENCE, head(stream, &mut buffer)).await;
+    let begun = timeout(SILENCE, head((stream, tally), &mut buffer)).await;
     let (length, early) = begun.map_err(|_| "the server did not answer in 60 s".to_owned())??;
     if length > limit {
         return Err(format!("the file has {length} bytes, more than the {limit} that this board has room for"));
@@ -111,7 +115,7 @@ async fn receive(
             }
             minute = (Instant::now(), left);
         }
-        let piece = piece(stream, &mut buffer).await?;
+        let piece = piece((stream, tally), &mut buffer).await?;
         if piece.is_empty() {
             return Err(format!("the server hung up with {left} of {length} bytes left"));
         }
@@ -121,7 +125,10 @@ async fn receive(
 }
 
 /// The length that the answer's head tells, and what came behind it.
-async fn head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Result<(u64, Vec<u8>), String> {
+async fn head(
+    (stream, tally): (&mut (impl AsyncRead + Unpin), &Tally),
+    buffer: &mut [u8],
+) -> Result<(u64, Vec<u8>), String> {
     let mut head = Vec::new();
     loop {
         if let Some(found) = head.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -131,7 +138,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> Resul
         if head.len() > LARGEST_HEAD {
             return Err("the server's answer has no end of its head in 16 KiB".to_owned());
         }
-        let piece = piece(stream, buffer).await?;
+        let piece = piece((stream, tally), buffer).await?;
         if piece.is_empty() {
             return Err("the server hung up before it answered".to_owned());
         }
@@ -146,7 +153,10 @@ async fn give(piece: &[u8], left: &mut u64, out: &mpsc::Sender<Vec<u8>>) -> Resu
     out.send(wanted.to_vec()).await.map_err(|_| "the file could not be kept".to_owned())
 }
 
-async fn piece<'b>(stream: &mut (impl AsyncRead + Unpin), buffer: &'b mut [u8]) -> Result<&'b [u8], String> {
+async fn piece<'b>(
+    (stream, tally): (&mut (impl AsyncRead + Unpin), &Tally),
+    buffer: &'b mut [u8],
+) -> Result<&'b [u8], String> {
     let count = timeout(SILENCE, stream.read(buffer)).await.map_err(|_| "the server was silent for 60 s".to_owned())?;
     let count = match count {
         Ok(count) => count,
@@ -154,6 +164,7 @@ async fn piece<'b>(stream: &mut (impl AsyncRead + Unpin), buffer: &'b mut [u8]) 
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => 0,
         Err(error) => return Err(format!("the connection broke: {error}")),
     };
+    tally.heard(count);
     Ok(buffer.get(..count).unwrap_or_default())
 }
 
@@ -222,9 +233,11 @@ mod tests {
             }
             got
         };
-        let receive = async move { receive(&mut stream, limit, &give).await };
+        let tally = Tally::default();
+        let receive = async { receive((&mut stream, &tally), limit, &{ give }).await };
         let (length, got) = tokio::join!(receive, take);
         assert_eq!(length?, got.len() as u64);
+        assert!(tally.take().received >= got.len() as u64, "what came is counted");
         Ok(got)
     }
 
@@ -263,7 +276,7 @@ mod tests {
             }
         };
         tokio::select! {
-            told = receive(&mut stream, 1 << 20, &give) => told,
+            told = receive((&mut stream, &Tally::default()), 1 << 20, &give) => told,
             () = drip => Err("the server ended".to_owned()),
             () = async { while pieces.recv().await.is_some() {} } => Err("nobody gives".to_owned()),
         }

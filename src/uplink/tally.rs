@@ -22,6 +22,11 @@ const PACKETS_OF_A_CONNECTION: u64 = 7;
 /// A SYN that nobody answered and its first repetition.
 const PACKETS_OF_A_FAILURE: u64 = 2;
 
+/// What a TLS handshake sends and receives, about, with two certificates.
+const HANDSHAKE: (usize, usize) = (600, 4000);
+/// What TLS 1.3 adds to a record (RFC 8446, 5.2).
+const RECORD: usize = 22;
+
 /// How long a peer may take to say goodbye after weir hung up.
 const GOODBYE: Duration = Duration::from_secs(5);
 
@@ -101,6 +106,18 @@ impl Tally {
     /// An attempt to connect came to nothing.
     pub(super) fn failed(&self) {
         self.half_packets.fetch_add(PACKETS_OF_A_FAILURE * 2, Ordering::Relaxed);
+    }
+
+    /// A TLS session of somebody else's began: its packets and its handshake, estimated, and what was asked there.
+    pub(super) fn asked(&self, bytes: usize) {
+        self.half_packets.fetch_add(PACKETS_OF_A_CONNECTION * 2, Ordering::Relaxed);
+        let _ = self.wrote(Poll::Ready(Ok(HANDSHAKE.0 + bytes)));
+        self.received(HANDSHAKE.1);
+    }
+
+    /// A piece came through it, in a record of TLS.
+    pub(super) fn heard(&self, bytes: usize) {
+        self.received(bytes + RECORD);
     }
 
     #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What must outlive restarts and power cuts: reboots of the last day, how far the ladder was climbed, why weir started.
+//! What must outlive restarts and power cuts: reboots of the last day, and how far the ladder was climbed.
 
 use std::path::Path;
 
@@ -17,24 +17,6 @@ pub(super) const LEAST_UPTIME: u64 = 600_000;
 /// No more reboots are remembered: the limit is 24.
 const MOST: usize = 32;
 
-/// Why weir started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    /// `power` (the gateway was started by somebody else), `reboot` (by weir), `agent` (weir started itself anew), `process` (weir
-    /// was started again in the same boot), `unknown`.
-    pub word: String,
-    /// In words, when weir did it.
-    pub why: String,
-    /// When it was decided, or noticed.
-    pub at: Option<Stamp>,
-}
-
-impl Default for Reason {
-    fn default() -> Self {
-        Self { word: "unknown".to_owned(), why: String::new(), at: None }
-    }
-}
-
 /// The kept file's content.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -47,12 +29,6 @@ pub(super) struct Book {
     climbed: Option<(BootId, usize)>,
     /// The day of the last daily reset, counted from 1970.
     pub(super) daily: Option<i64>,
-    /// What weir is about to do.
-    asked: Option<Reason>,
-    /// The boot that weir ran in.
-    boot: Option<BootId>,
-    /// Why it started.
-    pub(super) reason: Reason,
 }
 
 impl Book {
@@ -79,29 +55,6 @@ impl Book {
     pub(super) fn write(&self, store: &Path) -> std::io::Result<()> {
         let text = serde_json::to_vec(self).map_err(std::io::Error::other)?;
         write_atomic(&store.join(BOOK), &text, 0o644)
-    }
-
-    /// Notes that weir starts, and why.
-    pub(super) fn begin(&mut self, now: &Stamp) {
-        let of_boot = |at: &Option<Stamp>| at.is_some_and(|at| at.boot == now.boot);
-        let same = self.boot == Some(now.boot);
-        let noticed = |word: &str| Reason { word: word.to_owned(), why: String::new(), at: Some(*now) };
-        self.reason = match self.asked.take() {
-            Some(asked) if of_boot(&asked.at) == (asked.word == "agent") => asked,
-            _ if same => noticed("process"),
-            _ => noticed("power"),
-        };
-        self.boot = Some(now.boot);
-    }
-
-    /// Notes what weir is about to do.
-    pub(super) fn about_to(&mut self, word: &str, why: &str, now: &Stamp) {
-        self.asked = Some(Reason { word: word.to_owned(), why: why.to_owned(), at: Some(*now) });
-    }
-
-    /// It was not done.
-    pub(super) fn did_not(&mut self) {
-        self.asked = None;
     }
 
     /// How many steps were tried in this boot since the last success.
@@ -142,10 +95,4 @@ fn is_old(at: &Stamp, now: &Stamp) -> bool {
     }
     let both = at.clock == ClockState::Synced && now.clock == ClockState::Synced;
     now.uptime >= DAY || both && now.wall.as_millis().saturating_sub(at.wall.as_millis()) >= DAY.cast_signed()
-}
-
-/// Why weir started the last time, as the book of a store says.
-pub fn last_start(store: &Path) -> Option<Reason> {
-    let content = read_small(&store.join(BOOK), LARGEST).ok()?;
-    serde_json::from_slice::<Book>(&content).ok().map(|book| book.reason)
 }

@@ -87,8 +87,7 @@ pub(super) struct Course {
 }
 
 impl Course {
-    pub(super) fn new(rules: Rules, mut book: Book, now: &Stamp) -> Self {
-        book.begin(now);
+    pub(super) fn new(rules: Rules, book: Book, now: &Stamp) -> Self {
         let rung = book.climbed(now.boot);
         // A ladder that is being climbed goes on: its own restart of weir is no news of the world.
         let silent = rules.ping.filter(|_| rung > 0).map_or(0, |(after, ..)| millis(after));

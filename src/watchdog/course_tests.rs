@@ -78,9 +78,8 @@ fn a_step_that_cannot_be_done_costs_no_pause_and_a_restart_of_weir_goes_on_where
     assert_eq!(course.next(&at(1, 38), false, false), Task::Try(Step::NetworkRestart));
     course.stepped(&at(1, 38), Done::Skipped);
     course.stepped(&at(1, 38), Done::Tried);
-    course.book.about_to("agent", "no way to the world", &at(1, 38));
     let mut course = Course::new(rules(), course.book, &at(1, 39));
-    assert_eq!((course.book.reason.word.as_str(), course.rung), ("agent", 3));
+    assert_eq!(course.rung, 3);
     for minute in 39..49 {
         assert_eq!(course.next(&at(1, minute), false, false), Task::Test, "{minute}");
         course.tested(&at(1, minute), false);
@@ -88,13 +87,8 @@ fn a_step_that_cannot_be_done_costs_no_pause_and_a_restart_of_weir_goes_on_where
     assert_eq!(course.next(&at(1, 49), false, true), Task::Test, "not while something is on trial");
     assert_eq!(course.next(&at(1, 49), false, false), Task::Try(Step::Reboot));
     // In the next boot it begins anew.
-    course.book.about_to("reboot", "no way to the world", &at(1, 49));
     let course = Course::new(rules(), course.book, &at(2, 0));
-    assert_eq!((course.book.reason.word.as_str(), course.rung), ("reboot", 0));
-    let course = Course::new(rules(), course.book, &at(2, 1));
-    assert_eq!(course.book.reason.word, "process");
-    let course = Course::new(rules(), course.book, &at(3, 1));
-    assert_eq!(course.book.reason.word, "power");
+    assert_eq!(course.rung, 0);
 }
 
 #[test]
@@ -211,7 +205,6 @@ impl World {
             return;
         }
         self.course.book.note_reboot(&now);
-        self.course.book.about_to("reboot", "", &now);
         if !self.deaf {
             self.reboots.push(self.minute);
             self.boot(1);

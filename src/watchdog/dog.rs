@@ -24,6 +24,27 @@ pub enum Refusal {
     Failed(String),
 }
 
+/// Why a step is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause<'a> {
+    /// No broker is reached, and no host answers.
+    Ladder,
+    /// It is the time of day for it.
+    Daily,
+    /// Somebody, who is named, wants it.
+    Command(&'a str),
+}
+
+impl std::fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ladder => f.write_str("no way to the world"),
+            Self::Daily => f.write_str("daily reset"),
+            Self::Command(who) => write!(f, "by command of {who}"),
+        }
+    }
+}
+
 /// What the watchdog does through others.
 pub trait Hands: Send {
     /// Whether there is a session with any broker.
@@ -38,7 +59,7 @@ pub trait Hands: Send {
     /// One sentence why not.
     fn can(&self, step: Step) -> Result<(), String>;
     /// Does a step.
-    fn act(&mut self, step: Step) -> impl Future<Output = Result<(), Refusal>> + Send;
+    fn act(&mut self, step: Step, cause: Cause<'_>) -> impl Future<Output = Result<(), Refusal>> + Send;
     /// Makes durable what the store has.
     fn sync(&mut self) -> impl Future<Output = Result<(), String>> + Send;
 }
@@ -55,19 +76,17 @@ pub struct Dog {
 }
 
 impl Dog {
-    /// Opens the book of a store and notes that weir starts.
+    /// Opens the book of a store.
     pub fn open(settings: Option<&WatchdogSettings>, store: &Path, clock: Clock) -> Self {
         let now = clock.stamp();
         let rules = Rules::new(settings);
         let health = Health::default();
         let enabled = rules.ping.is_some();
         let course = Course::new(rules, Book::read(store, &now), &now);
-        let reason = course.book.reason.clone();
         let reboots = course.book.recent(&now);
-        tracing::debug!(reason = reason.word, why = reason.why, reboots, "the watchdog has its book");
+        tracing::debug!(reboots, "the watchdog has its book");
         health.note(|status| {
             status.enabled = enabled;
-            status.reason = reason;
             status.reboots = reboots;
             status.rung = course.rung;
             status.hardware = "nobody";
@@ -80,7 +99,7 @@ impl Dog {
         dog
     }
 
-    /// How it is doing, and why weir started.
+    /// How it is doing.
     pub fn health(&self) -> Health {
         self.health.clone()
     }
@@ -110,32 +129,25 @@ impl Dog {
         Err(WatchdogError::Limit { reboots: course.book.recent(&now), limit: course.rules.reboots })
     }
 
-    /// Reboots the gateway within the limit: the reboot is noted, the store synced, then it is asked for.
+    /// Reboots the gateway within the limit: the store is synced, the reboot noted, then it is asked for.
     ///
     /// # Errors
     /// [`WatchdogError`]; the gateway runs on then.
-    pub async fn reboot(&self, why: &str, hands: &mut impl Hands) -> Result<(), WatchdogError> {
+    pub async fn reboot(&self, cause: Cause<'_>, hands: &mut impl Hands) -> Result<(), WatchdogError> {
         let _turn = self.turn.lock().await;
         hands.can(Step::Reboot).map_err(WatchdogError::Cannot)?;
         self.may_reboot()?;
+        hands.sync().await.map_err(WatchdogError::NotSynced)?;
         let now = self.clock.stamp();
-        {
-            let mut course = self.course();
-            course.book.note_reboot(&now);
-            course.book.about_to("reboot", why, &now);
-        }
+        self.course().book.note_reboot(&now);
         self.save().await?;
         let reboots = self.course().book.recent(&now);
         self.health.note(|status| status.reboots = reboots);
-        hands.sync().await.map_err(WatchdogError::NotSynced)?;
-        warn!(why, reboots, "the gateway is rebooted");
-        let done = hands.act(Step::Reboot).await;
-        done.map_err(|refusal| {
-            self.course().book.did_not();
-            match refusal {
-                Refusal::Cannot(why) => WatchdogError::Cannot(why),
-                Refusal::Failed(why) => WatchdogError::Refused(why),
-            }
+        warn!(why = %cause, reboots, "the gateway is rebooted");
+        let done = hands.act(Step::Reboot, cause).await;
+        done.map_err(|refusal| match refusal {
+            Refusal::Cannot(why) => WatchdogError::Cannot(why),
+            Refusal::Failed(why) => WatchdogError::Refused(why),
         })
     }
 
@@ -146,13 +158,16 @@ impl Dog {
     pub async fn run(&self, hands: &mut impl Hands) -> Result<(), Infallible> {
         loop {
             let (now, connected, busy) = (self.clock.stamp(), hands.is_connected(), hands.busy());
-            let (task, ended, silence) = {
+            let (task, ended) = {
                 let mut course = self.course();
                 let before = course.rung;
                 let task = course.next(&now, connected, busy.is_some());
-                (task, before > 0 && course.rung == 0, course.silence(&now))
+                self.health.note(|status| {
+                    (status.silence, status.failures) = (course.silence(&now), course.failures);
+                    (status.rung, status.reboots) = (course.rung, course.book.recent(&now));
+                });
+                (task, before > 0 && course.rung == 0)
             };
-            self.health.note(|status| status.silence = silence);
             if ended {
                 info!("a broker was reached; the watchdog's ladder has ended");
                 self.keep().await;
@@ -168,11 +183,8 @@ impl Dog {
 
     /// Writes the book; that it can't is told, and costs nothing but reboots.
     async fn keep(&self) {
-        let (failures, rung) = {
-            let course = self.course();
-            (course.failures, course.rung)
-        };
-        self.health.note(|status| (status.failures, status.rung) = (failures, rung));
+        let rung = self.course().rung;
+        self.health.note(|status| status.rung = rung);
         if let Err(error) = self.save().await {
             warn!(%error, "the watchdog can't keep its book");
         }
@@ -208,19 +220,16 @@ impl Dog {
         let name = step.word();
         let outcome = match hands.can(step) {
             Err(why) => Err(Refusal::Cannot(why)),
-            Ok(()) if step == Step::Reboot => {
-                let why = "no way to the world";
-                self.reboot(why, hands).await.map_err(|error| match error {
-                    WatchdogError::Cannot(why) => Refusal::Cannot(why),
-                    other => Refusal::Failed(other.to_string()),
-                })
-            }
+            Ok(()) if step == Step::Reboot => self.reboot(Cause::Ladder, hands).await.map_err(|error| match error {
+                WatchdogError::Cannot(why) => Refusal::Cannot(why),
+                other => Refusal::Failed(other.to_string()),
+            }),
             Ok(()) => {
                 warn!(step = name, "the watchdog tries a step");
                 if step == Step::AgentRestart {
                     self.agent_restarts().await;
                 }
-                hands.act(step).await
+                hands.act(step, Cause::Ladder).await
             }
         };
         let now = self.clock.stamp();
@@ -246,11 +255,7 @@ impl Dog {
     /// Weir ends with this step: it must be noted before.
     async fn agent_restarts(&self) {
         let now = self.clock.stamp();
-        {
-            let mut course = self.course();
-            course.stepped(&now, Done::Tried);
-            course.book.about_to("agent", "no way to the world", &now);
-        }
+        self.course().stepped(&now, Done::Tried);
         self.keep().await;
     }
 
@@ -262,7 +267,7 @@ impl Dog {
             error!(%error, "the daily reset is left out: it could not be noted");
             return;
         }
-        if let Err(error) = self.reboot("daily reset", hands).await {
+        if let Err(error) = self.reboot(Cause::Daily, hands).await {
             warn!(%error, "the daily reset is left out today");
         }
     }

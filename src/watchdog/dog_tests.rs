@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::{BOOK, last_start};
+use super::super::BOOK;
 use super::*;
 use crate::model::{BootId, Timestamp};
 use crate::os::clock::Source;
@@ -67,7 +67,7 @@ impl Hands for Noted {
         if self.cannot.contains(&step) { Err("nobody can".into()) } else { Ok(()) }
     }
 
-    async fn act(&mut self, step: Step) -> Result<(), Refusal> {
+    async fn act(&mut self, step: Step, _: Cause<'_>) -> Result<(), Refusal> {
         self.note(step.word());
         if self.fails.contains(&step) { Err(Refusal::Failed("it failed".into())) } else { Ok(()) }
     }
@@ -109,9 +109,16 @@ async fn a_gateway_without_a_way_to_the_world_climbs_its_ladder_and_reboots_sync
     assert_eq!((status.reboots, status.rung, status.step.unwrap().0), (1, 4, "reboot"));
     assert!(status.tests.0 > 20 && status.tests.0 == status.tests.1, "{:?}", status.tests);
     assert!(watch(&dog, &mut hands, Duration::from_hours(30)).await.is_empty(), "each once in a boot");
-    let next = self::dog(LADDER, home.path(), 2, Duration::ZERO);
-    assert_eq!(next.health().status().reason.word, "reboot");
-    assert_eq!(last_start(home.path()).unwrap().why, "no way to the world");
+    assert_eq!(dog.health().status().reboots, 0, "it is more than a day ago");
+    let next = self::dog(LADDER, home.path(), 2, Duration::ZERO).health().status();
+    assert_eq!((next.reboots, next.rung), (1, 0));
+    // Failures without a step are over with the broker, too.
+    let dog = self::dog(LADDER, home.path(), 3, BOOTED);
+    watch(&dog, &mut hands, Duration::from_mins(36)).await;
+    assert!((1..3).contains(&dog.health().status().failures), "{:?}", dog.health().status());
+    hands.connected = true;
+    watch(&dog, &mut hands, Duration::from_mins(1)).await;
+    assert_eq!(dog.health().status().failures, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -149,19 +156,24 @@ async fn what_cannot_be_noted_or_synced_is_not_done() {
     let home = tempfile::tempdir().unwrap();
     let mut hands = Noted { unsynced: true, ..Noted::default() };
     let one = dog(LADDER, home.path(), 1, BOOTED);
-    assert!(matches!(one.reboot("command", &mut hands).await, Err(WatchdogError::NotSynced(_))));
+    assert!(matches!(one.reboot(Cause::Command("me"), &mut hands).await, Err(WatchdogError::NotSynced(_))));
+    assert_eq!(
+        dog(LADDER, home.path(), 1, BOOTED).health().status().reboots,
+        0,
+        "what was not asked for costs nothing"
+    );
     hands.unsynced = false;
     let other = home.path().join("other");
     std::fs::create_dir(&other).unwrap();
     let two = dog(LADDER, &other, 1, BOOTED);
     std::fs::create_dir_all(other.join(format!("{BOOK}.new/full"))).unwrap();
     hands.did.lock().unwrap().clear();
-    assert!(matches!(two.reboot("command", &mut hands).await, Err(WatchdogError::Book { .. })));
-    assert!(hands.did.lock().unwrap().is_empty());
+    assert!(matches!(two.reboot(Cause::Command("me"), &mut hands).await, Err(WatchdogError::Book { .. })));
+    assert_eq!(*hands.did.lock().unwrap(), ["sync"]);
     let early = dog(LADDER, &home.path().join("none"), 1, Duration::from_mins(9));
-    assert!(matches!(early.reboot("command", &mut hands).await, Err(WatchdogError::Limit { .. })));
+    assert!(matches!(early.reboot(Cause::Command("me"), &mut hands).await, Err(WatchdogError::Limit { .. })));
     hands.cannot = vec![Step::Reboot];
-    assert!(matches!(one.reboot("command", &mut hands).await, Err(WatchdogError::Cannot(_))));
+    assert!(matches!(one.reboot(Cause::Command("me"), &mut hands).await, Err(WatchdogError::Cannot(_))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -171,7 +183,6 @@ async fn a_restart_of_weir_is_noted_before_it_happens() {
     let first = dog(ladder, home.path(), 1, BOOTED);
     assert_eq!(watch(&first, &mut Noted::default(), Duration::from_mins(5)).await, ["agent-restart"]);
     let second = dog(ladder, home.path(), 1, BOOTED);
-    let status = second.health().status();
-    assert_eq!((status.reason.word.as_str(), status.rung), ("agent", 1));
+    assert_eq!(second.health().status().rung, 1);
     assert_eq!(watch(&second, &mut Noted::default(), Duration::from_mins(12)).await, ["sync", "reboot"]);
 }

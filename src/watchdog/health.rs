@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::book::Reason;
 use crate::model::Timestamp;
 
 /// What the watchdog tells about itself.
@@ -23,8 +22,6 @@ pub struct Status {
     pub step: Option<(&'static str, Timestamp, String)>,
     /// Reboots that weir asked for in the last 24 hours.
     pub reboots: usize,
-    /// Why weir started.
-    pub reason: Reason,
     /// Who feeds the hardware watchdog: `weir`, `other`, `nobody`.
     pub hardware: &'static str,
 }

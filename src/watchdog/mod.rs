@@ -10,8 +10,8 @@ mod health;
 mod host;
 mod settings;
 
-pub use book::{BOOK, Reason, last_start};
-pub use dog::{Dog, Hands, Refusal};
+pub use book::BOOK;
+pub use dog::{Cause, Dog, Hands, Refusal};
 pub use health::{Health, Status};
 pub use host::Host;
 pub use settings::{Hardware, PingSettings, Step, WatchdogSettings, check, minute_of_day};

@@ -28,7 +28,9 @@ impl Bench {
         }
         bench.program("bin/systemctl", "#!/bin/sh\necho \"$@\" >>\"$BENCH/asked\"\n");
         bench.program("bin/date", "#!/bin/sh\ncat \"$BENCH/now\"\n");
+        bench.program("bin/timedatectl", "#!/bin/sh\ncat \"$BENCH/synchronized\"\n");
         bench.program("weir", "#!/bin/sh\necho weir 1\n");
+        bench.kernel(1, true);
         bench.time(1_800_000_000, 5000);
         bench
     }
@@ -47,6 +49,12 @@ impl Bench {
         fs::write(self.path("uptime"), format!("{uptime}.27 99.00\n")).unwrap();
     }
 
+    /// Which boot this is, and whether the kernel knows its clock to be right.
+    pub fn kernel(&self, boot: u64, synchronized: bool) {
+        fs::write(self.path("boot"), format!("6b6ebdd2-8e40-4c5a-9d3e-{boot:012x}\n")).unwrap();
+        fs::write(self.path("synchronized"), if synchronized { "yes\n" } else { "no\n" }).unwrap();
+    }
+
     pub fn command(&self) -> Command {
         let mut command = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/helper"));
         let paths = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
@@ -59,6 +67,7 @@ impl Bench {
             .env("WEIR_FIRMWARE", self.path("firmware/weir.new"))
             .env("WEIR_FIRMWARE_KEYS", self.path("keys"))
             .env("WEIR_UPTIME", self.path("uptime"))
+            .env("WEIR_BOOT_ID", self.path("boot"))
             .env("WEIR_WATCH_STEP", "0.01")
             .env("WEIR_LAST_WORD", "0");
         command
@@ -75,6 +84,22 @@ impl Bench {
         let output = self.command().output().unwrap();
         assert!(output.status.success(), "{output:?}");
         output
+    }
+
+    /// The power fails and comes back: what is in memory is gone, and weir-trial.service does what it does before weir starts.
+    pub fn boot(&self) {
+        let _ = fs::remove_dir_all(self.path("run"));
+        fs::create_dir_all(self.path("run/request")).unwrap();
+        self.trial("ExecStartPre=", |command| command.output().unwrap());
+    }
+
+    /// Runs the lines of weir-trial.service that begin with `key`, where its condition holds.
+    pub fn trial<T>(&self, key: &str, mut run: impl FnMut(&mut Command) -> T) -> Vec<T> {
+        let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/weir-trial.service");
+        let unit = fs::read_to_string(unit).unwrap();
+        let begun = self.path("state/trial").exists();
+        let lines = unit.lines().filter_map(|line| line.strip_prefix(key)).filter(|_| begun);
+        lines.map(|line| run(self.command().args(line.split(' ').skip(1)))).collect()
     }
 
     pub fn answer(&self, word: &str) -> String {

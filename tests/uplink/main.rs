@@ -15,6 +15,7 @@ mod crooked;
 mod delivery;
 mod latency;
 mod line;
+mod nudge;
 #[path = "../tools/pace.rs"]
 mod pace;
 #[path = "../peers/mod.rs"]

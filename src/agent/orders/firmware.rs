@@ -96,7 +96,7 @@ async fn get(orders: &Orders, url: &str, file: &Path, limit: u64) -> Result<(), 
     });
     let ca = orders.evidence.dogs.firmware.0.ca_file.as_ref().map(|path| path.to_path_buf());
     let files = TlsFiles { ca, client: None };
-    let fetched = uplink::fetch(&url, (&files, &orders.evidence.clock), limit, give).await;
+    let fetched = uplink::fetch(&url, (&files, &orders.evidence.clock, &orders.evidence.traffic), limit, give).await;
     // A disk that is full is what the other side saw as an end.
     writer.await.map_err(|error| error.to_string())?.map_err(unwritable)?;
     fetched.map(drop)

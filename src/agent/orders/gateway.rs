@@ -4,17 +4,17 @@ use super::{After, Done, Orders, taken};
 use crate::agent::dogs::Paws;
 use crate::config;
 use crate::config::change::Origin as Who;
-use crate::watchdog::{Hands, Step};
+use crate::watchdog::{Cause, Hands, Refusal, Step};
 
 /// Reboots the gateway when this is dropped, within the watchdog's limit.
 pub(in crate::agent) struct Reboot(Option<(Paws, String)>);
 
 impl Drop for Reboot {
     fn drop(&mut self) {
-        let Some((mut paws, why)) = self.0.take() else { return };
+        let Some((mut paws, who)) = self.0.take() else { return };
         tokio::spawn(async move {
             let dog = paws.evidence.dogs.dog.clone();
-            if let Err(error) = dog.reboot(&why, &mut paws).await {
+            if let Err(error) = dog.reboot(Cause::Command(&who), &mut paws).await {
                 tracing::error!(%error, "the gateway could not be rebooted");
             }
         });
@@ -36,11 +36,18 @@ pub(super) fn reset(orders: &Orders, who: &Who) -> Done {
     };
     match allowed {
         Ok(()) => {
-            let reboot = Reboot(Some((paws, format!("by command of {who}"))));
+            let reboot = Reboot(Some((paws, who.to_string())));
             Done { told: Ok("the gateway starts anew".to_owned()), after: Some(After::Reboot(Box::new(reboot))) }
         }
         Err(why) => Err(why).into(),
     }
+}
+
+/// Resets the modem as the watchdog does: by its line where the board has one, as a modem that hangs obeys no command.
+pub(super) async fn reset_modem(orders: &Orders) -> Result<(), String> {
+    let mut paws = paws(orders);
+    paws.can(Step::ModemReset).map_err(|why| format!("{why}; set [modem] in weir.toml"))?;
+    paws.act(Step::ModemReset, Cause::Ladder).await.map_err(|(Refusal::Cannot(why) | Refusal::Failed(why))| why)
 }
 
 /// The daily reset: a change of the configuration, on trial.

@@ -242,10 +242,7 @@ impl Orders {
                 }
                 Err(why) => Err(why).into(),
             },
-            Restart::Modem => {
-                let reset = async { self.with_modem()?.reset().await.map_err(|error| error.to_string()) };
-                reset.await.map(|()| "the modem starts anew".to_owned()).into()
-            }
+            Restart::Modem => gateway::reset_modem(self).await.map(|()| "the modem starts anew".to_owned()).into(),
             Restart::Gateway => Err("the gateway is started again elsewhere".to_owned()).into(),
         }
     }

@@ -108,6 +108,11 @@ impl Runs {
         self.intended.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
     }
 
+    /// It does not end for this reason after all.
+    pub fn not_because(&self, reason: Reason) {
+        self.intended.lock().unwrap_or_else(PoisonError::into_inner).take_if(|intended| *intended == reason);
+    }
+
     /// Has the agent started anew in this process.
     pub fn again(&self, reason: Reason) {
         self.because(reason);
@@ -167,6 +172,9 @@ mod tests {
         assert_eq!(begin(one, false).reason(), Reason::PowerLoss);
         let run = begin(two, true);
         assert_eq!(run.reason(), Reason::Watchdog);
+        run.because(Reason::Imei);
+        run.not_because(Reason::Watchdog);
+        run.not_because(Reason::Imei);
         run.because(Reason::Command);
         run.because(Reason::Configuration);
         run.end(Reason::Stop);
