@@ -275,8 +275,9 @@ mod tests {
                 }
             }
         };
+        let tally = Tally::default();
         tokio::select! {
-            told = receive((&mut stream, &Tally::default()), 1 << 20, &give) => told,
+            told = receive((&mut stream, &tally), 1 << 20, &give) => told,
             () = drip => Err("the server ended".to_owned()),
             () = async { while pieces.recv().await.is_some() {} } => Err("nobody gives".to_owned()),
         }

@@ -148,32 +148,42 @@ impl Orders {
         }
     }
 
+    /// Carries it out; what changes the gateway has limits of its own.
     async fn obey(&self, command: Command, who: Who) -> Done {
-        match command {
-            Command::Set { changes, confirm } => self.set(&changes, who, confirm).await,
-            Command::Rollback(number) => self.rollback(number, who).await,
-            Command::Restart(Restart::Gateway) => gateway::reset(self, &who),
-            Command::Restart(what) => self.restart(what).await,
-            Command::Certificate { which, pem } => certificate::load(self, which, pem, who).await,
-            Command::DailyReset(minute) => gateway::daily_reset(self, minute, who).await,
-            Command::Watchdog(on) => gateway::watchdog(self, on, who).await,
-            // It takes as long as its link needs.
-            Command::Update { url, sha256, signature } => firmware::update(self, &url, &sha256, signature).await.into(),
-            other => match timeout(LONGEST, self.answer(other)).await {
-                Ok(told) => told.into(),
-                Err(_) => Err("it took longer than 6 minutes and was given up; ask again".to_owned()).into(),
-            },
+        let is_change = matches!(
+            command,
+            Command::Set { .. }
+                | Command::Rollback(_)
+                | Command::Restart(_)
+                | Command::Certificate { .. }
+                | Command::DailyReset(_)
+                | Command::Watchdog(_)
+                | Command::Update { .. }
+        );
+        let done = self.answer(command, who);
+        if is_change {
+            return done.await;
         }
+        let given_up = || Err("it took longer than 6 minutes and was given up; ask again".to_owned()).into();
+        timeout(LONGEST, done).await.unwrap_or_else(|_| given_up())
     }
 
-    async fn answer(&self, command: Command) -> Result<String, String> {
-        match command {
+    async fn answer(&self, command: Command, who: Who) -> Done {
+        let told = match command {
+            Command::Set { changes, confirm } => return self.set(&changes, who, confirm).await,
+            Command::Rollback(number) => return self.rollback(number, who).await,
+            Command::Restart(Restart::Gateway) => return gateway::reset(self, &who),
+            Command::Restart(what) => return self.restart(what).await,
+            Command::Certificate { which, pem } => return certificate::load(self, which, pem, who).await,
+            Command::DailyReset(minute) => return gateway::daily_reset(self, minute, who).await,
+            Command::Watchdog(on) => return gateway::watchdog(self, on, who).await,
+            Command::Update { url, sha256, signature } => firmware::update(self, &url, &sha256, signature).await,
             Command::Ping | Command::Challenge => Ok(String::new()),
             Command::Help(name) => help(name.as_deref()),
             Command::Version => Ok(format!("weir {}", env!("CARGO_PKG_VERSION"))),
             Command::Status => Ok(self.status()),
             Command::Get(names) => self.get(&names),
-            Command::Configuration => Ok(self.changer()?.masked()),
+            Command::Configuration => self.changer().map(Changer::masked),
             Command::History => self.history(),
             Command::Read(meter) => self.read(meter).await,
             Command::Trace { place, within } => self.trace(&place, within).await,
@@ -190,14 +200,8 @@ impl Orders {
             Command::Modem(text) => self.modem(&text).await,
             Command::SetOutput(output) => io::set(self, &output),
             Command::Ios => io::all(self),
-            Command::DailyReset(_)
-            | Command::Watchdog(_)
-            | Command::Update { .. }
-            | Command::Certificate { .. }
-            | Command::Set { .. }
-            | Command::Rollback(_)
-            | Command::Restart(_) => Err("this version of weir does not do that yet (docs/control.md)".to_owned()),
-        }
+        };
+        told.into()
     }
 
     fn changer(&self) -> Result<&Changer, String> {
