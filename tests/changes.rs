@@ -394,3 +394,43 @@ async fn a_sealed_configuration_runs_here_and_nothing_of_it_can_be_read_elsewher
     assert!(fs::read_to_string(&plain).unwrap().contains("incomer"));
     assert!(fs::read_to_string(folder.join("2.toml")).unwrap().contains("2s"));
 }
+
+/// The host's key stands for a TPM's: systemd's tool makes the credential, and systemd gives it to the service in a folder.
+#[tokio::test]
+async fn a_configuration_sealed_by_a_credential_of_systemd_opens_with_that_only() {
+    let site = Site::new().await;
+    let mut agent = site.run().await;
+    agent.stop().await;
+    let (given, credential) = (site.home.path("given"), site.home.path("seal.cred"));
+    fs::create_dir(&given).unwrap();
+    fs::write(given.join("weir-seal"), [42; 32]).unwrap();
+    let mut program = std::process::Command::new("systemd-creds");
+    program.args(["encrypt", "--with-key=host", "--name=weir-seal"]).arg(given.join("weir-seal")).arg(&credential);
+    let made = program.output().unwrap();
+    if !made.status.success() {
+        eprintln!("note: systemd-creds has no key of this host: {}", stderr(&made));
+        return;
+    }
+    let sealed = site.home.weir(&["config", "seal", "--credential", credential.to_str().unwrap()]);
+    assert!(sealed.status.success(), "{sealed:?}");
+    assert!(!site.home.config().exists());
+    let seal = fs::read(site.home.path("weir.toml.sealed")).unwrap();
+    assert!(!seal.windows(7).any(|bytes| bytes == b"incomer"));
+    // A command outside the service asks systemd's tool; the service needs none.
+    let checked = site.home.weir(&["check"]);
+    assert!(checked.status.success(), "{checked:?}");
+    let aside = site.home.path("aside.cred");
+    fs::rename(&credential, &aside).unwrap();
+    let refused = site.home.weir(&["check"]);
+    assert!(!refused.status.success() && stderr(&refused).contains("a credential of systemd"), "{refused:?}");
+    let mut agent = site.home.run_with("debug", &[("CREDENTIALS_DIRECTORY", given.to_str().unwrap())]);
+    agent.until_said(&["connected to the broker"]).await;
+    agent.stop().await;
+    fs::write(given.join("weir-seal"), [43; 32]).unwrap();
+    let mut agent = site.home.run_with("debug", &[("CREDENTIALS_DIRECTORY", given.to_str().unwrap())]);
+    assert!(!agent.ended().await.success(), "another key opens nothing");
+    fs::rename(&aside, &credential).unwrap();
+    let back = site.home.weir(&["config", "unseal"]);
+    assert!(back.status.success(), "{back:?}");
+    assert!(fs::read_to_string(site.home.config()).unwrap().contains("incomer"));
+}
