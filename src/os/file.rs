@@ -105,11 +105,12 @@ pub fn read_secret(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// When the file that a secret is read from was written, and which one it is; `None` where that can't be told.
+/// When the file that a secret is read from was written and changed, and which one it is; `None` where that can't be told.
 pub fn state_of_secret(path: &Path) -> Option<String> {
     let file = parameter_of(path).map_or(Cow::Borrowed(path), |(file, _)| or_sealed(file));
     let meta = fs::metadata(file).ok()?;
-    Some(format!("{}.{:09} {}", meta.mtime(), meta.mtime_nsec(), meta.ino()))
+    let times = [meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()].map(|part| part.to_string());
+    Some(format!("{} {}", times.join("."), meta.ino()))
 }
 
 /// The largest config.txt that holds a secret.
