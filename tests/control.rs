@@ -18,10 +18,8 @@ mod peers;
 mod rig;
 
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value as Json;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 use weir::model::Timestamp;
 use weir::os::pty::Pty;
@@ -29,45 +27,27 @@ use weir::sim::modbus_meter::ModbusMeters;
 use weir::sim::modem::{Make, Modem};
 use weir::sim::stick::plug;
 
-use self::peers::broker::{LIMIT, Mosquitto};
+use self::peers::broker::{LIMIT, Messages, Mosquitto, publish};
+use self::peers::line::{heard, read};
 use self::rig::{Agent, Home, stdout};
 
 /// A platform: gives commands at a topic and hears the answers, whole.
 struct Platform {
     port: u16,
-    _child: tokio::process::Child,
-    lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+    answers: Messages,
 }
 
 impl Platform {
     async fn listen(broker: &Mosquitto) -> Self {
-        let port = broker.port.to_string();
-        let mut child = tokio::process::Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", "gw1/ATR", "-t", "marker", "-F", "%j"])
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("mosquitto_sub is needed: run tests/run, which installs the peers");
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut platform = Self { port: broker.port, _child: child, lines };
-        platform.publish("marker", "here", true).await;
-        assert_eq!(platform.answer().await, "here");
-        platform
+        Self { port: broker.port, answers: Messages::of(broker.port, "gw1/ATR").await }
     }
 
     async fn publish(&self, topic: &str, text: &str, retain: bool) {
-        let port = self.port.to_string();
-        let mut command = tokio::process::Command::new("mosquitto_pub");
-        command.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", text]);
-        if retain {
-            command.arg("-r");
-        }
-        assert!(command.status().await.unwrap().success());
+        publish(self.port, topic, text.as_bytes(), retain).await;
     }
 
     async fn answer(&mut self) -> String {
-        let line = timeout(LIMIT, self.lines.next_line()).await.expect("an answer comes").unwrap().unwrap();
-        serde_json::from_str::<Json>(&line).unwrap()["payload"].as_str().unwrap().to_owned()
+        self.answers.text().await
     }
 
     async fn ask(&mut self, command: &str) -> String {
@@ -132,20 +112,13 @@ async fn a_port_takes_commands_between_the_tunnels_own_bytes() {
     );
     assert_eq!(pty.baud().unwrap(), 19_200);
     platform.publish("gw1/AT", "AT^MTXTUNNEL=RS232,0,<HEX>0102</HEX>OPE1<HEX>03</HEX>", false).await;
-    let mut asked = Vec::new();
-    let mut buffer = [0; 64];
-    while asked.len() < 7 {
-        let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the port is written to").unwrap();
-        asked.extend_from_slice(&buffer[..count]);
-    }
-    assert_eq!(asked, b"\x01\x02OPE1\x03");
+    assert_eq!(read(&mut pty, 7).await, b"\x01\x02OPE1\x03");
     assert_eq!(pty.baud().unwrap(), 19_200, "at the speed that was set");
     pty.send(b"fine\x06").await.unwrap();
     assert_eq!(platform.answer().await, "AT^MTXTUNNEL=RS232,0,*** fine<HEX>06</HEX>\nOK");
     // The tunnel has its line again.
     platform.publish("gw1/rx", "through", false).await;
-    let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the tunnel carries").unwrap();
-    assert_eq!(&buffer[..count], b"through");
+    assert_eq!(read(&mut pty, 7).await, b"through");
 }
 
 #[tokio::test]
@@ -234,28 +207,13 @@ async fn a_phone_hears_alerts_calls_weir_up_and_speaks_to_a_port() {
     let at = weir::os::clock::now();
     let said = modem.stick().deliver("+34666123456", "port hello<HEX>0D</HEX>", at);
     modem.say(said);
-    let (mut heard, mut buffer) = (Vec::new(), [0; 64]);
-    while heard.len() < 6 {
-        let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the port is written to").unwrap();
-        heard.extend_from_slice(&buffer[..count]);
-    }
-    assert_eq!(heard, b"hello\r");
+    assert_eq!(read(&mut pty, 6).await, b"hello\r");
     pty.send(b"pong").await.unwrap();
     timeout(LIMIT, modem.until(|modem| modem.sent.len() == 3)).await.expect("the answer comes back");
     assert_eq!(sent(&modem.stick())[2], "pong");
     let said = modem.stick().deliver("+34666123456", "port hello<HEX>0D</HEX>", at);
     modem.say(said);
     agent.until_said(&["it is not obeyed twice"]).await;
-}
-
-/// What comes out of the port until it ends with `end`.
-async fn heard(pty: &mut Pty, end: &str) -> String {
-    let (mut came, mut buffer) = (Vec::new(), [0; 256]);
-    while !came.ends_with(end.as_bytes()) {
-        let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the port is written to").unwrap();
-        came.extend_from_slice(&buffer[..count]);
-    }
-    String::from_utf8(came).unwrap()
 }
 
 #[tokio::test]

@@ -10,8 +10,9 @@ use tokio::time::timeout;
 use weir::os::pty::Pty;
 
 use crate::bench::Bench;
-use crate::peers::broker::{LIMIT, Relay};
-use crate::{publish, random, read, rig};
+use crate::peers::broker::{LIMIT, Relay, publish};
+use crate::peers::line::{random, read};
+use crate::rig;
 
 /// Bytes each way; `WEIR_TUNNEL_BYTES` names another number.
 const FEW: usize = 1_000_000;
@@ -177,7 +178,7 @@ async fn an_operator_that_was_killed_leaves_the_line_to_the_next_and_a_second_on
 #[tokio::test]
 async fn raw_bytes_and_retained_messages_do_not_reach_a_numbered_tunnel() {
     let site = crate::Site::new().await;
-    publish(&site.broker, "gw1/rx", b"\x57\x54\x01\x03retained", true).await;
+    publish(site.broker.port, "gw1/rx", b"\x57\x54\x01\x03retained", true).await;
     let agent = site.run("envelope = \"numbered\"\n");
     listening_and_raw(&site, &agent).await;
     let mut operator = crate::bench::Operator::start(&site.home, "near");
@@ -189,6 +190,6 @@ async fn raw_bytes_and_retained_messages_do_not_reach_a_numbered_tunnel() {
 
 async fn listening_and_raw(site: &crate::Site, agent: &rig::Agent) {
     crate::listening(agent).await;
-    publish(&site.broker, "gw1/rx", b"raw bytes", false).await;
+    publish(site.broker.port, "gw1/rx", b"raw bytes", false).await;
     agent.until_said(&["not in the tunnel's numbered envelope"]).await;
 }
