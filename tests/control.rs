@@ -17,6 +17,9 @@ mod peers;
 #[path = "agent/rig.rs"]
 mod rig;
 
+#[path = "control/hang_up.rs"]
+mod hang_up;
+
 use std::path::Path;
 
 use serde_json::Value as Json;
@@ -69,6 +72,20 @@ async fn site(more: &str) -> (Home, Mosquitto, Agent, Platform) {
     let agent = home.run_with("debug", &[]);
     rig::until("it listens", || !agent.said(&["the broker lets weir listen"]).is_empty()).await;
     (home, broker, agent, platform)
+}
+
+/// A port with a Modbus meter.
+fn meter_on(device: &Path, every: &str) -> String {
+    format!(
+        "[[port]]\nname = \"line\"\ndevice = \"{}\"\n[[meter]]\nname = \"m\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 7\n\
+         every = \"{every}\"\ntimeout = \"10s\"\nretries = 0\nregister = [{{ name = \"v\", register = \"holding:0\", type = \"u16\" }}]\n",
+        device.display()
+    )
+}
+
+/// The texts that a modem has sent.
+fn texts(modem: &Modem) -> Vec<String> {
+    modem.sent.iter().map(|sent| sent.data.body.text()).collect()
 }
 
 fn tunnel(device: &Path) -> String {
@@ -125,9 +142,7 @@ async fn a_port_takes_commands_between_the_tunnels_own_bytes() {
 async fn registers_are_read_and_written_beside_the_schedule() {
     let meters = ModbusMeters::new(&[7]);
     let (path, _served) = meters.serve_rtu().unwrap();
-    let meter = "[[meter]]\nname = \"m\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 7\nevery = \"1h\"\n[[meter.register]]\nname = \"v\"\nregister = \"holding:0\"\ntype = \"u16\"\n";
-    let port = format!("[[port]]\nname = \"line\"\ndevice = \"{}\"\n{meter}{CONTROL}", path.display());
-    let (_home, _broker, _agent, mut platform) = site(&port).await;
+    let (_home, _broker, _agent, mut platform) = site(&format!("{}{CONTROL}", meter_on(&path, "1h"))).await;
     let written = platform.ask("AT^MTXTUNNEL=SETMODBUS,7;3;4711").await;
     assert_eq!(written, "AT^MTXTUNNEL=SETMODBUS,7;3;4711 OK");
     assert_eq!(platform.ask("AT^MTXTUNNEL=GETMODBUS,7;3;1;3").await, "AT^MTXTUNNEL=GETMODBUS,7;3;1;3 4711\nOK");
@@ -167,13 +182,13 @@ async fn an_authorised_phone_commands_and_a_stranger_hears_nothing() {
     home.configure(&format!("url = \"tcp://127.0.0.1:{}\"", broker.port), &more);
     let _agent = home.run_with("debug", &[]);
     let at = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
-    let texts = [("+34600000000", "MTXTUNNEL AT"), ("+34666123456", "mtxtunnel AT"), ("+34666123456", "How are you")];
-    for (number, text) in texts.into_iter().chain([("+34666123456", "MTXTUNNEL AT+CSQ")]) {
+    let said = [("+34600000000", "MTXTUNNEL AT"), ("+34666123456", "mtxtunnel AT"), ("+34666123456", "How are you")];
+    for (number, text) in said.into_iter().chain([("+34666123456", "MTXTUNNEL AT+CSQ")]) {
         let said = modem.stick().deliver(number, text, at);
         modem.say(said);
     }
     timeout(LIMIT, modem.until(|modem| modem.sent.len() >= 3)).await.expect("all three are answered");
-    let mut texts: Vec<_> = modem.stick().sent.iter().map(|sent| sent.data.body.text()).collect();
+    let mut texts = texts(&modem.stick());
     texts.sort();
     assert!(texts[0].starts_with("AT OK") && texts[1].starts_with("AT+CSQ +CSQ: "), "{texts:?}");
     assert_eq!(texts[2], format!("AT^WEIR=VERSION weir {}\nOK", env!("CARGO_PKG_VERSION")));
@@ -189,9 +204,8 @@ async fn a_phone_hears_alerts_calls_weir_up_and_speaks_to_a_port() {
         format!("[[port]]\nname = \"line\"\ndevice = \"{}\"\n[[tunnel]]\nport = \"line\"\n", pty.path().display());
     let room = format!("[modem]\ndevice = \"{}\"\nmanager = \"none\"\n", modem.path().display());
     let (_home, _broker, agent, _platform) = site(&format!("{port}{room}{CONTROL}{sms}{alert}")).await;
-    let sent = |modem: &Modem| modem.sent.iter().map(|sent| sent.data.body.text()).collect::<Vec<_>>();
     timeout(LIMIT, modem.until(|modem| modem.sent.len() == 1)).await.expect("the alert is sent");
-    assert_eq!(sent(&modem.stick()), ["gw1 start (first)"]);
+    assert_eq!(texts(&modem.stick()), ["gw1 start (first)"]);
     // A stranger's call is hung up, and nothing else; so is one without a number.
     let known = "an authorised number called";
     for (number, who) in [(Some("+34600000000"), "nobody"), (Some("666123456"), known)] {
@@ -200,7 +214,7 @@ async fn a_phone_hears_alerts_calls_weir_up_and_speaks_to_a_port() {
         agent.until_said(&[if who == known { known } else { "a call of nobody who is known" }]).await;
     }
     timeout(LIMIT, modem.until(|modem| modem.sent.len() == 2)).await.expect("the address is told");
-    let told = sent(&modem.stick()).remove(1);
+    let told = texts(&modem.stick()).remove(1);
     assert!(told.starts_with("gw1: ") && told.contains("connected to tcp://127.0.0.1"), "{told}");
     assert_eq!(agent.said(&[known]).len(), 1);
     // Bytes for the port, and the answer; the same message from the storage once more is not obeyed twice.
@@ -210,7 +224,7 @@ async fn a_phone_hears_alerts_calls_weir_up_and_speaks_to_a_port() {
     assert_eq!(read(&mut pty, 6).await, b"hello\r");
     pty.send(b"pong").await.unwrap();
     timeout(LIMIT, modem.until(|modem| modem.sent.len() == 3)).await.expect("the answer comes back");
-    assert_eq!(sent(&modem.stick())[2], "pong");
+    assert_eq!(texts(&modem.stick())[2], "pong");
     let said = modem.stick().deliver("+34666123456", "port hello<HEX>0D</HEX>", at);
     modem.say(said);
     agent.until_said(&["it is not obeyed twice"]).await;
