@@ -21,6 +21,8 @@ mod rig;
 mod full_disk;
 #[path = "control/hang_up.rs"]
 mod hang_up;
+#[path = "control/tags.rs"]
+mod tags;
 
 use std::path::Path;
 
