@@ -17,6 +17,8 @@ mod peers;
 #[path = "agent/rig.rs"]
 mod rig;
 
+#[path = "control/alerts.rs"]
+mod alerts;
 #[path = "control/full_disk.rs"]
 mod full_disk;
 #[path = "control/hang_up.rs"]
