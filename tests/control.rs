@@ -19,6 +19,8 @@ mod rig;
 
 #[path = "control/alerts.rs"]
 mod alerts;
+#[path = "control/calls.rs"]
+mod calls;
 #[path = "control/full_disk.rs"]
 mod full_disk;
 #[path = "control/hang_up.rs"]
