@@ -25,6 +25,8 @@ mod calls;
 mod full_disk;
 #[path = "control/hang_up.rs"]
 mod hang_up;
+#[path = "control/registers.rs"]
+mod registers;
 #[path = "control/tags.rs"]
 mod tags;
 
