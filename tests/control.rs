@@ -29,6 +29,8 @@ mod hang_up;
 mod registers;
 #[path = "control/tags.rs"]
 mod tags;
+#[path = "control/turns.rs"]
+mod turns;
 
 use std::path::Path;
 
