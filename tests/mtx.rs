@@ -17,6 +17,9 @@ mod peers;
 #[path = "agent/rig.rs"]
 mod rig;
 
+#[path = "mtx/alone.rs"]
+mod alone;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -54,6 +57,30 @@ fn on_port(pty: &Pty) -> String {
     )
 }
 
+/// What the agent tells systemd.
+struct Notices(UnixDatagram);
+
+impl Notices {
+    fn new(home: &Home) -> Self {
+        let socket = UnixDatagram::bind(home.path("notify")).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        Self(socket)
+    }
+
+    async fn until_ready(self) {
+        let ready = move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let count = self.0.recv(&mut buffer).expect("the agent gets ready");
+                if String::from_utf8_lossy(&buffer[..count]).lines().any(|line| line == "READY=1") {
+                    return;
+                }
+            }
+        };
+        tokio::task::spawn_blocking(ready).await.unwrap();
+    }
+}
+
 fn import(home: &Home, arguments: &[&str]) -> Output {
     weir().arg("import-mtx").arg(home.config()).args(arguments).output().unwrap()
 }
@@ -71,20 +98,9 @@ async fn the_published_scenario_runs_byte_for_byte() {
         stderr(&check)
     );
     assert!(stdout(&check).contains("to ssl://test.mosquitto.org:8883"), "{}", stdout(&check));
-    let path = home.path("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut agent = home.run_with("info", &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-    let ready = move || {
-        let mut buffer = [0; 4096];
-        loop {
-            let count = socket.recv(&mut buffer).expect("the agent gets ready");
-            if String::from_utf8_lossy(&buffer[..count]).lines().any(|line| line == "READY=1") {
-                return;
-            }
-        }
-    };
-    tokio::task::spawn_blocking(ready).await.unwrap();
+    let notices = Notices::new(&home);
+    let mut agent = home.run_with("info", &[("NOTIFY_SOCKET", home.path("notify").to_str().unwrap())]);
+    notices.until_ready().await;
     assert!(agent.is_running());
     agent.stop().await;
     assert!(!agent.log().join("\n").contains("MOVISTAR"));
