@@ -17,11 +17,24 @@ mod peers;
 #[path = "agent/rig.rs"]
 mod rig;
 
+#[path = "control/alerts.rs"]
+mod alerts;
+#[path = "control/calls.rs"]
+mod calls;
+#[path = "control/full_disk.rs"]
+mod full_disk;
+#[path = "control/hang_up.rs"]
+mod hang_up;
+#[path = "control/registers.rs"]
+mod registers;
+#[path = "control/tags.rs"]
+mod tags;
+#[path = "control/turns.rs"]
+mod turns;
+
 use std::path::Path;
-use std::process::Stdio;
 
 use serde_json::Value as Json;
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 use weir::model::Timestamp;
 use weir::os::pty::Pty;
@@ -29,45 +42,27 @@ use weir::sim::modbus_meter::ModbusMeters;
 use weir::sim::modem::{Make, Modem};
 use weir::sim::stick::plug;
 
-use self::peers::broker::{LIMIT, Mosquitto};
+use self::peers::broker::{LIMIT, Messages, Mosquitto, publish};
+use self::peers::line::{heard, read};
 use self::rig::{Agent, Home, stdout};
 
 /// A platform: gives commands at a topic and hears the answers, whole.
 struct Platform {
     port: u16,
-    _child: tokio::process::Child,
-    lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
+    answers: Messages,
 }
 
 impl Platform {
     async fn listen(broker: &Mosquitto) -> Self {
-        let port = broker.port.to_string();
-        let mut child = tokio::process::Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", "gw1/ATR", "-t", "marker", "-F", "%j"])
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("mosquitto_sub is needed: run tests/run, which installs the peers");
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut platform = Self { port: broker.port, _child: child, lines };
-        platform.publish("marker", "here", true).await;
-        assert_eq!(platform.answer().await, "here");
-        platform
+        Self { port: broker.port, answers: Messages::of(broker.port, "gw1/ATR").await }
     }
 
     async fn publish(&self, topic: &str, text: &str, retain: bool) {
-        let port = self.port.to_string();
-        let mut command = tokio::process::Command::new("mosquitto_pub");
-        command.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", text]);
-        if retain {
-            command.arg("-r");
-        }
-        assert!(command.status().await.unwrap().success());
+        publish(self.port, topic, text.as_bytes(), retain).await;
     }
 
     async fn answer(&mut self) -> String {
-        let line = timeout(LIMIT, self.lines.next_line()).await.expect("an answer comes").unwrap().unwrap();
-        serde_json::from_str::<Json>(&line).unwrap()["payload"].as_str().unwrap().to_owned()
+        self.answers.text().await
     }
 
     async fn ask(&mut self, command: &str) -> String {
@@ -89,6 +84,20 @@ async fn site(more: &str) -> (Home, Mosquitto, Agent, Platform) {
     let agent = home.run_with("debug", &[]);
     rig::until("it listens", || !agent.said(&["the broker lets weir listen"]).is_empty()).await;
     (home, broker, agent, platform)
+}
+
+/// A port with a Modbus meter.
+fn meter_on(device: &Path, every: &str) -> String {
+    format!(
+        "[[port]]\nname = \"line\"\ndevice = \"{}\"\n[[meter]]\nname = \"m\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 7\n\
+         every = \"{every}\"\ntimeout = \"10s\"\nretries = 0\nregister = [{{ name = \"v\", register = \"holding:0\", type = \"u16\" }}]\n",
+        device.display()
+    )
+}
+
+/// The texts that a modem has sent.
+fn texts(modem: &Modem) -> Vec<String> {
+    modem.sent.iter().map(|sent| sent.data.body.text()).collect()
 }
 
 fn tunnel(device: &Path) -> String {
@@ -132,29 +141,20 @@ async fn a_port_takes_commands_between_the_tunnels_own_bytes() {
     );
     assert_eq!(pty.baud().unwrap(), 19_200);
     platform.publish("gw1/AT", "AT^MTXTUNNEL=RS232,0,<HEX>0102</HEX>OPE1<HEX>03</HEX>", false).await;
-    let mut asked = Vec::new();
-    let mut buffer = [0; 64];
-    while asked.len() < 7 {
-        let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the port is written to").unwrap();
-        asked.extend_from_slice(&buffer[..count]);
-    }
-    assert_eq!(asked, b"\x01\x02OPE1\x03");
+    assert_eq!(read(&mut pty, 7).await, b"\x01\x02OPE1\x03");
     assert_eq!(pty.baud().unwrap(), 19_200, "at the speed that was set");
     pty.send(b"fine\x06").await.unwrap();
     assert_eq!(platform.answer().await, "AT^MTXTUNNEL=RS232,0,*** fine<HEX>06</HEX>\nOK");
     // The tunnel has its line again.
     platform.publish("gw1/rx", "through", false).await;
-    let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the tunnel carries").unwrap();
-    assert_eq!(&buffer[..count], b"through");
+    assert_eq!(read(&mut pty, 7).await, b"through");
 }
 
 #[tokio::test]
 async fn registers_are_read_and_written_beside_the_schedule() {
     let meters = ModbusMeters::new(&[7]);
     let (path, _served) = meters.serve_rtu().unwrap();
-    let meter = "[[meter]]\nname = \"m\"\nport = \"line\"\nprotocol = \"modbus-rtu\"\naddress = 7\nevery = \"1h\"\n[[meter.register]]\nname = \"v\"\nregister = \"holding:0\"\ntype = \"u16\"\n";
-    let port = format!("[[port]]\nname = \"line\"\ndevice = \"{}\"\n{meter}{CONTROL}", path.display());
-    let (_home, _broker, _agent, mut platform) = site(&port).await;
+    let (_home, _broker, _agent, mut platform) = site(&format!("{}{CONTROL}", meter_on(&path, "1h"))).await;
     let written = platform.ask("AT^MTXTUNNEL=SETMODBUS,7;3;4711").await;
     assert_eq!(written, "AT^MTXTUNNEL=SETMODBUS,7;3;4711 OK");
     assert_eq!(platform.ask("AT^MTXTUNNEL=GETMODBUS,7;3;1;3").await, "AT^MTXTUNNEL=GETMODBUS,7;3;1;3 4711\nOK");
@@ -250,13 +250,13 @@ async fn an_authorised_phone_commands_and_a_stranger_hears_nothing() {
     home.configure(&format!("url = \"tcp://127.0.0.1:{}\"", broker.port), &more);
     let _agent = home.run_with("debug", &[]);
     let at = Timestamp::parse("2026-11-22T12:00:00Z").unwrap();
-    let texts = [("+34600000000", "MTXTUNNEL AT"), ("+34666123456", "mtxtunnel AT"), ("+34666123456", "How are you")];
-    for (number, text) in texts.into_iter().chain([("+34666123456", "MTXTUNNEL AT+CSQ")]) {
+    let said = [("+34600000000", "MTXTUNNEL AT"), ("+34666123456", "mtxtunnel AT"), ("+34666123456", "How are you")];
+    for (number, text) in said.into_iter().chain([("+34666123456", "MTXTUNNEL AT+CSQ")]) {
         let said = modem.stick().deliver(number, text, at);
         modem.say(said);
     }
     timeout(LIMIT, modem.until(|modem| modem.sent.len() >= 3)).await.expect("all three are answered");
-    let mut texts: Vec<_> = modem.stick().sent.iter().map(|sent| sent.data.body.text()).collect();
+    let mut texts = texts(&modem.stick());
     texts.sort();
     assert!(texts[0].starts_with("AT OK") && texts[1].starts_with("AT+CSQ +CSQ: "), "{texts:?}");
     assert_eq!(texts[2], format!("AT^WEIR=VERSION weir {}\nOK", env!("CARGO_PKG_VERSION")));
@@ -272,9 +272,8 @@ async fn a_phone_hears_alerts_calls_weir_up_and_speaks_to_a_port() {
         format!("[[port]]\nname = \"line\"\ndevice = \"{}\"\n[[tunnel]]\nport = \"line\"\n", pty.path().display());
     let room = format!("[modem]\ndevice = \"{}\"\nmanager = \"none\"\n", modem.path().display());
     let (_home, _broker, agent, _platform) = site(&format!("{port}{room}{CONTROL}{sms}{alert}")).await;
-    let sent = |modem: &Modem| modem.sent.iter().map(|sent| sent.data.body.text()).collect::<Vec<_>>();
     timeout(LIMIT, modem.until(|modem| modem.sent.len() == 1)).await.expect("the alert is sent");
-    assert_eq!(sent(&modem.stick()), ["gw1 start (first)"]);
+    assert_eq!(texts(&modem.stick()), ["gw1 start (first)"]);
     // A stranger's call is hung up, and nothing else; so is one without a number.
     let known = "an authorised number called";
     for (number, who) in [(Some("+34600000000"), "nobody"), (Some("666123456"), known)] {
@@ -283,35 +282,20 @@ async fn a_phone_hears_alerts_calls_weir_up_and_speaks_to_a_port() {
         agent.until_said(&[if who == known { known } else { "a call of nobody who is known" }]).await;
     }
     timeout(LIMIT, modem.until(|modem| modem.sent.len() == 2)).await.expect("the address is told");
-    let told = sent(&modem.stick()).remove(1);
+    let told = texts(&modem.stick()).remove(1);
     assert!(told.starts_with("gw1: ") && told.contains("connected to tcp://127.0.0.1"), "{told}");
     assert_eq!(agent.said(&[known]).len(), 1);
     // Bytes for the port, and the answer; the same message from the storage once more is not obeyed twice.
     let at = weir::os::clock::now();
     let said = modem.stick().deliver("+34666123456", "port hello<HEX>0D</HEX>", at);
     modem.say(said);
-    let (mut heard, mut buffer) = (Vec::new(), [0; 64]);
-    while heard.len() < 6 {
-        let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the port is written to").unwrap();
-        heard.extend_from_slice(&buffer[..count]);
-    }
-    assert_eq!(heard, b"hello\r");
+    assert_eq!(read(&mut pty, 6).await, b"hello\r");
     pty.send(b"pong").await.unwrap();
     timeout(LIMIT, modem.until(|modem| modem.sent.len() == 3)).await.expect("the answer comes back");
-    assert_eq!(sent(&modem.stick())[2], "pong");
+    assert_eq!(texts(&modem.stick())[2], "pong");
     let said = modem.stick().deliver("+34666123456", "port hello<HEX>0D</HEX>", at);
     modem.say(said);
     agent.until_said(&["it is not obeyed twice"]).await;
-}
-
-/// What comes out of the port until it ends with `end`.
-async fn heard(pty: &mut Pty, end: &str) -> String {
-    let (mut came, mut buffer) = (Vec::new(), [0; 256]);
-    while !came.ends_with(end.as_bytes()) {
-        let count = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the port is written to").unwrap();
-        came.extend_from_slice(&buffer[..count]);
-    }
-    String::from_utf8(came).unwrap()
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ mod peers;
 #[path = "agent/rig.rs"]
 mod rig;
 
+#[path = "mtx/alone.rs"]
+mod alone;
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -29,7 +32,8 @@ use weir::config::{self, mtx};
 use weir::os::pty::Pty;
 use weir::sim::modbus_meter::ModbusMeters;
 
-use self::peers::broker::{Heard, LIMIT, Mosquitto, Relay, Subscriber};
+use self::peers::broker::{Heard, LIMIT, Mosquitto, Relay, Subscriber, publish};
+use self::peers::line::read;
 use self::peers::site::Site;
 use self::rig::{Agent, Home, stderr, stdout, weir};
 
@@ -53,6 +57,30 @@ fn on_port(pty: &Pty) -> String {
     )
 }
 
+/// What the agent tells systemd.
+struct Notices(UnixDatagram);
+
+impl Notices {
+    fn new(home: &Home) -> Self {
+        let socket = UnixDatagram::bind(home.path("notify")).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        Self(socket)
+    }
+
+    async fn until_ready(self) {
+        let ready = move || {
+            let mut buffer = [0; 4096];
+            loop {
+                let count = self.0.recv(&mut buffer).expect("the agent gets ready");
+                if String::from_utf8_lossy(&buffer[..count]).lines().any(|line| line == "READY=1") {
+                    return;
+                }
+            }
+        };
+        tokio::task::spawn_blocking(ready).await.unwrap();
+    }
+}
+
 fn import(home: &Home, arguments: &[&str]) -> Output {
     weir().arg("import-mtx").arg(home.config()).args(arguments).output().unwrap()
 }
@@ -70,20 +98,9 @@ async fn the_published_scenario_runs_byte_for_byte() {
         stderr(&check)
     );
     assert!(stdout(&check).contains("to ssl://test.mosquitto.org:8883"), "{}", stdout(&check));
-    let path = home.path("notify");
-    let socket = UnixDatagram::bind(&path).unwrap();
-    socket.set_read_timeout(Some(LIMIT)).unwrap();
-    let mut agent = home.run_with("info", &[("NOTIFY_SOCKET", path.to_str().unwrap())]);
-    let ready = move || {
-        let mut buffer = [0; 4096];
-        loop {
-            let count = socket.recv(&mut buffer).expect("the agent gets ready");
-            if String::from_utf8_lossy(&buffer[..count]).lines().any(|line| line == "READY=1") {
-                return;
-            }
-        }
-    };
-    tokio::task::spawn_blocking(ready).await.unwrap();
+    let notices = Notices::new(&home);
+    let mut agent = home.run_with("info", &[("NOTIFY_SOCKET", home.path("notify").to_str().unwrap())]);
+    notices.until_ready().await;
     assert!(agent.is_running());
     agent.stop().await;
     assert!(!agent.log().join("\n").contains("MOVISTAR"));
@@ -102,31 +119,6 @@ async fn broker(home: &Home, certificates: &Site) -> (Mosquitto, u16) {
     };
     timeout(LIMIT, open).await.expect("the plain door opens");
     (broker, plain)
-}
-
-async fn publish(port: u16, topic: &str, payload: &str) {
-    let port = port.to_string();
-    let mut command = tokio::process::Command::new("mosquitto_pub");
-    command.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", payload]);
-    assert!(command.status().await.unwrap().success());
-}
-
-async fn next_of(subscriber: &mut Subscriber, topic: &str) -> Heard {
-    loop {
-        let heard = subscriber.next().await;
-        if heard.topic == topic {
-            return heard;
-        }
-    }
-}
-
-async fn read(pty: &mut Pty, count: usize) -> Vec<u8> {
-    let (mut bytes, mut buffer) = (Vec::new(), [0; 256]);
-    while bytes.len() < count {
-        let more = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the line brings its bytes").unwrap();
-        bytes.extend_from_slice(&buffer[..more]);
-    }
-    bytes
 }
 
 struct Stage {
@@ -155,14 +147,14 @@ async fn stage() -> Stage {
 #[tokio::test]
 async fn over_tls_the_scenario_carries_bytes_commands_and_its_status() {
     let mut stage = stage().await;
-    let status = next_of(&mut stage.subscriber, &format!("{IMEI}/dns")).await;
+    let status = stage.subscriber.next_of(&format!("{IMEI}/dns")).await;
     assert!(!status.payload.is_empty());
-    publish(stage.plain, "rxmaster", "/?12345678!").await;
+    publish(stage.plain, "rxmaster", b"/?12345678!", false).await;
     assert_eq!(read(&mut stage.pty, 11).await, b"/?12345678!");
     stage.pty.send(b"/ISk5ME162-0033").await.unwrap();
-    assert_eq!(next_of(&mut stage.subscriber, "txmaster").await.payload, "/ISk5ME162-0033");
-    publish(stage.plain, &format!("{IMEI}/AT"), "AT^MTXTUNNEL=VERSION").await;
-    let answer = next_of(&mut stage.subscriber, &format!("{IMEI}/ATR")).await;
+    assert_eq!(stage.subscriber.next_of("txmaster").await.payload, "/ISk5ME162-0033");
+    publish(stage.plain, &format!("{IMEI}/AT"), b"AT^MTXTUNNEL=VERSION", false).await;
+    let answer = stage.subscriber.next_of(&format!("{IMEI}/ATR")).await;
     assert_eq!(answer.payload, format!("AT^MTXTUNNEL=VERSION weir {}", env!("CARGO_PKG_VERSION")));
 }
 
@@ -176,13 +168,13 @@ async fn parameters_have_the_vendors_names_and_changes_are_on_trial_also_after_t
     let refused = local("AT^MTXTUNNEL=GETPARAM,GPRS_apn");
     assert!(refused.contains("ERROR: GPRS_apn does nothing on weir: the cellular connection"), "{refused}");
     assert!(local("AT^MTXTUNNEL=SETPARAM,MQTT_will,x").contains("ERROR: MQTT_will is no parameter that weir knows"));
-    publish(stage.plain, &commands, "AT^MTXTUNNEL=SETPARAM,MTX_msToSend,200").await;
-    let taken = next_of(&mut stage.subscriber, &answers).await.payload;
+    publish(stage.plain, &commands, b"AT^MTXTUNNEL=SETPARAM,MTX_msToSend,200", false).await;
+    let taken = stage.subscriber.next_of(&answers).await.payload;
     assert!(taken.contains("configuration 2 is on trial"), "{taken}");
     stage.agent.until_said(&["was confirmed", "number=2"]).await;
     let both = "AT^MTXTUNNEL=SETPARAMS,{\"COMM_parity\":\"even\",\"COMM_bitsperchar\":\"7\"}";
-    publish(stage.plain, &commands, both).await;
-    let taken = next_of(&mut stage.subscriber, &answers).await.payload;
+    publish(stage.plain, &commands, both.as_bytes(), false).await;
+    let taken = stage.subscriber.next_of(&answers).await.payload;
     assert!(taken.contains("COMM_parity"), "{taken}");
     stage.agent.until_said(&["was confirmed", "number=3"]).await;
     let local = |command: &str| stdout(&stage.home.weir(&["at", command]));

@@ -27,84 +27,14 @@ mod programs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rand::{RngExt, SeedableRng};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 use weir::os::pty::Pty;
 
 use self::peers::Peer;
-use self::peers::broker::{LIMIT, Mosquitto};
+use self::peers::broker::{LIMIT, Messages, Mosquitto, publish};
+use self::peers::line::{random, read};
 use self::rig::{Agent, Home, stderr, stdout, weir};
-
-/// Bytes in hex as mosquitto_sub prints the messages of a topic, one a line.
-struct Messages {
-    _child: tokio::process::Child,
-    lines: tokio::io::Lines<BufReader<tokio::process::ChildStdout>>,
-}
-
-impl Messages {
-    async fn of(broker: &Mosquitto, topic: &str) -> Self {
-        let port = broker.port.to_string();
-        let mut child = tokio::process::Command::new("mosquitto_sub")
-            .args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-t", "marker", "-F", "%x"])
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("mosquitto_sub is needed: run tests/run, which installs the peers");
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut messages = Self { _child: child, lines };
-        // It listens when it hears a retained message.
-        publish(broker, "marker", b"\xAA", true).await;
-        assert_eq!(messages.next().await, b"\xAA");
-        messages
-    }
-
-    async fn next(&mut self) -> Vec<u8> {
-        let line = timeout(LIMIT, self.lines.next_line()).await.expect("a message comes").unwrap().unwrap();
-        data_encoding::HEXLOWER_PERMISSIVE.decode(line.as_bytes()).unwrap()
-    }
-
-    /// The bytes of as many messages as it takes.
-    async fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while bytes.len() < count {
-            bytes.extend(self.next().await);
-        }
-        bytes
-    }
-}
-
-async fn publish(broker: &Mosquitto, topic: &str, payload: &[u8], retain: bool) {
-    let port = broker.port.to_string();
-    let mut command = tokio::process::Command::new("mosquitto_pub");
-    command.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-s"]);
-    if retain {
-        command.arg("-r");
-    }
-    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(payload).await.unwrap();
-    assert!(child.wait().await.unwrap().success());
-}
-
-/// Reads so many bytes from the simulated end of a line.
-async fn read(pty: &mut Pty, count: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    let all = async {
-        while bytes.len() < count {
-            let more = pty.receive(&mut buffer).await.unwrap();
-            bytes.extend_from_slice(&buffer[..more]);
-        }
-    };
-    timeout(LIMIT, all).await.expect("the line brings its bytes");
-    bytes
-}
-
-fn random(seed: u64, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    rand::rngs::StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
-    bytes
-}
 
 fn settings(device: &Path, more: &str) -> String {
     format!(
@@ -140,11 +70,11 @@ impl Site {
 #[tokio::test]
 async fn bytes_cross_both_ways_as_they_are() {
     let mut site = Site::new().await;
-    let mut messages = Messages::of(&site.broker, "gw1/tx").await;
+    let mut messages = Messages::of(site.broker.port, "gw1/tx").await;
     let agent = site.run("max_age = \"1min\"\n");
     listening(&agent).await;
     let (down, up) = (random(1, 3000), random(2, 20_000));
-    publish(&site.broker, "gw1/rx", &down, false).await;
+    publish(site.broker.port, "gw1/rx", &down, false).await;
     assert_eq!(read(&mut site.pty, down.len()).await, down);
     for chunk in up.chunks(777) {
         site.pty.send(chunk).await.unwrap();
@@ -155,11 +85,11 @@ async fn bytes_cross_both_ways_as_they_are() {
 #[tokio::test]
 async fn what_belongs_together_is_one_message_and_a_retained_request_is_none() {
     let mut site = Site::new().await;
-    publish(&site.broker, "gw1/rx", b"from the past", true).await;
-    let mut messages = Messages::of(&site.broker, "gw1/tx").await;
+    publish(site.broker.port, "gw1/rx", b"from the past", true).await;
+    let mut messages = Messages::of(site.broker.port, "gw1/tx").await;
     let agent = site.run("max_age = \"1min\"\n");
     listening(&agent).await;
-    publish(&site.broker, "gw1/rx", b"now", false).await;
+    publish(site.broker.port, "gw1/rx", b"now", false).await;
     assert_eq!(read(&mut site.pty, 3).await, b"now");
     for byte in b"one frame" {
         site.pty.send(&[*byte]).await.unwrap();
@@ -178,7 +108,7 @@ async fn a_broker_that_comes_back_finds_the_tunnel_again() {
     rig::until("the session breaks", || !agent.said(&["WARN"]).is_empty()).await;
     site.broker.restart().await;
     rig::until("the tunnel listens again", || agent.said(&["the broker lets weir listen"]).len() > 1).await;
-    publish(&site.broker, "gw1/rx", b"again", false).await;
+    publish(site.broker.port, "gw1/rx", b"again", false).await;
     assert_eq!(read(&mut site.pty, 5).await, b"again");
 }
 
@@ -259,9 +189,9 @@ async fn a_request_that_waited_too_long_never_reaches_the_meter() {
         tokio::spawn(async move { peers::run(weir().arg("--config").arg(config).args(["read", "dead"])).await });
     let asked = read(&mut site.pty, 8).await;
     assert_eq!(asked[..2], [1, 3], "the agent asks its meter");
-    publish(&site.broker, "gw1/rx", b"late", false).await;
+    publish(site.broker.port, "gw1/rx", b"late", false).await;
     assert!(!reading.await.unwrap().status.success());
     rig::until("the request is dropped", || !agent.said(&["waited too long for the line"]).is_empty()).await;
-    publish(&site.broker, "gw1/rx", b"fresh", false).await;
+    publish(site.broker.port, "gw1/rx", b"fresh", false).await;
     assert_eq!(read(&mut site.pty, 5).await, b"fresh");
 }

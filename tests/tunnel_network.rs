@@ -26,12 +26,10 @@ mod streams;
 use std::path::Path;
 use std::time::Duration;
 
-use rand::{RngExt, SeedableRng};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use weir::agent::{self, Agent};
-use weir::os::pty::Pty;
 use weir::tunnel::Status;
 
 use self::peers::broker::LIMIT;
@@ -85,16 +83,6 @@ async fn connected(port: u16) -> TcpStream {
     }
 }
 
-async fn read(pty: &mut Pty, count: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 4096];
-    while bytes.len() < count {
-        let more = timeout(LIMIT, pty.receive(&mut buffer)).await.expect("the line brings its bytes").unwrap();
-        bytes.extend_from_slice(&buffer[..more]);
-    }
-    bytes
-}
-
 async fn heard(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     timeout(LIMIT, stream.read_exact(&mut bytes)).await.expect("the peer is sent its bytes").unwrap();
@@ -104,10 +92,4 @@ async fn heard(stream: &mut TcpStream, count: usize) -> Vec<u8> {
 /// Whether the other side hangs up without a word.
 async fn is_closed(stream: &mut TcpStream) -> bool {
     !matches!(timeout(LIMIT, stream.read(&mut [0; 100])).await.expect("it is closed"), Ok(1..))
-}
-
-fn random(seed: u64, count: usize) -> Vec<u8> {
-    let mut bytes = vec![0; count];
-    rand::rngs::StdRng::seed_from_u64(seed).fill(&mut bytes[..]);
-    bytes
 }

@@ -175,7 +175,11 @@ impl Desk {
             return Err("this agent's configuration can't be changed while it runs".to_owned());
         };
         let permit = if order.is_change() { self.permit((order.summary(), Right::Configure)).await? } else { None };
-        let (told, started) = noted(permit, order::carry_out(changer, order, self.who.clone()).await).await?;
+        let (changer, who) = (changer.clone(), self.who.clone());
+        // Who asked may hang up meanwhile: a change that is taken is in the audit as taken, all the same.
+        let doing = async move { noted(permit, order::carry_out(&changer, order, who).await).await };
+        let done = tokio::spawn(doing).await;
+        let (told, started) = done.map_err(|_| "weir is ending; ask again when it runs".to_owned())??;
         Ok(match started {
             Some(started) => Answer::Taken(told, started),
             None => Answer::Whole(told),

@@ -98,7 +98,11 @@ impl Home {
     }
 
     pub fn run_with(&self, level: &str, environment: &[(&str, &str)]) -> Agent {
-        let mut command = weir();
+        self.run_as(weir(), level, environment)
+    }
+
+    /// Starts it by another command, which becomes the binary.
+    pub fn run_as(&self, mut command: Command, level: &str, environment: &[(&str, &str)]) -> Agent {
         command.arg("--config").arg(self.config()).args(["--log", level, "run"]);
         command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();

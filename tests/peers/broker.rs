@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -64,7 +65,7 @@ impl Mosquitto {
     async fn ready(&mut self) {
         let port = self.port;
         let listening = async {
-            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            while !is_answered(port).await {
                 assert!(self.child.try_wait().unwrap().is_none(), "mosquitto ended: {}", self.conf.display());
                 sleep(Duration::from_millis(20)).await;
             }
@@ -79,10 +80,7 @@ impl Mosquitto {
 
     /// Publishes with mosquitto's own client.
     pub async fn publish(&self, topic: &str, payload: &str) {
-        let port = self.port.to_string();
-        let arguments = ["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-m", payload];
-        let output = super::run(Command::new("mosquitto_pub").args(arguments)).await;
-        assert!(output.status.success(), "{output:?}");
+        publish(self.port, topic, payload.as_bytes(), false).await;
     }
 
     pub fn kill(&mut self) {
@@ -122,6 +120,83 @@ impl Drop for Mosquitto {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Whether somebody listens there. While nobody does, a connection may find its own other end.
+async fn is_answered(port: u16) -> bool {
+    let stream = TcpStream::connect(("127.0.0.1", port)).await;
+    stream.is_ok_and(|stream| stream.local_addr().is_ok_and(|own| own.port() != port))
+}
+
+/// Publishes with mosquitto's own client and waits until the broker has it.
+pub async fn publish(port: u16, topic: &str, payload: &[u8], retain: bool) {
+    let port = port.to_string();
+    let mut command = tokio::process::Command::new("mosquitto_pub");
+    command.args(["-h", "127.0.0.1", "-p", &port, "-q", "1", "-t", topic, "-s"]);
+    if retain {
+        command.arg("-r");
+    }
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(payload).await.unwrap();
+    let ended = timeout(LIMIT, child.wait()).await.expect("mosquitto_pub ends").unwrap();
+    assert!(ended.success(), "mosquitto_pub: {ended}");
+}
+
+/// The topic by which who listens knows that he does.
+const MARKER: &str = "marker";
+
+/// The payloads of one topic, whole whatever is in them, as a mosquitto_sub of its own hears them.
+pub struct Messages {
+    _child: tokio::process::Child,
+    lines: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+}
+
+impl Messages {
+    /// Returns when it listens.
+    pub async fn of(port: u16, topic: &str) -> Self {
+        let number = port.to_string();
+        let mut child = tokio::process::Command::new("mosquitto_sub")
+            .args(["-h", "127.0.0.1", "-p", &number, "-q", "1", "-t", topic, "-t", MARKER, "-F", "%t\t%x"])
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("mosquitto_sub is needed: run tests/run, which installs the peers");
+        let lines = tokio::io::BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut messages = Self { _child: child, lines };
+        // It listens when it hears a retained message.
+        publish(port, MARKER, b"here", true).await;
+        while messages.line().await.0 != MARKER {}
+        messages
+    }
+
+    async fn line(&mut self) -> (String, Vec<u8>) {
+        let line = timeout(LIMIT, self.lines.next_line()).await.expect("a message comes").unwrap().unwrap();
+        let (topic, payload) = line.split_once('\t').unwrap();
+        (topic.to_owned(), data_encoding::HEXLOWER_PERMISSIVE.decode(payload.as_bytes()).unwrap())
+    }
+
+    pub async fn next(&mut self) -> Vec<u8> {
+        loop {
+            // Others begin to listen, too.
+            let (topic, payload) = self.line().await;
+            if topic != MARKER {
+                return payload;
+            }
+        }
+    }
+
+    pub async fn text(&mut self) -> String {
+        String::from_utf8(self.next().await).unwrap()
+    }
+
+    /// The bytes of as many messages as it takes.
+    pub async fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count {
+            bytes.extend(self.next().await);
+        }
+        bytes
     }
 }
 
@@ -196,6 +271,16 @@ impl Subscriber {
 
     pub async fn next(&mut self) -> Heard {
         timeout(LIMIT, self.heard.recv()).await.expect("a message comes").expect("mosquitto_sub runs")
+    }
+
+    /// The next message at a topic.
+    pub async fn next_of(&mut self, topic: &str) -> Heard {
+        loop {
+            let heard = self.next().await;
+            if heard.topic == topic {
+                return heard;
+            }
+        }
     }
 
     /// Takes messages until `count` different frames were heard.

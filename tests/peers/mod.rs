@@ -4,6 +4,8 @@
 
 pub mod broker;
 #[cfg(feature = "demo")]
+pub mod line;
+#[cfg(feature = "demo")]
 pub mod site;
 
 use std::io::{BufRead, BufReader, Read};

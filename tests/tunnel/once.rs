@@ -10,15 +10,16 @@ use tokio::time::timeout;
 use weir::os::pty::Pty;
 
 use crate::bench::Bench;
-use crate::peers::broker::{LIMIT, Relay};
-use crate::{publish, random, read, rig};
+use crate::peers::broker::{LIMIT, Relay, publish};
+use crate::peers::line::{heard, random, read};
+use crate::rig;
 
 /// Bytes each way; `WEIR_TUNNEL_BYTES` names another number.
 const FEW: usize = 1_000_000;
 /// A step may take so long on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Writes in pieces of any size.
+/// Writes in pieces of any size, with pauses of any length.
 async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: Vec<u8>, seed: u64) {
     let mut random = rand::rngs::StdRng::seed_from_u64(seed);
     let mut rest = &bytes[..];
@@ -27,7 +28,8 @@ async fn write(to: &mut (impl AsyncWrite + Unpin), bytes: Vec<u8>, seed: u64) {
         to.write_all(piece).await.unwrap();
         rest = more;
         if random.random_range(0..20) == 0 {
-            tokio::task::yield_now().await;
+            // As a device that thinks in between: longer than what ends a message, or not.
+            tokio::time::sleep(Duration::from_millis(random.random_range(0..60))).await;
         }
     }
 }
@@ -177,7 +179,7 @@ async fn an_operator_that_was_killed_leaves_the_line_to_the_next_and_a_second_on
 #[tokio::test]
 async fn raw_bytes_and_retained_messages_do_not_reach_a_numbered_tunnel() {
     let site = crate::Site::new().await;
-    publish(&site.broker, "gw1/rx", b"\x57\x54\x01\x03retained", true).await;
+    publish(site.broker.port, "gw1/rx", b"\x57\x54\x01\x03retained", true).await;
     let agent = site.run("envelope = \"numbered\"\n");
     listening_and_raw(&site, &agent).await;
     let mut operator = crate::bench::Operator::start(&site.home, "near");
@@ -189,6 +191,28 @@ async fn raw_bytes_and_retained_messages_do_not_reach_a_numbered_tunnel() {
 
 async fn listening_and_raw(site: &crate::Site, agent: &rig::Agent) {
     crate::listening(agent).await;
-    publish(&site.broker, "gw1/rx", b"raw bytes", false).await;
+    publish(site.broker.port, "gw1/rx", b"raw bytes", false).await;
     agent.until_said(&["not in the tunnel's numbered envelope"]).await;
+}
+
+#[tokio::test]
+async fn a_numbered_line_takes_commands_inside_tags_and_the_operator_gets_all_else() {
+    let mut pty = Pty::open().unwrap();
+    let tags = "envelope = \"numbered\"\nmax_age = \"1min\"\n[control]\nline_ports = [\"line\"]\n";
+    let bench = Bench::new(pty.path(), tags).await;
+    let _agent = bench.agent().await;
+    let mut operator = bench.operator("near");
+    let mut line = operator.line().await;
+    line.write_all(b"ask").await.unwrap();
+    assert_eq!(read(&mut pty, 3).await, b"ask");
+    for piece in ["before<MTX", "<MTXTUNNEL>AT^WEIR=VER", "SION</MTXTUNNEL>behind"] {
+        pty.send(piece.as_bytes()).await.unwrap();
+    }
+    let version = format!("<MTXTUNNEL>AT^WEIR=VERSION weir {}\nOK</MTXTUNNEL>", env!("CARGO_PKG_VERSION"));
+    assert_eq!(heard(&mut pty, "</MTXTUNNEL>").await, version);
+    line.write_all(b"once more").await.unwrap();
+    assert_eq!(read(&mut pty, 9).await, b"once more");
+    let mut data = [0; 16];
+    timeout(LIMIT, line.read_exact(&mut data)).await.expect("the operator gets it").unwrap();
+    assert_eq!(&data, b"before<MTXbehind");
 }

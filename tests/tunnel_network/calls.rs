@@ -12,9 +12,10 @@ use weir::sim::authority::Authority;
 use weir::tunnel::Order;
 
 use super::peers::broker::LIMIT;
+use super::peers::line::read;
 use super::peers::python;
 use super::peers::site::Site as Certificates;
-use super::{Site, read, tables};
+use super::{Site, tables};
 
 /// The script centre.py and what it prints.
 struct Centre {

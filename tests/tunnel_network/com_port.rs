@@ -9,8 +9,9 @@ use weir::os::pty::Pty;
 use weir::wire::rfc2217::{Command as Asked, Decoder, Event, Side, encode};
 
 use super::peers::broker::LIMIT;
+use super::peers::line::read;
 use super::peers::{self, free_port};
-use super::{Site, connected, read, tables};
+use super::{Site, connected, tables};
 
 /// Adds a speed that differs from the last one.
 fn note(speeds: &Mutex<Vec<u32>>, baud: u32) {

@@ -10,7 +10,8 @@ use weir::os::pty::Pty;
 
 use super::peers::broker::LIMIT;
 use super::peers::free_port;
-use super::{Site, connected, heard, is_closed, random, read, tables};
+use super::peers::line::{random, read};
+use super::{Site, connected, heard, is_closed, tables};
 
 const MEGABYTE: usize = 1 << 20;
 
