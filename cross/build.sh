@@ -17,10 +17,14 @@ export RUSTC_BOOTSTRAP=1 RUSTC=/usr/bin/rustc CARGO=/usr/bin/cargo
 # The builder's own flags are for the builder's own machine.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_TARGET RUSTUP_TOOLCHAIN
 # A library of panics for each way the profile may choose.
-std=std,panic_abort
-sed -n '/^\[profile\.firmware\]/,/^\[/p' Cargo.toml | grep -q '^panic *= *"abort"' || std=std,panic_unwind
-# Nobody walks the stack of a firmware that aborts: a panic tells its place and ends. The tables for it are a tenth of the binary.
-flags="-C force-unwind-tables=no"
+if sed -n '/^\[profile\.firmware\]/,/^\[/p' Cargo.toml | grep -q '^panic *= *"abort"'; then
+    std=std,panic_abort
+    # Nobody walks the stack of a firmware that aborts: a panic tells its place and ends. The tables for it are a sixth of the binary.
+    flags="-C force-unwind-tables=no"
+else
+    std=std,panic_unwind
+    flags=
+fi
 arguments=(--target "$target" -Z "build-std=$std" --profile firmware --no-default-features --locked --bin weir)
 
 # cargo and the cc crate each read a target's tools from variables of its name.

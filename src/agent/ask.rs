@@ -174,6 +174,9 @@ impl Desk {
         let Some(changer) = &self.evidence.changer else {
             return Err("this agent's configuration can't be changed while it runs".to_owned());
         };
+        if let Some(why) = self.evidence.dogs.fetching().filter(|_| order.is_change()) {
+            return Err(why.to_owned());
+        }
         let permit = if order.is_change() { self.permit((order.summary(), Right::Configure)).await? } else { None };
         let (changer, who) = (changer.clone(), self.who.clone());
         // Who asked may hang up meanwhile: a change that is taken is in the audit as taken, all the same.

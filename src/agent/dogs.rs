@@ -83,6 +83,12 @@ impl Dogs {
         }
     }
 
+    /// Why nothing may start weir anew just now, if so.
+    pub(super) fn fetching(&self) -> Option<&'static str> {
+        let updating = self.updating.load(Ordering::SeqCst);
+        updating.then_some("a firmware is being fetched, and this would break that off; try again when it is done, or break it off with RESET,AGENT")
+    }
+
     /// Says that a firmware is being fetched; `None` when one is already.
     pub(super) fn begin_update(&self) -> Option<Updating> {
         (!self.updating.swap(true, Ordering::SeqCst)).then(|| Updating(self.updating.clone()))
@@ -277,8 +283,11 @@ async fn prove(paws: Paws, held: bool) -> Result<(), Infallible> {
     if own != wanted {
         return Ok(());
     }
-    helper.confirm(own).await;
-    info!("this firmware reached its broker and is not on trial any more");
+    if helper.confirm(own).await {
+        info!("this firmware reached its broker and is not on trial any more");
+    } else {
+        warn!("the trial of this firmware ended before the helper took it as proven");
+    }
     if let Some(changer) = paws.evidence.changer.as_ref().filter(|_| held && helper.on_trial().is_none()) {
         info!("weir starts anew: the session was kept only for the trial");
         changer.restart();

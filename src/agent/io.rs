@@ -48,17 +48,19 @@ pub(super) fn free(pin: &Pin) -> bool {
 
 /// Reads all of them, in the order of the board's file: digital ones first.
 pub(super) fn levels(dogs: &Dogs) -> Vec<Level> {
-    read(&dogs.pins, &dogs.adc)
+    read(&dogs.pins, &dogs.adc, |_| true)
 }
 
-fn read(pins: &Pins, adc: &[Adc]) -> Vec<Level> {
-    let digital = pins.all().iter().filter(|pin| free(pin)).map(|pin| Level {
-        kind: if pin.output { Kind::Output } else { Kind::Input },
+/// What is not wanted is not read: a converter behind a slow bus may take its time.
+fn read(pins: &Pins, adc: &[Adc], wanted: impl Fn(Kind) -> bool) -> Vec<Level> {
+    let kind = |pin: &Pin| if pin.output { Kind::Output } else { Kind::Input };
+    let digital = pins.all().iter().filter(|pin| free(pin) && wanted(kind(pin))).map(|pin| Level {
+        kind: kind(pin),
         name: pin.name.clone(),
         value: pins.get(pin).map(|on| on.map(|on| Decimal::from(i64::from(on)))).map_err(|e| e.to_string()),
         unit: String::new(),
     });
-    let analog = adc.iter().map(|adc| {
+    let analog = adc.iter().filter(|_| wanted(Kind::Analog)).map(|adc| {
         let value = count_in(&adc.path)
             .and_then(|count| Decimal::from(count).times(adc.factor).map(Some).map_err(|error| error.to_string()));
         Level { kind: Kind::Analog, name: adc.name.clone(), value, unit: adc.unit.clone() }
@@ -68,12 +70,12 @@ fn read(pins: &Pins, adc: &[Adc]) -> Vec<Level> {
 
 /// Those of one kind as a text, in order: `0,1,-`; `-` is what is not known.
 pub(super) fn listed(dogs: &Dogs, kind: Kind) -> String {
-    list(&levels(dogs), kind)
+    list(&read(&dogs.pins, &dogs.adc, |wanted| wanted == kind))
 }
 
-fn list(all: &[Level], kind: Kind) -> String {
+fn list(all: &[Level]) -> String {
     let told = |level: &Level| level.value.as_ref().ok().copied().flatten().map_or("-".to_owned(), |v| v.to_string());
-    all.iter().filter(|level| level.kind == kind).map(told).collect::<Vec<_>>().join(",")
+    all.iter().map(told).collect::<Vec<_>>().join(",")
 }
 
 /// All of them by their names, for the document.
@@ -114,10 +116,10 @@ mod tests {
         let pin = |name: &str, output| Pin { name: name.into(), line: "WEIR-NONE".into(), output, active_low: false };
         let pins = vec![pin("relay", true), pin("door", false), pin(MODEM_RESET, true)];
         let pins = Pins::open(pins, Kernel, home.path().join("outputs"), BootId::new([1; 8]));
-        let all = read(&pins, &adc);
-        assert_eq!(list(&all, Kind::Analog), "-,1799.560546875");
-        assert_eq!((list(&all, Kind::Output), list(&all, Kind::Input)), ("-".into(), "-".into()));
-        let told = named(all);
+        let one = |kind| list(&read(&pins, &adc, |wanted| wanted == kind));
+        assert_eq!(one(Kind::Analog), "-,1799.560546875");
+        assert_eq!((one(Kind::Output), one(Kind::Input)), ("-".into(), "-".into()));
+        let told = named(read(&pins, &adc, |_| true));
         assert_eq!(told["tank"], json!({ "kind": "adc", "value": "1799.560546875", "unit": "mV", "error": null }));
         assert_eq!(told["relay"], json!({ "kind": "out", "value": null, "unit": null, "error": null }));
         assert!(told["gone"]["error"].as_str().unwrap().contains("can't be read"), "{told}");

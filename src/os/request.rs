@@ -149,12 +149,12 @@ impl Helper {
 
     /// Has the firmware on trial kept, and asks until it is not on trial any more: a helper can be busy, a request can be lost, and
     /// one that is not heard would cost a good firmware.
-    pub async fn confirm(&self, sha256: String) {
+    pub async fn confirm(&self, sha256: String) -> bool {
         let request = Request::Confirm { sha256: sha256.clone() };
         let mut told = false;
         while self.on_trial().is_some_and(|on_trial| on_trial == sha256) {
             match self.ask(&request).await {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(error) if !std::mem::replace(&mut told, true) => {
                     tracing::warn!(%error, "this firmware is not kept yet; the helper is asked again");
                 }
@@ -162,6 +162,7 @@ impl Helper {
             }
             sleep(ASK_AGAIN).await;
         }
+        false
     }
 
     /// Asks, and waits for the answer: what the helper did, in its words.

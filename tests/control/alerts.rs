@@ -40,7 +40,8 @@ async fn each_event_is_told_once_in_its_pause_also_over_a_restart() {
     let messages = told(&modem, 1).await;
     assert!(messages[0].starts_with("gw1: offline"), "{messages:?}");
     relay.set_open(true);
-    assert_eq!(told(&modem, 2).await[1], "gw1: online after 0 min");
+    let second = told(&modem, 2).await.remove(1);
+    assert!(second.starts_with("gw1: online after ") && second.ends_with(" min"), "{second}");
     // Away again, which must not be told; the meter's silence, which begins later, is, so the first was looked at.
     relay.set_open(false);
     agent.until_said(&["WARN", "broker"]).await;

@@ -60,7 +60,10 @@ async fn who_hangs_up_in_the_middle_of_a_change_takes_nothing_back() {
     rig::until("it is noted that the broker was reached", || book().contains("\"reached\": true")).await;
     // An order at the local door.
     let middle = Middle::of(&home, 1);
-    let client = ask(&home, "\"ask\":\"config\",\"order\":\"set\",\"changes\":[[\"uplink.batch\",\"400\"]],\"how\":{}");
+    let client = ask(
+        &home,
+        "\"ask\":\"config\",\"order\":\"set\",\"changes\":[[\"uplink.batch\",\"400\"]],\"how\":{\"confirm_s\":300}",
+    );
     let waiting = middle.reached().await;
     drop(client);
     middle.go_on(waiting);

@@ -60,7 +60,7 @@ fn run(home: &Home, mut command: Command, (pty, certificates): (&Pty, &Site), te
 #[tokio::test]
 async fn the_scenario_alone_gets_ready_with_nothing_beside_it() {
     let Some(command) = namespace() else {
-        return eprintln!("NOT CHECKED: this machine gives nobody a namespace of mounts");
+        return super::peers::not_checked("config.txt alone: this machine gives nobody a namespace of mounts");
     };
     let (home, pty, certificates) = (Home::new(), Pty::open().unwrap(), Site::new());
     let (mut agent, notices) = run(&home, command, (&pty, &certificates), SCENARIO);
@@ -74,7 +74,7 @@ async fn the_scenario_alone_gets_ready_with_nothing_beside_it() {
 #[tokio::test]
 async fn with_another_server_alone_the_scenario_carries_bytes_both_ways() {
     let Some(command) = namespace() else {
-        return eprintln!("NOT CHECKED: this machine gives nobody a namespace of mounts");
+        return super::peers::not_checked("config.txt alone: this machine gives nobody a namespace of mounts");
     };
     let (home, mut pty, certificates) = (Home::new(), Pty::open().unwrap(), Site::new());
     let (broker, plain) = broker(&home, &certificates).await;

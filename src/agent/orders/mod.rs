@@ -160,6 +160,10 @@ impl Orders {
                 | Command::Watchdog(_)
                 | Command::Update { .. }
         );
+        let starts_anew = is_change && !matches!(command, Command::Restart(_) | Command::Update { .. });
+        if let Some(why) = self.evidence.dogs.fetching().filter(|_| starts_anew) {
+            return Err(why.to_owned()).into();
+        }
         let done = self.answer(command, who);
         if is_change {
             return done.await;
