@@ -232,6 +232,11 @@ async fn while_a_firmware_is_on_its_way_its_senders_other_commands_are_answered(
     assert_eq!(platform.ask("AT").await, "AT OK");
     let second = platform.ask(&update("u2")).await;
     assert!(second.starts_with("#u2 ") && second.contains("ERROR: a firmware is being fetched"), "{second}");
+    // What starts weir anew would break it off.
+    let changed = platform.ask("AT^WEIR=SETPARAM,uplink.batch,400").await;
+    assert!(changed.contains("ERROR: a firmware is being fetched, and this would break that off"), "{changed}");
+    let changed = home.weir(&["config", "set", "uplink.batch", "400"]);
+    assert!(!changed.status.success() && rig::stderr(&changed).contains("a firmware is being fetched"), "{changed:?}");
     assert_eq!(platform.ask("AT^WEIR=LOCK").await, "AT^WEIR=LOCK locked\nOK");
     drop(call);
     let told = platform.answer().await;

@@ -86,7 +86,9 @@ impl Dogs {
     /// Why nothing may start weir anew just now, if so.
     pub(super) fn fetching(&self) -> Option<&'static str> {
         let updating = self.updating.load(Ordering::SeqCst);
-        updating.then_some("a firmware is being fetched, and this would break that off; try again when it is done, or break it off with RESET,AGENT")
+        updating.then_some(
+            "a firmware is being fetched, and this would break that off; try again when it is done, or break it off with RESET,AGENT",
+        )
     }
 
     /// Says that a firmware is being fetched; `None` when one is already.
