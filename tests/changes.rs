@@ -321,7 +321,8 @@ async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_
     all.iter().for_each(|file| assert_eq!(head(file), by_credential));
     assert!(weir(&["check"]).status.success());
     // What is sealed later gets the configuration's key, also after a file with another one was opened.
-    let linked = weir(&["config", "seal", &name(&link)]);
+    // Nothing is sealed before all can be read.
+    let linked = weir(&["config", "seal", &name(&later), &name(&link)]);
     assert!(!linked.status.success() && stderr(&linked).contains("it is a link; name the file itself"), "{linked:?}");
     assert_eq!(fs::read_to_string(&later).unwrap(), "hunter2\n");
     assert!(weir(&["config", "seal", &name(&later)]).status.success());
@@ -393,6 +394,39 @@ async fn a_sealed_configuration_runs_here_and_nothing_of_it_can_be_read_elsewher
     assert!(back.status.success() && !beside.exists(), "{back:?}");
     assert!(fs::read_to_string(&plain).unwrap().contains("incomer"));
     assert!(fs::read_to_string(folder.join("2.toml")).unwrap().contains("2s"));
+}
+
+#[tokio::test]
+async fn a_plain_file_that_is_applied_or_not_taken_up_does_not_undo_the_seal() {
+    let site = Site::new().await;
+    let mut agent = site.run().await;
+    agent.stop().await;
+    let (plain, store) = (site.home.config(), site.home.path("store/config"));
+    let text = fs::read_to_string(&plain).unwrap();
+    // A configuration that is a link is refused before anything is sealed.
+    let aside = site.home.path("aside.toml");
+    fs::rename(&plain, &aside).unwrap();
+    std::os::unix::fs::symlink(&aside, &plain).unwrap();
+    let linked = site.home.weir(&["config", "seal"]);
+    assert!(!linked.status.success() && stderr(&linked).contains("it is a link"), "{linked:?}");
+    let is_sealed = |name: &str| fs::read(store.join(name)).unwrap().starts_with(b"weir-sealed-1 ");
+    assert!(!is_sealed("1.toml"));
+    fs::rename(&aside, &plain).unwrap();
+    assert!(site.home.weir(&["config", "seal"]).status.success());
+    // Applied while weir does not run.
+    fs::write(&aside, text.replace("\"1s\"", "\"2s\"")).unwrap();
+    let applied = site.home.weir(&["config", "apply", "--no-wait", aside.to_str().unwrap()]);
+    assert!(applied.status.success(), "{applied:?}");
+    assert!(is_sealed("2.toml"));
+    // Laid beside it with a mistake, and not taken up.
+    let agent = site.run().await;
+    agent.until_said(&["was confirmed", "number=2"]).await;
+    fs::write(&plain, text.replace("every = \"1s\"", "evry = \"1s\"")).unwrap();
+    agent.signal("HUP");
+    agent.until_said(&["the base file can't be taken up"]).await;
+    let changed = site.changes(&["set", "meter.incomer.every", "3s"]).await.unwrap();
+    assert!(changed.status.success(), "{changed:?}");
+    assert!(is_sealed("3.toml"));
 }
 
 /// The host's key stands for a TPM's: systemd's tool makes the credential, and systemd gives it to the service in a folder.

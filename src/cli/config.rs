@@ -143,7 +143,7 @@ impl ConfigCommand {
             Command::Unseal { files } => return seal::unseal(&config, files),
             _ => {}
         }
-        let base = config::read(&config)?;
+        let base = config::own(&config)?.text;
         let store = store_of(&base)
             .ok_or_else(|| Failure::config(format!("{} does not tell where the store is", config.display())))?;
         let place = Place { base, store };

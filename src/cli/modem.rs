@@ -58,6 +58,8 @@ impl ModemCommand {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::WARN));
         let settings = config::load(&config)?.settings;
+        // What is remembered of the PIN is sealed as the gateway is.
+        config::follow(&config);
         let told = match local::Client::connect(&settings.store.path) {
             Ok(mut agent) => agent.ask(&self.order.question()).map_err(|error| Failure::other(error.to_string()))?,
             Err(local::ClientError::NotRunning(_)) => runtime()?.block_on(alone(&settings, &self.order))?,

@@ -24,7 +24,7 @@ pub(super) struct Run {}
 impl Run {
     pub(super) fn run(self, config: PathBuf, level: Option<LevelFilter>) -> Result<(), Failure> {
         log::start(level.unwrap_or(LevelFilter::INFO));
-        let source = config::source(&config)?;
+        let source = config::own(&config)?;
         let (store, base) = base(&config, &source)?;
         let runtime = runtime()?;
         let outcome = runtime.block_on(live(&config, &source.text, &store, base));
@@ -107,6 +107,10 @@ async fn reload(config: &Path, changer: Option<&Changer>) {
         Ok(base) => changer.reload(base).await.map_err(|refusal| refusal.to_string()),
         Err(error) => Err(error.to_string()),
     };
+    // A file that is not taken up does not decide how what runs is kept.
+    if taken.is_ok() {
+        config::follow(config);
+    }
     match taken {
         Ok(true) => info!("SIGHUP received: the base file is taken up"),
         Ok(false) => info!("SIGHUP received: the base file is as it was, nothing changes"),

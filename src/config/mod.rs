@@ -195,13 +195,28 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
     source(path).map(|source| source.text)
 }
 
+/// Reads the gateway's own base file, as [`source`]; what this process writes from now on is sealed as that file is. Other files, such
+/// as one to be applied, don't decide that: they are read by [`source`].
+///
+/// # Errors
+/// As [`source`].
+pub fn own(path: &Path) -> Result<Source, ConfigError> {
+    let source = source(path)?;
+    follow(path);
+    Ok(source)
+}
+
+/// Has this process seal what it writes as the gateway's own base file at `path` is sealed.
+pub fn follow(path: &Path) {
+    os::seal::follow(&os::file::or_sealed(path));
+}
+
 /// Reads the file, unchecked. A config.txt is translated, with the site.toml beside it.
 ///
 /// # Errors
 /// [`ConfigError::Unreadable`], [`ConfigError::NotText`]; [`ConfigError::Unusable`] and a wrong site.toml for a config.txt.
 pub fn source(path: &Path) -> Result<Source, ConfigError> {
     let bytes = whole(path)?;
-    os::seal::follow(&os::file::or_sealed(path));
     if mtx::is_config_txt(&bytes) {
         let site = site(path)?;
         let translation = mtx::translate(&bytes, &site, &mtx::inside(path))
@@ -246,7 +261,7 @@ pub fn site(config: &Path) -> Result<mtx::Site, ConfigError> {
 /// # Errors
 /// As [`load`].
 pub fn effective(path: &Path) -> Result<Loaded, ConfigError> {
-    let source = source(path)?;
+    let source = own(path)?;
     let base = match source.parse() {
         Ok(base) => base,
         Err(problems) => {

@@ -17,6 +17,8 @@ use crate::os::line::{Direction, Endpoint, Framing, Line, LineError, Speed};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// The longest for a SIM that is too busy for its PIN: each trial of it is written down twice.
+const LONGEST_BUSY: Duration = Duration::from_mins(16);
 /// A device that has just come gets its link and its rights in this time.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -124,10 +126,17 @@ impl Trouble {
         modem.publish(status);
     }
 
+    /// The pause that is due; the one after it is longer.
+    fn next(&mut self) -> Duration {
+        let longest = if self.last == manager::BUSY { LONGEST_BUSY } else { LONGEST_PAUSE };
+        let pause = self.pause.min(longest);
+        self.pause = (pause * 2).min(longest);
+        pause
+    }
+
     /// Waits for the next attempt, or for the device; false when no handle is left.
     async fn wait(&mut self, modem: &Modem, orders: &mut mpsc::Receiver<Order>, managed: bool) -> bool {
-        let due = Instant::now() + self.pause;
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        let due = Instant::now() + self.next();
         let mut arrival = match &modem.endpoint {
             Some(Endpoint::Device(path)) if !managed && !path.exists() => Arrival::of(path).ok(),
             _ => None,
@@ -153,5 +162,19 @@ impl Trouble {
                 },
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sim_that_modemmanager_finds_busy_is_left_alone_longer_than_anything_else() {
+        let mut trouble = Trouble { pause: FIRST_PAUSE, last: manager::BUSY.to_owned(), losses: 0 };
+        let pauses: Vec<_> = (0..12).map(|_| trouble.next().as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 960, 960]);
+        trouble.last = "gone".to_owned();
+        assert_eq!([trouble.next(), trouble.next()], [LONGEST_PAUSE; 2]);
     }
 }

@@ -17,7 +17,7 @@ use ring::hkdf::{HKDF_SHA256, Salt};
 use ring::rand::SecureRandom;
 use zeroize::Zeroizing;
 
-use super::file::{read_plain, sealed_beside, write_atomic, write_atomic_for};
+use super::file::{open_itself, read_plain, sealed_beside, write_atomic, write_atomic_for};
 use super::random;
 
 /// What a sealed file begins with.
@@ -215,11 +215,13 @@ pub fn write_secret(path: &Path, content: &[u8]) -> io::Result<()> {
 /// # Errors
 /// [`SealError::System`].
 pub fn board_key(file: &Path, owner: Option<(u32, u32)>) -> Result<Source, SealError> {
-    // A link may point at anything.
-    if file.symlink_metadata().is_err() {
-        let mut key = Zeroizing::new([0; 32]);
-        random::system().fill(&mut *key).map_err(|_| io::Error::other("the system gives no randomness"))?;
-        write_atomic_for(file, &*key, 0o600, owner)?;
+    match open_itself(file) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut key = Zeroizing::new([0; 32]);
+            random::system().fill(&mut *key).map_err(|_| io::Error::other("the system gives no randomness"))?;
+            write_atomic_for(file, &*key, 0o600, owner)?;
+        }
+        found => drop(found.map_err(|error| io::Error::other(format!("{}: {error}", file.display())))?),
     }
     Ok(Source::Board { file: file.to_owned(), serial: serial(Path::new("/")).is_some() })
 }
@@ -262,7 +264,9 @@ fn key_of(source: &Source) -> Result<Zeroizing<Vec<u8>>, SealError> {
 /// The key's file and what only this board has.
 fn board(file: &Path, with_serial: bool, root: &Path) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let no_key = |source| SealError::NoKey { file: file.to_owned(), source };
-    let mut key = Zeroizing::new(read_plain(file, 4096).map_err(no_key)?);
+    let mut key = Zeroizing::new(Vec::new());
+    // Any file may be named in the head of one that others wrote.
+    open_itself(file).and_then(|file| file.take(4096).read_to_end(&mut key)).map_err(no_key)?;
     if key.len() < 32 {
         return Err(no_key(io::Error::new(io::ErrorKind::InvalidData, "it is too short")));
     }
@@ -344,6 +348,22 @@ mod tests {
         let other = key("m2", "0001").unwrap();
         assert!(matches!(opened(&other, "head", &rest), Err(SealError::Wrong)));
         assert!(matches!(opened(&own, "Head", &rest), Err(SealError::Wrong)), "the first line is authenticated");
+    }
+
+    #[test]
+    fn a_key_is_a_file_and_neither_a_link_nor_a_pipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("other"), [1; 64]).unwrap();
+        std::os::unix::fs::symlink(at("other"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("none"), at("dangling")).unwrap();
+        assert!(Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+        for (name, why) in [("pipe", "it is no file"), ("link", "it is a link"), ("dangling", "it is a link")] {
+            let made = board_key(&at(name), None).unwrap_err().to_string();
+            let read = board(&at(name), false, Path::new("/")).unwrap_err().to_string();
+            assert!(made.contains(why) && read.contains(why), "{made}\n{read}");
+        }
+        assert!(!at("none").exists());
     }
 
     #[test]

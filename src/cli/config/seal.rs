@@ -12,7 +12,7 @@ use super::super::failure::Failure;
 use super::{note, print};
 use crate::config;
 use crate::config::change::store_of;
-use crate::os::file::{read_small, write_atomic_for};
+use crate::os::file::{open_itself, read_small, write_atomic_for};
 use crate::os::seal::{self, Source};
 
 const LARGEST: u64 = 2 << 20;
@@ -31,9 +31,11 @@ pub(super) fn seal(config: &Path, credential: Option<PathBuf>, files: &[PathBuf]
     let (_held, mut all) = all(&store, files)?;
     // The last one: what weir writes is sealed as this is.
     all.extend((!config.exists()).then(|| Place::of(&beside)));
+    // All is read before anything is written: what is refused leaves all as it was.
+    let base = if config.exists() { Some(Place::of(config).found()?) } else { None };
+    let all = all.into_iter().map(|place| Ok((place.found()?, place))).collect::<Result<Vec<_>, Failure>>()?;
     let mut anew = false;
-    for place in all {
-        let found = place.found()?;
+    for (found, place) in all {
         let before = place.told(seal::sealed_with(&found.content))?;
         if before.as_ref() == Some(&source) {
             continue;
@@ -47,8 +49,7 @@ pub(super) fn seal(config: &Path, credential: Option<PathBuf>, files: &[PathBuf]
         ));
         anew |= plain.is_some();
     }
-    if config.exists() {
-        let found = Place::of(config).found()?;
+    if let Some(found) = base {
         let place = Place::of(&beside);
         place.write(&found, &place.told(seal::seal(&source, &found.content))?)?;
         let back = read_small(&beside, LARGEST).map_err(|error| failed(&beside, &error))?;
@@ -92,7 +93,7 @@ pub(super) fn unseal(config: &Path, files: &[PathBuf]) -> Result<(), Failure> {
 }
 
 fn store(config: &Path) -> Result<PathBuf, Failure> {
-    let base = config::read(config)?;
+    let base = config::own(config)?.text;
     let store = store_of(&base);
     let store =
         store.ok_or_else(|| Failure::config(format!("{} does not tell where the store is", config.display())))?;
@@ -138,16 +139,8 @@ impl Place {
     /// Reads a plain file: root reads no file of others because weir, or who took it over, put a link to it there.
     fn found(&self) -> Result<Found, Failure> {
         let read = || {
-            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = match open(&self.way, flags, Mode::empty()) {
-                Ok(file) => File::from(file),
-                Err(rustix::io::Errno::LOOP) => return Err(io::Error::other("it is a link; name the file itself")),
-                Err(error) => return Err(error.into()),
-            };
+            let file = open_itself(&self.way)?;
             let meta = file.metadata()?;
-            if !meta.is_file() {
-                return Err(io::Error::other("it is no file"));
-            }
             let mut content = Vec::new();
             file.take(LARGEST + 1).read_to_end(&mut content)?;
             if content.len() as u64 > LARGEST {

@@ -29,6 +29,10 @@ const SENDING: Duration = Duration::from_secs(120);
 /// Calls and messages are looked for so often at least: there is no notice of them.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// Why there is no modem while its SIM is too busy for the PIN.
+pub(super) const BUSY: &str =
+    "the SIM was busy or away and did not look at the PIN; it is tried again after growing pauses";
+
 /// What ModemManager has to do with the modem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
@@ -163,7 +167,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Shows the PIN, under the same rules as without ModemManager.
+    /// Shows the PIN, under the same rules as without ModemManager; the pauses for a busy SIM begin at a second, though.
     async fn unlock(&mut self) -> Result<(), String> {
         let Some(file) = &self.modem.settings.pin_file else { return Ok(()) };
         let told = self.json(&["-m", &self.path]).await.map_err(|error| error.to_string())?;
@@ -175,7 +179,7 @@ impl Session<'_> {
             Ok(_) => trial.taken().await.map_err(|error| error.to_string()),
             Err(ToolError::Refused(why)) if ["SimBusy", "SimNotInserted"].iter().any(|name| why.contains(name)) => {
                 trial.unseen().await.map_err(|error| error.to_string())?;
-                Err("the SIM was busy or away and did not look at the PIN; it is tried again".to_owned())
+                Err(BUSY.to_owned())
             }
             Err(ToolError::Refused(_)) => {
                 let _ = trial.refused().await;
