@@ -1,6 +1,6 @@
 //! Programs nobody here wrote, started for a test and ended with it.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, clippy::print_stderr, reason = "each test binary uses its own part, and may tell")]
 
 pub mod broker;
 #[cfg(feature = "demo")]
