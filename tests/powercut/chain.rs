@@ -23,6 +23,8 @@ use super::{MARK, PLAN, TEST, run};
 /// Lives of a chain, each begun on what a cut of the one before has left.
 const BOOTS: u64 = 4;
 const CUTS_EACH: usize = 8;
+/// Of these, the cuts soon after a start on what an earlier process has left, where there is one.
+const CUTS_AT_RESTART: usize = 6;
 /// Operations after the start of a process that count as its restart.
 const RESTART: usize = 60;
 const SLOWEST_CHILD: Duration = Duration::from_secs(120);
@@ -53,6 +55,11 @@ impl Tally {
              {repeated} acknowledged frames repeated; {} faults",
             self.faults.len()
         )
+    }
+
+    /// Whether too few durable frames were looked for to prove anything.
+    pub(crate) fn too_small(&self) -> bool {
+        self.owed <= 20 * self.cuts
     }
 
     fn count(&mut self, outcome: Outcome) -> Result<(), String> {
@@ -247,7 +254,7 @@ impl Life<'_> {
     }
 
     /// Where to cut: most soon after a start on what an earlier process has left, some where what
-    /// was synced is written over.
+    /// was synced is written over. How many of each is no matter of luck: only the places are.
     fn cuts(&mut self, boot: u64, recording: &Recording, random: &mut StdRng) -> Vec<usize> {
         let starts = recording.starts();
         let restarts = &starts[usize::from(boot == 0 && !starts.is_empty())..];
@@ -257,16 +264,17 @@ impl Life<'_> {
             .filter(|first: &Vec<usize>| !first.is_empty())
             .collect();
         let again = written_again(recording);
+        let at_restart = if restarts.is_empty() { 0 } else { CUTS_AT_RESTART };
+        let at_again = (CUTS_EACH - at_restart) / 2;
+        self.tally.at_restart += at_restart as u64;
         let mut cuts = Vec::new();
-        for _ in 0..CUTS_EACH {
-            let aim = random.random_range(0..100);
-            let from = if aim < 65 && !restarts.is_empty() {
-                self.tally.at_restart += 1;
+        for i in 0..CUTS_EACH {
+            let from: &[usize] = if i < at_restart {
                 &restarts[random.random_range(0..restarts.len())]
-            } else if aim < 85 {
+            } else if i < at_restart + at_again {
                 &again
             } else {
-                &Vec::new()
+                &[]
             };
             cuts.push(match from.len() {
                 0 => random.random_range(0..=recording.ops.len()),

@@ -58,7 +58,8 @@ fn nothing_durable_is_lost_by_a_power_cut() {
     let mut site = chain::Site::new(&room);
     let mut tally = chain::Tally::default();
     let mut at = seed;
-    while tally.cuts < wanted {
+    // Chains of small loads may come one after the other: then more chains make up for it.
+    while tally.cuts < wanted || (tally.too_small() && tally.cuts < 4 * wanted) {
         site.chain(at, &mut tally);
         if first.is_some() && wanted == 1 {
             break;
@@ -74,6 +75,6 @@ fn nothing_durable_is_lost_by_a_power_cut() {
         tally.cuts, tally.lost, tally.owed, tally.open_failures
     );
     assert!(tally.faults.is_empty(), "\n{}", tally.faults.join("\n"));
-    assert!(tally.owed > 20 * tally.cuts, "the load was too small to prove anything");
+    assert!(!tally.too_small(), "the load was too small to prove anything");
     assert!(tally.at_restart * 2 >= tally.cuts, "too few cuts hit a restart: {} of {}", tally.at_restart, tally.cuts);
 }
