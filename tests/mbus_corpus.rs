@@ -160,10 +160,10 @@ const VIFE_IGNORED: &[(&str, &str, Option<&str>, &str)] = &[
     ("SEN_Pollustat", "volume_flow:duration_of_first_lower_limit_exceed", Some("11582321"), "s"),
     ("SEN_Pollustat", "volume_flow:duration_of_first_upper_limit_exceed", Some("756"), "s"),
     ("engelmann_sensostar2c", "volume", Some("0.100000"), "m³/input_pulse_0"),
-    ("landis+gyr_ultraheat_t230", "power:date_of_end_first:max:t1", None, ""),
-    ("landis+gyr_ultraheat_t230", "volume_flow:date_of_end_first:max:t1", None, ""),
-    ("landis+gyr_ultraheat_t230", "flow_temperature:date_of_end_first:max:t1", Some("2011-08-26T20:50"), ""),
-    ("landis+gyr_ultraheat_t230", "return_temperature:date_of_end_first:max:t1", Some("2011-08-09T11:43"), ""),
+    ("landis+gyr_ultraheat_t230", "power:date_of_end_last:max:t1", None, ""),
+    ("landis+gyr_ultraheat_t230", "volume_flow:date_of_end_last:max:t1", None, ""),
+    ("landis+gyr_ultraheat_t230", "flow_temperature:date_of_end_last:max:t1", Some("2011-08-26T20:50"), ""),
+    ("landis+gyr_ultraheat_t230", "return_temperature:date_of_end_last:max:t1", Some("2011-08-09T11:43"), ""),
 ];
 
 /// What is not as libmbus says, one sentence each.

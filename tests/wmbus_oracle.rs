@@ -168,7 +168,9 @@ fn is_known([ours, theirs, record]: &[String; 3]) -> bool {
     let no_date = ours.starts_with("no value") && theirs.contains("-invalid-");
     // A duration has the unit of time that its VIFE says, not one of the quantity's too.
     let duration = record.contains(":duration_of_") && ["s", "min", "h", "d"].iter().any(|unit| ours.ends_with(unit));
-    the_31st || no_date || duration
+    // FD 31 is a time in minutes; the library takes it for a container without a unit.
+    let tariff = record.contains(" duration_of_tariff") && *ours == format!("{theirs}min");
+    the_31st || no_date || duration || tariff
 }
 
 #[test]

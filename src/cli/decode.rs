@@ -108,7 +108,9 @@ fn decode(hex: &str, format: Option<Format>, explainer: &RefCell<Explainer>) -> 
     if hex.len() > LONGEST_LINE {
         return Err("the line is too long for a frame".to_owned());
     }
-    let digits: String = hex.chars().filter(|c| !c.is_whitespace() && !matches!(c, ':' | '_' | '|')).collect();
+    // The last is the mark that some editors begin a file with.
+    let blank = |c: &char| c.is_whitespace() || matches!(c, ':' | '_' | '|' | '\u{FEFF}');
+    let digits: String = hex.chars().filter(|c| !blank(c)).collect();
     let digits = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")).unwrap_or(&digits);
     if let Some((at, wrong)) = digits.chars().enumerate().find(|(_, c)| !c.is_ascii_hexdigit()) {
         return Err(format!("'{wrong}' (character {}) is no hex digit; give the frame's bytes as 0-9 and A-F", at + 1));
@@ -226,7 +228,7 @@ mod tests {
     #[test]
     fn each_line_has_one_object_and_a_bad_one_stops_nothing() {
         let (sound, objects) =
-            answers(b"e5\n\n0b 44 2d2c 78563412 1b16 a001\r\n zz\n\xFF\xFE\n0b442d2c785634121b16a001");
+            answers(b"e5\n\n\xEF\xBB\xBF0b 44 2d2c 78563412 1b16 a001\r\n zz\n\xFF\xFE\n0b442d2c785634121b16a001");
         assert!(!sound);
         let errors: Vec<bool> = objects.iter().map(|object| object["error"].is_string()).collect();
         assert_eq!(errors, [true, false, true, true, false]);

@@ -1,6 +1,6 @@
 //! Whose frame it is: the name under which a meter's share of the store is reckoned.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,24 +50,27 @@ fn cut(name: &str) -> String {
 
 /// How many bytes of frames each meter has somewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Census(BTreeMap<String, u64>);
+pub(super) struct Census(HashMap<String, u64>);
 
 impl Census {
     /// Adds bytes of one meter.
     pub(super) fn add(&mut self, meter: &str, bytes: u64) {
         if let Some(known) = self.0.get_mut(meter) {
             *known += bytes;
-        } else {
-            let name = if self.0.len() < MAX_METERS { meter } else { OTHERS };
-            *self.0.entry(name.to_owned()).or_default() += bytes;
+            return;
+        }
+        let name = if self.0.len() < MAX_METERS { meter } else { OTHERS };
+        match self.0.get_mut(name) {
+            Some(known) => *known += bytes,
+            None => _ = self.0.insert(name.to_owned(), bytes),
         }
     }
 
-    /// Adds another census.
+    /// Adds another census, by name: who finds no room does not depend on chance.
     pub(super) fn merge(&mut self, other: &Self) {
-        for (meter, bytes) in &other.0 {
-            self.add(meter, *bytes);
-        }
+        let mut shares: Vec<_> = other.0.iter().collect();
+        shares.sort_unstable();
+        shares.into_iter().for_each(|(meter, bytes)| self.add(meter, *bytes));
     }
 
     /// The bytes of all meters.
@@ -143,6 +146,20 @@ mod tests {
             quotas.0.into_iter().collect::<Vec<_>>(),
             [("m0".into(), 0), ("m1".into(), 200), ("m2".into(), 100)]
         );
+    }
+
+    #[test]
+    fn who_finds_no_room_in_a_census_is_one_of_the_others_and_does_not_depend_on_hashes() {
+        let many = census(&[1; 2 * MAX_METERS]);
+        assert_eq!((many.0.len(), many.0[OTHERS], many.total()), (MAX_METERS + 1, 1000, 2000));
+        // Each map has hashes of its own, and so an order of its own.
+        let [one, other] = [(); 2].map(|()| {
+            let mut all = Census::default();
+            (0..MAX_METERS / 2).for_each(|n| all.add(&format!("k{n}"), 1));
+            all.merge(&census(&[1; MAX_METERS]));
+            all
+        });
+        assert_eq!(one, other);
     }
 
     #[test]

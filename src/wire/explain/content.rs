@@ -26,10 +26,7 @@ pub(super) fn of_telegram(found: &mut Explanation, telegram: &[u8], keys: &Keys,
     };
     let inner = Inner { sender: facts.meter, layers, offset: LINK_HEADER };
     let told = append(found, &inner, keys, formats);
-    // These are there in every telegram, so that a program need not ask.
-    for (member, none) in [("ci", Json::Null), ("security_mode", Json::Null), ("records", json!([]))] {
-        found.json.entry(member).or_insert(none);
-    }
+    complete(found);
     let reasons = wmbus::urgency(&facts).found.or(told);
     found.json.insert("priority".into(), json!(!reasons.is_empty()));
     urgent(found, reasons);
@@ -40,7 +37,15 @@ pub(super) fn of_mbal(found: &mut Explanation, frame: &[u8], keys: &Keys, format
     let Some((facts, layers)) = facts(TelegramKind::OpenlinkIq, frame).zip(frame.get(mbal::HEADER..)) else { return };
     let inner = Inner { sender: facts.meter, layers, offset: mbal::HEADER };
     let told = append(found, &inner, keys, formats);
+    complete(found);
     urgent(found, wmbus::urgency(&facts).found.or(told));
+}
+
+/// Gives every telegram these members, so that a program need not ask.
+fn complete(found: &mut Explanation) {
+    for (member, none) in [("ci", Json::Null), ("security_mode", Json::Null), ("records", json!([]))] {
+        found.json.entry(member).or_insert(none);
+    }
 }
 
 /// Appends what an encrypted answer of wired M-Bus says; a clear one has been told already.

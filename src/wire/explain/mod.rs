@@ -291,6 +291,7 @@ mod tests {
         );
         assert_eq!((&json["manufacturer"], &json["function"]), (&json!("KAW"), &json!("SND-IR")));
         assert_eq!((&json["mbus"], &json["security_mode"]), (&json!("7a0100000509"), &json!(5)));
+        assert_eq!((&json["records"], &json["decrypted"]), (&json!([]), &json!(false)));
         let text = explanation.to_string();
         assert!(text.contains("KAW") && text.contains("12341234") && text.contains("AES-128-CBC"), "{text}");
     }

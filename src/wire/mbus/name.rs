@@ -66,6 +66,10 @@ fn detail(label: ValueLabel) -> Option<String> {
         V::VifContainsUncorrectedUnitOrValue => "uncorrected".into(),
         V::ValueAtBaseConditions => "base_conditions".into(),
         V::FutureValue => "future".into(),
+        // E110 1f1b: the library takes f (first or last) and b (begin or end) of 6B, 6E and 6F for each other.
+        V::DateOfBeginLast => "date_of_end_first".into(),
+        V::DateOfEndLast => "date_of_begin_last".into(),
+        V::DateOfEndFirst => "date_of_end_last".into(),
         other => words(other),
     })
 }
@@ -75,18 +79,18 @@ fn is_temporal(label: ValueLabel) -> bool {
     name.contains("Date") || label == ValueLabel::TimePointOfChangeOfTariff || label == ValueLabel::Time
 }
 
-const fn is_unsigned(label: ValueLabel) -> bool {
-    matches!(
-        label,
-        ValueLabel::ErrorFlags
-            | ValueLabel::ErrorMask
-            | ValueLabel::DigitalInput
-            | ValueLabel::DigitalOutput
-            | ValueLabel::DeviceType
-            | ValueLabel::Manufacturer
-            | ValueLabel::DataPresentedWithTypeC
-            | ValueLabel::DataPresentedWithTypeD
-    )
+/// Whether an integer is bits, a counter or an identification, which have no sign (table 12, remark k; table 10 for
+/// fabrication number, identification and address).
+fn is_unsigned(vib: &[u8], labels: &[ValueLabel]) -> bool {
+    let quantity = match vib {
+        [0xFD, row, ..] => {
+            matches!(row & 0x7F, 0x08..=0x1D | 0x20..=0x23 | 0x2B..=0x2F | 0x3C..=0x3F | 0x74 | 0x75)
+        }
+        [first, ..] => matches!(first & 0x7F, 0x78..=0x7A),
+        [] => false,
+    };
+    let detail = [ValueLabel::DataPresentedWithTypeC, ValueLabel::DataPresentedWithTypeD];
+    quantity || labels.iter().any(|label| detail.contains(label))
 }
 
 /// Joins what the library knows with what only the bytes of `vib` (VIF and VIFEs) tell; `plain` is
@@ -98,10 +102,12 @@ pub(super) fn meaning(vib: &[u8], plain: Option<&str>, info: Option<&ValueInform
         return Meaning { name, unit: String::new(), scale: 0, temporal: false, unsigned: false, in_error: false };
     };
     let labels: Vec<ValueLabel> = info.labels().collect();
-    let mut name = match labels.first() {
-        Some(ValueLabel::PlainText) => plain.map_or_else(unknown, printable),
-        Some(ValueLabel::Reserved) | None => unknown(),
-        Some(label) => quantity(*label),
+    let mended = mended(vib);
+    let mut name = match (mended, labels.first()) {
+        (Some((name, _)), _) if !name.is_empty() => name.to_owned(),
+        (_, Some(ValueLabel::PlainText)) => plain.map_or_else(unknown, printable),
+        (_, Some(ValueLabel::Reserved) | None) => unknown(),
+        (_, Some(label)) => quantity(*label),
     };
     if labels.first() == Some(&ValueLabel::ManufacturerSpecific) {
         let own = vib.get(1..).unwrap_or_default();
@@ -115,7 +121,7 @@ pub(super) fn meaning(vib: &[u8], plain: Option<&str>, info: Option<&ValueInform
     if let Some(own) = manufacturer_tail(vib).filter(|own| !own.is_empty()) {
         name = format!("{name}:manufacturer_{}", super::data::hex(own).to_lowercase());
     }
-    let temporal = labels.iter().any(|label| is_temporal(*label));
+    let temporal = labels.iter().any(|label| is_temporal(*label)) || name.starts_with(START_OF_TARIFF);
     // These VIFEs speak of times and counts; unit and power of ten of the quantity are not theirs.
     let about = labels.iter().skip(1).map(|label| words(*label)).find_map(|word| {
         let own = |prefix: &str| word.starts_with(prefix);
@@ -125,7 +131,7 @@ pub(super) fn meaning(vib: &[u8], plain: Option<&str>, info: Option<&ValueInform
         Some(true) => (unit(info.units().filter(|unit| is_time(unit.name) && unit.exponent > 0)), 0),
         Some(false) => (String::new(), 0),
         None => {
-            let whole = mended_unit(vib).map_or_else(|| unit(info.units()), str::to_owned);
+            let whole = mended.map_or_else(|| unit(info.units()), |(_, unit)| unit.to_owned());
             (whole, i32::try_from(info.decimal_scale_exponent).unwrap_or(0))
         }
     };
@@ -134,7 +140,7 @@ pub(super) fn meaning(vib: &[u8], plain: Option<&str>, info: Option<&ValueInform
         unit,
         scale,
         temporal,
-        unsigned: labels.iter().any(|label| is_unsigned(*label)),
+        unsigned: is_unsigned(vib, &labels),
         in_error: labels.contains(&ValueLabel::RecordErrorCodes),
     }
 }
@@ -159,17 +165,29 @@ const fn is_time(name: UnitName) -> bool {
     matches!(name, UnitName::Second | UnitName::Minute | UnitName::Hour | UnitName::Day)
 }
 
-/// Units that the library's table has wrong (m-bus-application-layer 0.5.3).
-const fn mended_unit(vib: &[u8]) -> Option<&'static str> {
-    match vib {
-        [0xFD, first, ..] => match *first & 0x7F {
-            0x33 => Some("min"),
-            0x6F => Some("a"),
-            0x70 => Some(""),
-            _ => None,
-        },
-        _ => None,
-    }
+const START_OF_TARIFF: &str = "start_of_tariff";
+
+/// Rows of table 12 (FD) that the library has wrong or not at all (m-bus-application-layer 0.5.3), as quantity and
+/// unit; an empty quantity is the library's.
+fn mended(vib: &[u8]) -> Option<(&'static str, &'static str)> {
+    const TIME: [&str; 4] = ["s", "min", "h", "d"];
+    let [0xFD, row, ..] = vib else { return None };
+    let time = TIME.get(usize::from(row & 0x03)).copied().unwrap_or_default();
+    Some(match row & 0x7F {
+        0x2A => ("operator_specific_data", ""),
+        0x2B => ("time_point_second", "s"),
+        0x2C..=0x2F => ("duration_since_last_readout", time),
+        0x30 => (START_OF_TARIFF, ""),
+        0x31..=0x33 => ("duration_of_tariff", time),
+        0x34..=0x37 => ("period_of_tariff", time),
+        0x38 => ("period_of_tariff", "month"),
+        0x39 => ("period_of_tariff", "a"),
+        0x3B => ("data_container_for_wmbus_protocol", ""),
+        0x3C..=0x3F => ("period_of_nominal_data_transmission", time),
+        0x6F => ("", "a"),
+        0x70 => ("", ""),
+        _ => return None,
+    })
 }
 
 const fn symbol(name: UnitName) -> &'static str {
@@ -225,7 +243,8 @@ fn unit(units: impl Iterator<Item = Unit>) -> String {
             _ => "",
         };
         let symbol = symbol(unit.name);
-        if unit.exponent < 0 {
+        // There are litres in VIFE "per litre" only, where the library forgets to divide.
+        if unit.exponent < 0 || unit.name == UnitName::Liter {
             below = format!("{below}/{symbol}{power}");
         } else {
             above = format!("{above}{symbol}{power}");
