@@ -327,6 +327,10 @@ async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_
     assert_eq!(fs::read_to_string(&later).unwrap(), "hunter2\n");
     assert!(weir(&["config", "seal", &name(&later)]).status.success());
     assert_eq!(head(&later), by_credential);
+    // Nor is anything unsealed.
+    let linked = weir(&["config", "unseal", &name(&password), &name(&link)]);
+    assert!(!linked.status.success() && stderr(&linked).contains("it is a link; name the file itself"), "{linked:?}");
+    all.iter().for_each(|file| assert_eq!(head(file), by_credential));
     assert!(weir(&["config", "unseal", &name(&password), &name(&later)]).status.success());
     assert_eq!(fs::read_to_string(&password).unwrap(), "hunter2\n");
 }
