@@ -185,7 +185,7 @@ impl Orders {
             Command::Ping | Command::Challenge => Ok(String::new()),
             Command::Help(name) => help(name.as_deref()),
             Command::Version => Ok(format!("weir {}", env!("CARGO_PKG_VERSION"))),
-            Command::Status => Ok(self.status()),
+            Command::Status => Ok(self.teller.text().await),
             Command::Get(names) => self.get(&names),
             Command::Configuration => self.changer().map(Changer::masked),
             Command::History => self.history(),
@@ -203,7 +203,7 @@ impl Orders {
             Command::Sms { number, text } => self.sms(&number, &text).await,
             Command::Modem(text) => self.modem(&text).await,
             Command::SetOutput(output) => io::set(self, &output),
-            Command::Ios => io::all(self),
+            Command::Ios => io::all(self).await,
         };
         told.into()
     }
@@ -213,10 +213,6 @@ impl Orders {
             .changer
             .as_ref()
             .ok_or_else(|| "this agent's configuration can't be changed while it runs".to_owned())
-    }
-
-    fn status(&self) -> String {
-        self.teller.text()
     }
 
     fn get(&self, names: &[String]) -> Result<String, String> {

@@ -93,8 +93,13 @@ impl Teller {
         }
     }
 
-    /// The text, as it is published.
-    pub(in crate::agent) fn text(&self) -> String {
+    /// The text, as it is published; made on a thread that may wait for sensors and converters.
+    pub(in crate::agent) async fn text(&self) -> String {
+        let teller = self.clone();
+        tokio::task::spawn_blocking(move || teller.written()).await.unwrap_or_else(|_| self.written())
+    }
+
+    fn written(&self) -> String {
         let facts = self.facts();
         match &*self.statement {
             Statement::Document => super::document::document(&facts, self).to_string(),
