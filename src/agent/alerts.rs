@@ -253,16 +253,17 @@ impl Alerts {
         let evidence = &self.evidence;
         let uplink = evidence.uplink();
         let reason = evidence.runs.reason();
+        let refuses = || machine::refuses(&self.place).map(str::to_owned);
         let full = || {
             let (free, total) = machine::disk(&self.place)?;
             (free < total / NEARLY_FULL).then(|| format!("the disk is nearly full: {} MB left", free / 1_000_000))
         };
-        Seen {
         let (connected, last_error) = session(&uplink);
+        Seen {
             start: (reason != Reason::Configuration).then(|| reason.word()),
             connected,
             last_error,
-            disk: self.store.status().borrow().disk_error.clone().or_else(full),
+            disk: self.store.status().borrow().disk_error.clone().or_else(refuses).or_else(full),
             failing: evidence.meters.failing(1),
             configuration: evidence.changer.as_ref().map(standing),
         }
@@ -334,7 +335,6 @@ impl Alerts {
     }
 }
 
-fn standing(changer: &Changer) -> String {
 /// Whether brokers are as they should be, and else why not. A session that ended because everything is delivered is no failure, and what
 /// an earlier one failed with is no reason now.
 fn session(uplink: &Health) -> (bool, Option<String>) {
@@ -343,6 +343,7 @@ fn session(uplink: &Health) -> (bool, Option<String>) {
     (connected, uplink.last_error.clone().filter(|_| fails))
 }
 
+fn standing(changer: &Changer) -> String {
     let state = changer.state();
     let trial = if state.trial.is_some() { "is on trial" } else { "is kept" };
     format!("configuration {} {trial}", state.number)
@@ -406,7 +407,6 @@ mod tests {
     }
 
     #[test]
-    #[test]
     fn the_reason_is_waited_for_but_not_for_ever() {
         let now = Instant::now();
         let none = Seen::default();
@@ -423,6 +423,7 @@ mod tests {
         assert_eq!(session(&Health::default()), (false, None), "nothing was tried yet");
     }
 
+    #[test]
     fn silent_meters_are_told_together_and_once_until_they_answer() {
         let now = Instant::now();
         let mut watch = Watch::default();

@@ -145,6 +145,9 @@ impl Orders {
         let written = tokio::task::spawn_blocking(move || audit.append(&entry, &now)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "the audit can't be written; see to the disk");
+            // The store may have nothing to write for a while: it is to find out now, and to tell.
+            let store = self.teller.store().clone();
+            tokio::spawn(async move { store.sync().await });
         }
     }
 

@@ -120,15 +120,18 @@ impl Teller {
     }
 
     pub(super) fn disk_refuses(&self) -> bool {
-        self.store.status().borrow().disk_error.is_some()
+        self.store.status().borrow().disk_error.is_some() || machine::refuses(&self.place).is_some()
     }
 
     fn facts(&self) -> Facts {
         let evidence = &self.evidence;
         let modem = evidence.modem.as_ref().map(|modem| modem.status().borrow().clone());
         let now = evidence.clock.stamp();
+        let mut status = self.store.status().borrow().clone();
+        // With a broker the store writes only now and then: it may not know yet.
+        status.disk_error = status.disk_error.or_else(|| machine::refuses(&self.place).map(str::to_owned));
         Facts {
-            status: self.store.status().borrow().clone(),
+            status,
             clock: evidence.clock.health().state().word(),
             now: Some(now),
             gateway: self.identity.id.clone(),
