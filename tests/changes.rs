@@ -327,6 +327,10 @@ async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_
     assert_eq!(fs::read_to_string(&later).unwrap(), "hunter2\n");
     assert!(weir(&["config", "seal", &name(&later)]).status.success());
     assert_eq!(head(&later), by_credential);
+    // Nor is anything unsealed.
+    let linked = weir(&["config", "unseal", &name(&password), &name(&link)]);
+    assert!(!linked.status.success() && stderr(&linked).contains("it is a link; name the file itself"), "{linked:?}");
+    all.iter().for_each(|file| assert_eq!(head(file), by_credential));
     assert!(weir(&["config", "unseal", &name(&password), &name(&later)]).status.success());
     assert_eq!(fs::read_to_string(&password).unwrap(), "hunter2\n");
 }
@@ -419,7 +423,7 @@ async fn a_plain_file_that_is_applied_or_not_taken_up_does_not_undo_the_seal() {
     assert!(applied.status.success(), "{applied:?}");
     assert!(is_sealed("2.toml"));
     // Laid beside it with a mistake, and not taken up.
-    let agent = site.run().await;
+    let mut agent = site.run().await;
     agent.until_said(&["was confirmed", "number=2"]).await;
     fs::write(&plain, text.replace("every = \"1s\"", "evry = \"1s\"")).unwrap();
     agent.signal("HUP");
@@ -427,6 +431,15 @@ async fn a_plain_file_that_is_applied_or_not_taken_up_does_not_undo_the_seal() {
     let changed = site.changes(&["set", "meter.incomer.every", "3s"]).await.unwrap();
     assert!(changed.status.success(), "{changed:?}");
     assert!(is_sealed("3.toml"));
+    agent.until_said(&["was confirmed", "number=3"]).await;
+    agent.stop().await;
+    // At a start with it the sealed one runs, too, and so does a command without an agent.
+    let unset = site.home.weir(&["config", "set", "--now", "meter.incomer.every", "4s"]);
+    assert!(unset.status.success() && is_sealed("4.toml"), "{unset:?}");
+    let agent = site.run().await;
+    assert!(!agent.said(&["weir.toml is plain and counts before"]).is_empty());
+    let changed = site.changes(&["set", "meter.incomer.every", "5s"]).await.unwrap();
+    assert!(changed.status.success() && is_sealed("5.toml"), "{changed:?}");
 }
 
 /// The host's key stands for a TPM's: systemd's tool makes the credential, and systemd gives it to the service in a folder.

@@ -231,6 +231,38 @@ fn a_trial_that_a_power_cut_broke_off_can_still_be_won() {
     assert_eq!((bench.read("weir").as_str(), bench.read("state/outcome")), ("new weir", format!("confirmed {sha}\n")));
 }
 
+/// Whoever is about to end the trial is overtaken by `other` at the last moment.
+fn overtaken(bench: &Bench, other: &str) {
+    let helper = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/helper");
+    let text = format!(
+        "#!/bin/sh\nif mv \"$BENCH/other\" \"$BENCH/came\" 2>/dev/null; then {helper} {other} >/dev/null; fi\nPATH=/usr/bin:/bin\nexec flock \"$@\"\n"
+    );
+    bench::program(&bench.path("bin/flock"), &text);
+    fs::write(bench.path("other"), "").unwrap();
+}
+
+#[test]
+fn a_trial_ends_once_also_when_its_proof_and_its_time_cross() {
+    let bench = Bench::new();
+    let (old, sha) = (bench.read("weir"), on_trial(&bench));
+    bench::program(&bench.path("bin/sleep"), "#!/bin/sh\n");
+    overtaken(&bench, "watch");
+    fs::write(bench.path("run/request/update-confirm"), format!("id 3\nsha256 {sha}\n")).unwrap();
+    assert!(bench.command().env("WEIR_WATCH_STEP", "60").status().unwrap().success());
+    assert_eq!(bench.answer("update-confirm"), "3 refused: this firmware is not on trial");
+    assert_eq!((bench.read("weir"), bench.read("state/outcome")), (old, format!("reverted {sha}\n")));
+    // The other way round.
+    let bench = Bench::new();
+    let sha = on_trial(&bench);
+    bench.asked();
+    overtaken(&bench, "");
+    fs::write(bench.path("run/request/update-confirm"), format!("id 4\nsha256 {sha}\n")).unwrap();
+    time_is_up(&bench);
+    assert_eq!(bench.answer("update-confirm"), "4 done");
+    assert_eq!((bench.read("weir").as_str(), bench.read("run/outcome")), ("new weir", format!("confirmed {sha}\n")));
+    assert!(bench.asked().is_empty(), "weir is not restarted");
+}
+
 #[test]
 fn weir_starts_only_when_it_is_known_whether_it_is_on_trial() {
     let unit = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/weir-trial.service")).unwrap();

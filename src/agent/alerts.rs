@@ -23,6 +23,7 @@ use crate::os::file::{read_small, write_atomic};
 use crate::os::machine;
 use crate::setting::Identity;
 use crate::store::Store;
+use crate::uplink::Health;
 
 /// So often it is looked whether something happened.
 const LOOK: Duration = Duration::from_secs(5);
@@ -31,6 +32,8 @@ const AGAIN: Duration = Duration::from_mins(1);
 const OF_USE: Duration = Duration::from_hours(24);
 /// So many meters are named in one message.
 const NAMED: usize = 3;
+/// That no broker is reached is told without a reason only when none is known after so long.
+const REASON_WITHIN: Duration = Duration::from_mins(2);
 /// A disk with less than one part in so many free is nearly full.
 const NEARLY_FULL: u64 = 50;
 
@@ -39,7 +42,9 @@ const NEARLY_FULL: u64 = 50;
 struct Seen {
     /// Why weir started; `None` when that is no news.
     start: Option<&'static str>,
+    /// There is a session, or none is wanted just now.
     connected: bool,
+    /// Why there is none.
     last_error: Option<String>,
     disk: Option<String>,
     failing: Vec<String>,
@@ -72,7 +77,10 @@ impl Watch {
                 seen.start.map_or(Found::Nothing, |why| Found::News(format!("({why})")))
             }
             "offline" => {
-                self.lasting((!seen.connected).then(|| seen.last_error.clone().unwrap_or_default()), after, now)
+                let unknown = || "no broker was reached yet".to_owned();
+                let after = if seen.last_error.is_some() { after } else { after.max(REASON_WITHIN) };
+                let why = (!seen.connected).then(|| seen.last_error.clone().unwrap_or_else(unknown));
+                self.lasting(why, after, now)
             }
             "online" => self.online(seen.connected, after, now),
             "disk" => self.lasting(seen.disk.clone(), after, now),
@@ -245,15 +253,17 @@ impl Alerts {
         let evidence = &self.evidence;
         let uplink = evidence.uplink();
         let reason = evidence.runs.reason();
+        let refuses = || machine::refuses(&self.place).map(str::to_owned);
         let full = || {
             let (free, total) = machine::disk(&self.place)?;
             (free < total / NEARLY_FULL).then(|| format!("the disk is nearly full: {} MB left", free / 1_000_000))
         };
+        let (connected, last_error) = session(&uplink);
         Seen {
             start: (reason != Reason::Configuration).then(|| reason.word()),
-            connected: uplink.connected_since.is_some(),
-            last_error: uplink.last_error,
-            disk: self.store.status().borrow().disk_error.clone().or_else(full),
+            connected,
+            last_error,
+            disk: self.store.status().borrow().disk_error.clone().or_else(refuses).or_else(full),
             failing: evidence.meters.failing(1),
             configuration: evidence.changer.as_ref().map(standing),
         }
@@ -325,6 +335,14 @@ impl Alerts {
     }
 }
 
+/// Whether brokers are as they should be, and else why not. A session that ended because everything is delivered is no failure, and what
+/// an earlier one failed with is no reason now.
+fn session(uplink: &Health) -> (bool, Option<String>) {
+    let fails = uplink.failures > 0;
+    let connected = uplink.connected_since.is_some() || (uplink.sessions > 0 && !fails);
+    (connected, uplink.last_error.clone().filter(|_| fails))
+}
+
 fn standing(changer: &Changer) -> String {
     let state = changer.state();
     let trial = if state.trial.is_some() { "is on trial" } else { "is kept" };
@@ -386,6 +404,23 @@ mod tests {
         let (offline, online) = look(&back, 100);
         assert_eq!((offline, news(&online)), (Found::Over, "after 80 min"));
         assert_eq!(look(&back, 101).1, Found::Nothing);
+    }
+
+    #[test]
+    fn the_reason_is_waited_for_but_not_for_ever() {
+        let now = Instant::now();
+        let none = Seen::default();
+        let (mut told, mut reason) = (Watch::default(), Watch::default());
+        assert_eq!(told.look("offline", Duration::ZERO, &none, now), Found::Nothing);
+        assert_eq!(news(&told.look("offline", Duration::ZERO, &none, minutes(now, 2))), "no broker was reached yet");
+        assert_eq!(reason.look("offline", Duration::ZERO, &none, now), Found::Nothing);
+        let known = Seen { last_error: Some("refused".into()), ..Seen::default() };
+        assert_eq!(news(&reason.look("offline", Duration::ZERO, &known, now)), "refused");
+        // Of the uplink's figures only those of now count.
+        let earlier = Health { last_error: Some("refused".into()), sessions: 1, ..Health::default() };
+        assert_eq!(session(&earlier), (true, None), "everything is delivered");
+        assert_eq!(session(&Health { failures: 1, ..earlier }), (false, Some("refused".into())));
+        assert_eq!(session(&Health::default()), (false, None), "nothing was tried yet");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the board's inputs and outputs say, for GETIOS and the status.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json, json};
 
 use super::dogs::{Dogs, MODEM_RESET};
@@ -47,11 +49,16 @@ pub(super) fn free(pin: &Pin) -> bool {
 }
 
 /// Reads all of them, in the order of the board's file: digital ones first.
-pub(super) fn levels(dogs: &Dogs) -> Vec<Level> {
-    read(&dogs.pins, &dogs.adc, |_| true)
+pub(super) async fn levels(dogs: &Dogs) -> Vec<Level> {
+    away(dogs.pins.clone(), dogs.adc.clone()).await
 }
 
-/// What is not wanted is not read: a converter behind a slow bus may take its time.
+/// On a thread that may wait: a converter behind a slow bus takes its time.
+async fn away(pins: Pins, adc: Arc<[Adc]>) -> Vec<Level> {
+    tokio::task::spawn_blocking(move || read(&pins, &adc, |_| true)).await.unwrap_or_default()
+}
+
+/// What is not wanted is not read.
 fn read(pins: &Pins, adc: &[Adc], wanted: impl Fn(Kind) -> bool) -> Vec<Level> {
     let kind = |pin: &Pin| if pin.output { Kind::Output } else { Kind::Input };
     let digital = pins.all().iter().filter(|pin| free(pin) && wanted(kind(pin))).map(|pin| Level {
@@ -68,7 +75,7 @@ fn read(pins: &Pins, adc: &[Adc], wanted: impl Fn(Kind) -> bool) -> Vec<Level> {
     digital.chain(analog).collect()
 }
 
-/// Those of one kind as a text, in order: `0,1,-`; `-` is what is not known.
+/// Those of one kind as a text, in order: `0,1,-`; `-` is what is not known. May wait for a converter.
 pub(super) fn listed(dogs: &Dogs, kind: Kind) -> String {
     list(&read(&dogs.pins, &dogs.adc, |wanted| wanted == kind))
 }
@@ -78,9 +85,9 @@ fn list(all: &[Level]) -> String {
     all.iter().map(told).collect::<Vec<_>>().join(",")
 }
 
-/// All of them by their names, for the document.
+/// All of them by their names, for the document. May wait for a converter.
 pub(super) fn shown(dogs: &Dogs) -> Json {
-    named(levels(dogs))
+    named(read(&dogs.pins, &dogs.adc, |_| true))
 }
 
 fn named(levels: Vec<Level>) -> Json {
@@ -100,6 +107,26 @@ mod tests {
     use super::*;
     use crate::model::BootId;
     use crate::os::gpio::Kernel;
+
+    #[tokio::test]
+    async fn a_converter_that_takes_its_time_holds_up_nobody_else() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("slow");
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        let adc = Adc { name: "slow".into(), path: file.clone(), factor: "1".parse().unwrap(), unit: String::new() };
+        let pins = Pins::open(Vec::new(), Kernel, home.path().join("outputs"), BootId::new([1; 8]));
+        let (alive, is_alive) = std::sync::mpsc::channel();
+        // It is done when another task of the same thread has run, else much later.
+        let converter = std::thread::spawn(move || {
+            let mut out = std::fs::OpenOptions::new().write(true).open(file).unwrap();
+            let others_ran = is_alive.recv_timeout(std::time::Duration::from_secs(10)).is_ok();
+            std::io::Write::write_all(&mut out, b"7\n").unwrap();
+            others_ran
+        });
+        let (levels, ()) = tokio::join!(away(pins, [adc].into()), async { alive.send(()).unwrap() });
+        assert_eq!(list(&levels), "7");
+        assert!(converter.join().unwrap());
+    }
 
     #[test]
     fn analog_inputs_are_told_exactly_and_one_that_fails_does_not_hide_the_others() {

@@ -24,6 +24,7 @@ fn port(evidence: &Evidence, bus: &Handle, now: (Timestamp, Instant)) -> Json {
         "held": bus.hold().map(|hold| held(&hold, now)),
         "waiting": bus.waiting(),
         "traced": bus.tap().listeners(),
+        "read_away": bus.read_away(),
         "peer": tunnel.and_then(|tunnel| tunnel.health.status().peer),
     })
 }

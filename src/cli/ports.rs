@@ -44,7 +44,8 @@ fn shown(told: &Json) -> String {
     if rows.is_empty() {
         return "no port is open: none has a meter or a tunnel\n".to_owned();
     }
-    let mut text = table::render(&["port", "held for", "by", "since", "until", "waiting", "traced", "peer"], &rows);
+    let mut text =
+        table::render(&["port", "held for", "by", "since", "until", "waiting", "traced", "read away", "peer"], &rows);
     if let Some(sessions) = told.get("sessions").and_then(Json::as_array) {
         let rows: Vec<Vec<String>> = sessions
             .iter()
@@ -64,7 +65,7 @@ fn row(name: &str, port: &Json) -> Vec<String> {
     let held = |member: &str| cell(port.get("held").and_then(|held| held.get(member)));
     let mut row = vec![table::printable(name)];
     row.extend(["for", "by", "since", "until"].map(held));
-    row.extend(["waiting", "traced", "peer"].map(|member| cell(port.get(member))));
+    row.extend(["waiting", "traced", "read_away", "peer"].map(|member| cell(port.get(member))));
     row
 }
 
@@ -83,13 +84,13 @@ mod tests {
     #[test]
     fn a_port_shows_its_holder_and_a_free_one_dashes() {
         let told = json!({ "ports": {
-            "a": { "held": { "for": "tunnel", "by": "1.2.3.4:5", "since": "S", "until": null }, "waiting": 1, "traced": 0, "peer": "1.2.3.4:5" },
-            "b": { "held": null, "waiting": 0, "traced": 0, "peer": null },
+            "a": { "held": { "for": "tunnel", "by": "1.2.3.4:5", "since": "S", "until": null }, "waiting": 1, "traced": 0, "read_away": 3, "peer": "1.2.3.4:5" },
+            "b": { "held": null, "waiting": 0, "traced": 0, "read_away": 0, "peer": null },
         }, "sessions": [{ "time": "T", "session": "ended", "port": "a", "who": "x", "to_port": 3, "from_port": 4, "why": "the peer hung up" }] });
         let text = shown(&told);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["a", "tunnel", "1.2.3.4:5", "S", "-", "1", "0", "1.2.3.4:5"]);
-        assert_eq!(lines[2], ["b", "-", "-", "-", "-", "0", "0", "-"]);
+        assert_eq!(lines[1], ["a", "tunnel", "1.2.3.4:5", "S", "-", "1", "0", "3", "1.2.3.4:5"]);
+        assert_eq!(lines[2], ["b", "-", "-", "-", "-", "0", "0", "0", "-"]);
         assert_eq!(lines[5][..6], ["T", "ended", "a", "x", "3", "4"]);
     }
 }

@@ -195,20 +195,29 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
     source(path).map(|source| source.text)
 }
 
-/// Reads the gateway's own base file, as [`source`]; what this process writes from now on is sealed as that file is. Other files, such
-/// as one to be applied, don't decide that: they are read by [`source`].
+/// Reads the gateway's own base file, as [`source`]; what this process writes from now on is sealed as that file is, or with mistakes in
+/// it as the accepted configuration that runs instead. Other files, such as one to be applied, don't decide that: they are read by
+/// [`source`].
 ///
 /// # Errors
 /// As [`source`].
 pub fn own(path: &Path) -> Result<Source, ConfigError> {
     let source = source(path)?;
-    follow(path);
+    let accepted = match source.parse() {
+        Ok(_) => None,
+        Err(_) => change::store_of(&source.text).and_then(|store| change::running_file(&store)),
+    };
+    match accepted {
+        Some(runs) => os::seal::follow(&os::file::or_sealed(path), &runs),
+        None => follow(path),
+    }
     Ok(source)
 }
 
 /// Has this process seal what it writes as the gateway's own base file at `path` is sealed.
 pub fn follow(path: &Path) {
-    os::seal::follow(&os::file::or_sealed(path));
+    let path = os::file::or_sealed(path);
+    os::seal::follow(&path, &path);
 }
 
 /// Reads the file, unchecked. A config.txt is translated, with the site.toml beside it.

@@ -111,7 +111,10 @@ impl Desk {
     /// Decides about a text that came just now; `locked` says whether the gateway is.
     pub fn judge(&mut self, text: &[u8], origin: &Origin, now: &Stamp, locked: bool) -> Verdict {
         if !self.trust.knows(origin) {
-            return refused(None, origin, None, "a text", "a stranger");
+            return match self.rates.take_of_strangers(Instant::now()) {
+                true => refused(None, origin, None, "a text", "a stranger"),
+                false => Verdict::Ignored,
+            };
         }
         match self.rates.take(origin, Instant::now()) {
             Taken::One => {}

@@ -62,6 +62,24 @@ fn a_command_from_a_known_topic_is_to_be_done_and_a_stranger_hears_nothing() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn strangers_neither_fill_the_audit_nor_take_the_room_of_others() {
+    let mut desk = Desk::new(&settings(), &gateway());
+    let stranger = |number: u32| Origin::Phone(format!("+3460{number:07}"));
+    let refused = |desk: &mut Desk, numbers: std::ops::Range<u32>| {
+        numbers.filter(|number| matches!(ask(desk, "AT", &stranger(*number)), Verdict::Refused { .. })).count()
+    };
+    let per_minute = settings().per_minute.value();
+    assert_eq!(
+        refused(&mut desk, 0..1000),
+        per_minute as usize,
+        "of the first is told, however many numbers they have"
+    );
+    assert_eq!(command(ask(&mut desk, "AT", &Origin::Phone("+34666123456".into()))), Command::Ping);
+    advance(Duration::from_mins(1)).await;
+    assert_eq!(refused(&mut desk, 1000..2000), per_minute as usize);
+}
+
 #[test]
 fn a_mistake_gets_one_sentence_and_its_id_back() {
     let mut desk = Desk::new(&settings(), &gateway());

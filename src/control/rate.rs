@@ -10,9 +10,11 @@ use super::Origin;
 /// Origins that are counted; a topic or number beyond that shares one count with all others.
 const MOST: usize = 64;
 
-/// A bucket an origin: `per_minute` at once, and so many a minute.
+/// A bucket an origin: `per_minute` at once, and so many a minute. All strangers share one, so that however many numbers they have they
+/// neither take the room of those who are known nor fill the audit.
 pub(super) struct Rates {
     per_minute: u32,
+    strangers: Option<Bucket>,
     buckets: BTreeMap<Option<Origin>, Bucket>,
 }
 
@@ -36,7 +38,7 @@ pub(super) enum Taken {
 
 impl Rates {
     pub(super) const fn new(per_minute: u32) -> Self {
-        Self { per_minute, buckets: BTreeMap::new() }
+        Self { per_minute, strangers: None, buckets: BTreeMap::new() }
     }
 
     /// Takes one of an origin's commands.
@@ -44,16 +46,31 @@ impl Rates {
         let full = f64::from(self.per_minute);
         self.buckets.retain(|_, bucket| bucket.left + refill(full, now - bucket.at) < full);
         let known = self.buckets.contains_key(&Some(origin.clone())) || self.buckets.len() < MOST;
-        let new = || Bucket { left: full, at: now, told: false };
-        let bucket = self.buckets.entry(known.then(|| origin.clone())).or_insert_with(new);
-        bucket.left = (bucket.left + refill(full, now - bucket.at)).min(full);
-        bucket.at = now;
-        if bucket.left >= 1.0 {
-            bucket.left -= 1.0;
-            bucket.told &= bucket.left < full / 2.0;
+        let bucket = self.buckets.entry(known.then(|| origin.clone())).or_insert_with(|| Bucket::new(full, now));
+        bucket.take(full, now)
+    }
+
+    /// Whether a text of a stranger is still worth a line.
+    pub(super) fn take_of_strangers(&mut self, now: Instant) -> bool {
+        let full = f64::from(self.per_minute);
+        self.strangers.get_or_insert_with(|| Bucket::new(full, now)).take(full, now) == Taken::One
+    }
+}
+
+impl Bucket {
+    const fn new(full: f64, now: Instant) -> Self {
+        Self { left: full, at: now, told: false }
+    }
+
+    fn take(&mut self, full: f64, now: Instant) -> Taken {
+        self.left = (self.left + refill(full, now - self.at)).min(full);
+        self.at = now;
+        if self.left >= 1.0 {
+            self.left -= 1.0;
+            self.told &= self.left < full / 2.0;
             return Taken::One;
         }
-        if std::mem::replace(&mut bucket.told, true) { Taken::Silent } else { Taken::None }
+        if std::mem::replace(&mut self.told, true) { Taken::Silent } else { Taken::None }
     }
 }
 

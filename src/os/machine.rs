@@ -57,6 +57,22 @@ pub fn disk(path: &Path) -> Option<(u64, u64)> {
     Some((told.f_bavail.saturating_mul(told.f_frsize), told.f_blocks.saturating_mul(told.f_frsize)))
 }
 
+/// Why nothing can be written at `path`, as far as the system tells without a try.
+pub fn refuses(path: &Path) -> Option<&'static str> {
+    let told = rustix::fs::statvfs(path).ok()?;
+    let read_only = told.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
+    refusal(read_only, told.f_bavail, told.f_blocks)
+}
+
+/// A file system without a size has no end of it either.
+const fn refusal(read_only: bool, free: u64, all: u64) -> Option<&'static str> {
+    match (read_only, free, all) {
+        (true, ..) => Some("the file system is read-only"),
+        (false, 0, 1..) => Some("the disk is full"),
+        (false, ..) => None,
+    }
+}
+
 /// Whether a hardware watchdog says that it started this boot (`WDIOF_CARDRESET`).
 pub fn reset_by_watchdog() -> bool {
     const CARD_RESET: u32 = 0x20;
@@ -108,5 +124,10 @@ mod tests {
     fn a_disk_has_a_size() {
         let (free, total) = disk(Path::new("/")).unwrap();
         assert!(free <= total && total > 0);
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(refuses(folder.path()), None);
+        let told =
+            [(true, 5, 9), (false, 0, 9), (false, 0, 0), (false, 1, 9)].map(|(ro, free, all)| refusal(ro, free, all));
+        assert_eq!(told, [Some("the file system is read-only"), Some("the disk is full"), None, None]);
     }
 }

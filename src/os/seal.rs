@@ -128,13 +128,13 @@ pub fn active() -> Option<Source> {
     known(|known| known.active.clone())
 }
 
-/// Has this process seal new files as this one, the configuration, is sealed.
-pub fn follow(path: &Path) {
+/// Has this process seal new files as `runs`, what it works with, is sealed; `base` is the gateway's own configuration.
+pub fn follow(base: &Path, runs: &Path) {
     // What can't be read is told by who needs what is in it.
-    if let Ok(head) = head_of(path) {
+    if let Ok(head) = head_of(runs) {
         let source = sealed_with(&head).unwrap_or_default();
-        let outranks = !is_sealed(&head) && sealed_beside(path).exists();
-        known(|known| (known.active, known.outranking) = (source, outranks.then(|| path.to_owned())));
+        let outranks = is_plain(base) && sealed_beside(base).exists();
+        known(|known| (known.active, known.outranking) = (source, outranks.then(|| base.to_owned())));
     }
 }
 

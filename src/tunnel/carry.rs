@@ -82,9 +82,19 @@ impl Desk {
         }
     }
 
-    /// Without a line, waits for a request or an order; false when none will come.
+    /// Without a line, waits for a request or an order, and hands over what the line said last, while that is of use: it must not be the
+    /// answer to the next request. False when none will come.
     pub(super) async fn wait(&mut self) -> bool {
+        if self.outgoing.is_none() && !self.gatherer.is_empty() {
+            self.outgoing = Some((self.gatherer.take(), Instant::now()));
+        }
+        let too_late = self.too_late();
         tokio::select! {
+            biased;
+            () = sleep_until(too_late.unwrap_or_else(Instant::now)), if too_late.is_some() => self.lose_answer(),
+            sent = hand_over(&self.answers, &mut self.outgoing, &self.health), if self.outgoing.is_some() => {
+                sent || self.lose_answer()
+            }
             request = self.requests.recv(), if self.joined => match request {
                 Some(request) => {
                     self.waiting.push_back(request);
@@ -191,8 +201,7 @@ impl Desk {
             let due = self.gatherer.due(gap).filter(|_| self.outgoing.is_none());
             let is_quiet = self.gatherer.is_empty() && self.outgoing.is_none() && self.pending.is_empty();
             let idle = self.hold.filter(|_| is_quiet).map(|hold| busy + hold);
-            let too_late =
-                self.outgoing.as_ref().filter(|_| self.wires.is_none()).map(|(_, since)| *since + self.max_age);
+            let too_late = self.too_late();
             // What is no command fills the room later.
             let taking = self.tagged.as_ref().is_none_or(|tagged| !tagged.is_full());
             let room = if taking { self.gatherer.room().min(buffer.len()) } else { 0 };
@@ -302,6 +311,11 @@ impl Desk {
         }
     }
 
+    /// When nobody is to have an answer any more; a numbered stream misses none.
+    fn too_late(&self) -> Option<Instant> {
+        self.outgoing.as_ref().filter(|_| self.wires.is_none()).map(|(_, since)| *since + self.max_age)
+    }
+
     /// Nobody took an answer. False when nobody ever will.
     fn lose_answer(&mut self) -> bool {
         let alive = self.wires.is_some() || !self.answers.is_closed();
@@ -351,5 +365,50 @@ async fn next(wires: &mut Option<mpsc::Receiver<Wire>>) -> Option<Wire> {
     match wires {
         Some(wires) => wires.recv().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_line_said_last_is_handed_over_without_it_and_never_after_its_time() {
+        let (answers, mut taken) = mpsc::channel(1);
+        let (ask, requests) = mpsc::channel(1);
+        let (_order, orders) = mpsc::channel(1);
+        let max_age = Duration::from_secs(5);
+        let mut desk = Desk {
+            requests,
+            answers,
+            orders,
+            wires: None,
+            joined: true,
+            waiting: VecDeque::new(),
+            pending: Vec::new(),
+            gatherer: Gatherer::new(64),
+            outgoing: Some((b"first".to_vec(), Instant::now())),
+            speed: None,
+            asked: None,
+            health: Health::new(),
+            gather: Duration::ZERO,
+            max_age,
+            hold: Some(Duration::ZERO),
+            remove_echo: false,
+            tagged: None,
+        };
+        desk.gatherer.push(b"second", Instant::now());
+        assert!(desk.wait().await);
+        assert_eq!(taken.try_recv().unwrap(), b"first");
+        assert!(desk.wait().await);
+        // The place is taken; nobody asks anything.
+        desk.gatherer.push(b"third", Instant::now());
+        let begun = Instant::now();
+        assert!(desk.wait().await);
+        assert_eq!((begun.elapsed(), desk.health.status().dropped_answers), (max_age, 1));
+        assert_eq!(taken.try_recv().unwrap(), b"second");
+        ask.send(Request { bytes: b"?".to_vec(), at: Instant::now() }).await.unwrap();
+        assert!(desk.wait().await && desk.wants_line());
+        assert!(taken.try_recv().is_err());
     }
 }

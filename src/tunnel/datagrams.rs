@@ -157,6 +157,17 @@ fn may_come(routes: &[Route], allow: &[Network], ip: IpAddr) -> bool {
     routes.iter().any(|route| route.ip == ip) || allow.iter().any(|network| network.contains(ip))
 }
 
+/// Where frames for a unit go; those for all units go once to each gateway, however many units it has.
+fn places(routes: &[Route], unit: u8) -> Vec<IpAddr> {
+    let mut ips = Vec::new();
+    for route in routes.iter().filter(|route| route.unit == unit || unit == 0) {
+        if !ips.contains(&route.ip) {
+            ips.push(route.ip);
+        }
+    }
+    ips
+}
+
 /// Who is waited for.
 enum Asked {
     /// The one whose request is on the line.
@@ -371,9 +382,7 @@ impl Table {
                 to.push(peer);
             }
         } else if let Ok((unit, _)) = rtu::decode(&frame) {
-            let routes = self.routes.iter().filter(|route| route.unit == unit || unit == 0);
-            let mut ips: Vec<_> = routes.map(|route| route.ip).collect();
-            ips.dedup();
+            let ips = places(&self.routes, unit);
             self.asked = ips.first().filter(|_| unit > 0).map(|ip| (Asked::Unit(*ip, unit), Instant::now()));
             to.extend(ips.into_iter().map(|ip| SocketAddr::new(ip, self.remote_port)));
         }
@@ -395,5 +404,19 @@ impl Table {
         if !sent {
             tracing::debug!(bytes, "what came from the line is damaged or for nobody, and is dropped");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_for_all_units_goes_once_to_each_gateway() {
+        let routes = ["10.0.0.2@1", "10.0.0.3@2", "10.0.0.2@3"].map(|route| Route::parse(route).unwrap());
+        let told = |unit| places(&routes, unit).iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(told(0), ["10.0.0.2", "10.0.0.3"]);
+        assert_eq!(told(3), ["10.0.0.2"]);
+        assert!(told(4).is_empty());
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use weir::meter::Session;
 use weir::meter::bus::{Background, Owner, Purpose, Worked};
-use weir::os::line::{Endpoint, Line};
+use weir::os::line::{Endpoint, Line, LineError};
+use weir::os::pty::Pty;
 use weir::sim::modbus_meter::{Fault, ModbusMeters};
 
 use super::plumbing::{Running, meter, port, read_request};
@@ -30,6 +31,28 @@ impl Background for Pairs {
             session.read(line).await.map(|_| ())
         })
     }
+}
+
+#[tokio::test]
+async fn what_comes_when_a_command_has_ended_reaches_nobody_and_is_counted() {
+    let mut far = Pty::open().unwrap();
+    let bus = Running::start(port(Endpoint::Device(far.path().to_owned())), Vec::new());
+    let command = bus.handle.named(Owner::new(Purpose::Command, "topic:gw1/AT"));
+    let lent = command.lend(PATIENCE, |line| {
+        Box::pin(async move {
+            line.send(b"?").await.unwrap();
+            line.receive(&mut [0; 2], Instant::now() + PATIENCE).await.unwrap()
+        })
+    });
+    let (lent, ()) = tokio::join!(lent, async {
+        assert_eq!(far.receive(&mut [0; 8]).await.unwrap(), 1);
+        far.send(b"answer").await.unwrap();
+    });
+    assert_eq!(lent, Ok(2));
+    let next = command
+        .lend(PATIENCE, |line| Box::pin(async move { line.receive(&mut [0; 8], Instant::now() + SECOND / 5).await }));
+    assert!(matches!(next.await, Ok(Err(LineError::Silent(_)))));
+    assert_eq!(bus.handle.read_away(), 4);
 }
 
 #[tokio::test(start_paused = true)]

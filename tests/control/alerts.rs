@@ -38,7 +38,7 @@ async fn each_event_is_told_once_in_its_pause_also_over_a_restart() {
     home.configure(&format!("url = \"tcp://127.0.0.1:{}\"", relay.port), &more);
     let mut agent = home.run_with("debug", &[]);
     let messages = told(&modem, 1).await;
-    assert!(messages[0].starts_with("gw1: offline"), "{messages:?}");
+    assert!(messages[0].starts_with("gw1: offline tcp://127.0.0.1:"), "with the reason: {messages:?}");
     relay.set_open(true);
     let second = told(&modem, 2).await.remove(1);
     assert!(second.starts_with("gw1: online after ") && second.ends_with(" min"), "{second}");

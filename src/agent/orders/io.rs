@@ -13,7 +13,7 @@ pub(super) fn set(orders: &Orders, output: &Output) -> Result<String, String> {
 }
 
 /// All inputs and outputs, a line each: `in0 input-1=0`, `adc0 tank=1234.5 mV`; an output that nobody set is `-`.
-pub(super) fn all(orders: &Orders) -> Result<String, String> {
+pub(super) async fn all(orders: &Orders) -> Result<String, String> {
     let mut counts = [0usize; 3];
     let line = |level: crate::agent::io::Level| {
         let [inputs, outputs, analog] = &mut counts;
@@ -30,7 +30,7 @@ pub(super) fn all(orders: &Orders) -> Result<String, String> {
         *count += 1;
         text.trim_end().to_owned()
     };
-    let lines: Vec<_> = levels(&orders.evidence.dogs).into_iter().map(line).collect();
+    let lines: Vec<_> = levels(&orders.evidence.dogs).await.into_iter().map(line).collect();
     if lines.is_empty() {
         return Err(
             "this board has no inputs and outputs; name them as [[gpio]] or [[adc]] in its file (boards/README.md)"

@@ -145,6 +145,9 @@ impl Orders {
         let written = tokio::task::spawn_blocking(move || audit.append(&entry, &now)).await;
         if let Ok(Err(error)) = written {
             tracing::error!(%error, "the audit can't be written; see to the disk");
+            // The store may have nothing to write for a while: it is to find out now, and to tell.
+            let store = self.teller.store().clone();
+            tokio::spawn(async move { store.sync().await });
         }
     }
 
@@ -185,7 +188,7 @@ impl Orders {
             Command::Ping | Command::Challenge => Ok(String::new()),
             Command::Help(name) => help(name.as_deref()),
             Command::Version => Ok(format!("weir {}", env!("CARGO_PKG_VERSION"))),
-            Command::Status => Ok(self.status()),
+            Command::Status => Ok(self.teller.text().await),
             Command::Get(names) => self.get(&names),
             Command::Configuration => self.changer().map(Changer::masked),
             Command::History => self.history(),
@@ -203,7 +206,7 @@ impl Orders {
             Command::Sms { number, text } => self.sms(&number, &text).await,
             Command::Modem(text) => self.modem(&text).await,
             Command::SetOutput(output) => io::set(self, &output),
-            Command::Ios => io::all(self),
+            Command::Ios => io::all(self).await,
         };
         told.into()
     }
@@ -213,10 +216,6 @@ impl Orders {
             .changer
             .as_ref()
             .ok_or_else(|| "this agent's configuration can't be changed while it runs".to_owned())
-    }
-
-    fn status(&self) -> String {
-        self.teller.text()
     }
 
     fn get(&self, names: &[String]) -> Result<String, String> {

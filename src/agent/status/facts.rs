@@ -93,8 +93,13 @@ impl Teller {
         }
     }
 
-    /// The text, as it is published.
-    pub(in crate::agent) fn text(&self) -> String {
+    /// The text, as it is published; made on a thread that may wait for sensors and converters.
+    pub(in crate::agent) async fn text(&self) -> String {
+        let teller = self.clone();
+        tokio::task::spawn_blocking(move || teller.written()).await.unwrap_or_else(|_| self.written())
+    }
+
+    fn written(&self) -> String {
         let facts = self.facts();
         match &*self.statement {
             Statement::Document => super::document::document(&facts, self).to_string(),
@@ -115,15 +120,18 @@ impl Teller {
     }
 
     pub(super) fn disk_refuses(&self) -> bool {
-        self.store.status().borrow().disk_error.is_some()
+        self.store.status().borrow().disk_error.is_some() || machine::refuses(&self.place).is_some()
     }
 
     fn facts(&self) -> Facts {
         let evidence = &self.evidence;
         let modem = evidence.modem.as_ref().map(|modem| modem.status().borrow().clone());
         let now = evidence.clock.stamp();
+        let mut status = self.store.status().borrow().clone();
+        // With a broker the store writes only now and then: it may not know yet.
+        status.disk_error = status.disk_error.or_else(|| machine::refuses(&self.place).map(str::to_owned));
         Facts {
-            status: self.store.status().borrow().clone(),
+            status,
             clock: evidence.clock.health().state().word(),
             now: Some(now),
             gateway: self.identity.id.clone(),

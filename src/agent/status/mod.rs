@@ -84,7 +84,7 @@ impl Notable {
 pub(super) async fn run(teller: Teller, when: When, out: watch::Sender<Option<String>>) -> Result<(), Infallible> {
     while !out.is_closed() {
         let told = Notable::of(&teller);
-        out.send_replace(Some(teller.text()));
+        out.send_replace(Some(teller.text().await));
         until_due(&teller, when, &told).await;
     }
     Ok(())

@@ -73,18 +73,21 @@ pub(super) fn seal(config: &Path, credential: Option<PathBuf>, files: &[PathBuf]
 pub(super) fn unseal(config: &Path, files: &[PathBuf]) -> Result<(), Failure> {
     let store = store(config)?;
     let (_held, all) = all(&store, files)?;
+    let beside = config::sealed_beside(config);
+    // All is opened before anything is written: what is refused leaves all as it was.
+    let base = if beside.exists() && !config.exists() { Some(Place::of(&beside).opened()?) } else { None };
+    let mut plain = Vec::new();
     for place in all {
-        let found = place.found()?;
-        if seal::is_sealed(&found.content) {
-            place.write(&found, &place.told(seal::open(&found.content))?)?;
-            print(&format!("unsealed {}\n", place.name.display()));
+        if seal::is_sealed(&place.found()?.content) {
+            plain.push((place.opened()?, place));
         }
     }
-    let beside = config::sealed_beside(config);
-    if beside.exists() && !config.exists() {
-        let place = Place::of(&beside);
-        let found = place.found()?;
-        Place::of(config).write(&found, &place.told(seal::open(&found.content))?)?;
+    for (found, place) in plain {
+        place.write(&found, &found.content)?;
+        print(&format!("unsealed {}\n", place.name.display()));
+    }
+    if let Some(found) = base {
+        Place::of(config).write(&found, &found.content)?;
         fs::remove_file(&beside).map_err(|error| failed(&beside, &error))?;
         print(&format!("unsealed {}\n", config.display()));
     }
@@ -149,6 +152,12 @@ impl Place {
             Ok(Found { content, mode: meta.permissions().mode() & 0o777, owner: (meta.uid(), meta.gid()) })
         };
         read().map_err(|error| failed(&self.name, &error))
+    }
+
+    /// The same, with what is sealed in it.
+    fn opened(&self) -> Result<Found, Failure> {
+        let found = self.found()?;
+        Ok(Found { content: self.told(seal::open(&found.content))?, ..found })
     }
 
     /// Writes it for whom `like` belongs to, with its mode.

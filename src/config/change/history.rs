@@ -112,6 +112,13 @@ pub fn running(store: &Path) -> Option<String> {
     text_of(&folder, &book, book.current()).ok()
 }
 
+/// The file of that configuration.
+pub fn running_file(store: &Path) -> Option<PathBuf> {
+    let folder = store.join(FOLDER);
+    let number = read(&folder).ok().flatten()?.current();
+    Some(folder.join(file_of(number)))
+}
+
 /// Where the store is that a base file names, also when the file has mistakes elsewhere.
 pub fn store_of(base: &str) -> Option<PathBuf> {
     let (document, _mistakes) = toml::de::DeTable::parse_recoverable(base);

@@ -18,7 +18,7 @@ mod tests;
 pub use crate::control::{LONGEST_TRIAL, SHORTEST_TRIAL};
 pub use book::{Book, Entry, Origin, Outcome, Proposal, REMEMBERED, STARTS, Trial};
 pub use difference::unified;
-pub use history::{History, effective, is_kept, running, store_of};
+pub use history::{History, effective, is_kept, running, running_file, store_of};
 pub use mask::masked;
 
 use super::Loaded;

@@ -116,6 +116,13 @@ impl Handle {
         self.holder.now()
     }
 
+    /// How many bytes of the port nobody got since weir started, because they came when one borrower of the line had ended and the next
+    /// one had not begun: the rest of an answer to the first, most likely, and never an answer to the second. What a borrower himself
+    /// had read away counts, too.
+    pub fn read_away(&self) -> u64 {
+        self.holder.read_away()
+    }
+
     /// How many wait for the port, besides who has it.
     pub fn waiting(&self) -> usize {
         self.jobs.max_capacity() - self.jobs.capacity()

@@ -1,5 +1,6 @@
 //! Who has a port, since when and until when, for everybody to see.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
@@ -65,20 +66,33 @@ pub struct Hold {
     pub until: Option<Instant>,
 }
 
-/// Where it is written who has a port; clones are the same place.
+/// Where it is written who has a port, and what nobody got; clones are the same place.
 #[derive(Debug, Clone, Default)]
-pub(in crate::meter) struct Holder(Arc<Mutex<Option<Hold>>>);
+pub(in crate::meter) struct Holder {
+    hold: Arc<Mutex<Option<Hold>>>,
+    read_away: Arc<AtomicU64>,
+}
 
 impl Holder {
     /// Who has the port now.
     pub(in crate::meter) fn now(&self) -> Option<Hold> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes that were read away in leases and after them.
+    pub(in crate::meter) fn read_away(&self) -> u64 {
+        self.read_away.load(Ordering::Relaxed)
+    }
+
+    /// Counts more of them.
+    pub(in crate::meter) fn note_read_away(&self, bytes: u64) {
+        self.read_away.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Somebody has the port until what is given back is dropped.
     pub(in crate::meter) fn begin(&self, owner: Owner, until: Option<Instant>) -> Held {
         let hold = Hold { owner, since: Instant::now(), until };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
         Held(self.clone())
     }
 }
@@ -89,6 +103,6 @@ pub(in crate::meter) struct Held(Holder);
 
 impl Drop for Held {
     fn drop(&mut self) {
-        *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.hold.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

@@ -35,6 +35,7 @@ impl Bus {
             return;
         }
         line.set_echo(self.port.echo);
+        line.take_read_away();
         let until = Instant::now() + limit;
         info!(port = %self.port.name, to = owner.purpose.word(), name = %owner.name, "the line is lent");
         let held = self.inbox.holder.begin(owner, (limit < FOR_EVER).then_some(until));
@@ -55,7 +56,15 @@ impl Bus {
         self.last = None;
         if done {
             self.recover().await;
-        } else {
+        }
+        if let Some(line) = &mut self.line.line {
+            let bytes = line.take_read_away();
+            if bytes > 0 {
+                debug!(port = %self.port.name, bytes, "bytes that were meant for nobody any more were read away");
+                self.inbox.holder.note_read_away(bytes);
+            }
+        }
+        if !done {
             // The borrower was stopped anywhere: nobody knows what it left on the way.
             self.line.close();
             let _ = ended.send(LeaseError::Expired(limit));

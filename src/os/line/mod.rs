@@ -95,6 +95,8 @@ pub struct Line {
     /// What is no echo and was not taken yet.
     ready: Vec<u8>,
     notes: Notes,
+    /// Bytes that nobody took, since they were asked for.
+    read_away: u64,
     tap: Tap,
 }
 
@@ -130,6 +132,7 @@ impl Line {
             echo: echo::Filter::new(Echo::Auto),
             ready: Vec::new(),
             notes: Notes::default(),
+            read_away: 0,
             tap: Tap::new(),
         }
     }
@@ -179,6 +182,11 @@ impl Line {
         notes.echoes = std::mem::take(&mut self.echo.echoes);
         notes.collisions = std::mem::take(&mut self.echo.collisions);
         notes
+    }
+
+    /// Takes how many bytes were read away since the last call.
+    pub const fn take_read_away(&mut self) -> u64 {
+        std::mem::replace(&mut self.read_away, 0)
     }
 
     /// Counts an answer that was damaged; for the evidence, also when asking again mended it.
@@ -350,6 +358,7 @@ impl Line {
             }
         }
         dropped += self.forget();
+        self.read_away += dropped as u64;
         if let Io::Serial(port) = &self.io {
             port.clear(ClearBuffer::Input).map_err(|e| LineError::from_io(e.into()))?;
         }
@@ -373,7 +382,9 @@ impl Line {
                 Err(error) => return Err(error),
             }
         }
-        Ok(dropped + self.forget())
+        dropped += self.forget();
+        self.read_away += dropped as u64;
+        Ok(dropped)
     }
 
     /// Nothing that came or was sent so far matters any more.
