@@ -16,6 +16,8 @@ mod peers;
 #[expect(dead_code, unused_imports, reason = "the stories of tests/agent use more of it")]
 #[path = "agent/rig.rs"]
 mod rig;
+#[path = "changes/token.rs"]
+mod token;
 
 use std::fs;
 use std::path::PathBuf;

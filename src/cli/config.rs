@@ -99,6 +99,9 @@ enum Command {
         /// Seal with this encrypted credential of systemd (TPM 2.0) instead of a key bound to the board.
         #[arg(long, value_name = "FILE")]
         credential: Option<PathBuf>,
+        /// Seal with a key that this PKCS#11 token keeps: 'pkcs11:token=LABEL;id=%01?module-path=/MODULE.so&pin-source=file:/PIN'.
+        #[arg(long, value_name = "URI", conflicts_with = "credential")]
+        pkcs11: Option<String>,
         /// Other files that weir reads, such as passwords and keys.
         files: Vec<PathBuf>,
     },
@@ -139,7 +142,9 @@ impl How {
 impl ConfigCommand {
     pub(super) fn run(self, config: PathBuf) -> Result<(), Failure> {
         match &self.command {
-            Command::Seal { credential, files } => return seal::seal(&config, credential.clone(), files),
+            Command::Seal { credential, pkcs11, files } => {
+                return seal::seal(&config, credential.clone(), pkcs11.as_deref(), files);
+            }
             Command::Unseal { files } => return seal::unseal(&config, files),
             _ => {}
         }

@@ -1,4 +1,4 @@
-//! Files that only this gateway can read: sealed with a key that is bound to the board, or that systemd keeps (docs/locked.md).
+//! Files that only this gateway can read: sealed with a key that is bound to the board, or that systemd or a token keeps (docs/locked.md).
 //!
 //! A sealed file says in its first line which key opens it; then come 32 bytes of salt and the content in AES-256-GCM (NIST SP 800-38D)
 //! under a key of its own, made by HKDF-SHA256 (RFC 5869) of that key and the salt; the first line is authenticated, too. Whoever reads a small
@@ -19,6 +19,10 @@ use zeroize::Zeroizing;
 
 use super::file::{open_itself, read_plain, sealed_beside, write_atomic, write_atomic_for};
 use super::random;
+
+mod pin;
+mod token;
+mod uri;
 
 /// What a sealed file begins with.
 const MAGIC: &str = "weir-sealed-1 ";
@@ -45,6 +49,11 @@ pub enum Source {
         /// The encrypted credential.
         file: PathBuf,
     },
+    /// A key that a PKCS#11 token gives out by its PIN.
+    Token {
+        /// The key as only the token opens it, and which token that is.
+        file: PathBuf,
+    },
 }
 
 impl fmt::Display for Source {
@@ -53,6 +62,7 @@ impl fmt::Display for Source {
             Self::Board { file, serial: true } => write!(f, "board+serial {}", file.display()),
             Self::Board { file, serial: false } => write!(f, "board {}", file.display()),
             Self::Credential { file } => write!(f, "credential {}", file.display()),
+            Self::Token { file } => write!(f, "pkcs11 {}", file.display()),
         }
     }
 }
@@ -65,6 +75,7 @@ impl Source {
             "board+serial" => Some(Self::Board { file, serial: true }),
             "board" => Some(Self::Board { file, serial: false }),
             "credential" => Some(Self::Credential { file }),
+            "pkcs11" => Some(Self::Token { file }),
             _ => None,
         }
     }
@@ -91,6 +102,9 @@ pub enum SealError {
     /// systemd does not give the credential.
     #[error("it is sealed by a credential of systemd, and that can't be decrypted here: {0} (docs/locked.md)")]
     NoCredential(String),
+    /// The token, its PIN, or what asks it.
+    #[error("the key that a PKCS#11 token keeps can't be had: {0} (docs/locked.md)")]
+    NoToken(String),
     /// Another key, or a damaged file.
     #[error("it is sealed for another gateway, or damaged: the key of this board does not open it (docs/locked.md)")]
     Wrong,
@@ -112,6 +126,8 @@ impl From<SealError> for io::Error {
 #[derive(Default)]
 struct Known {
     keys: BTreeMap<Source, Zeroizing<Vec<u8>>>,
+    /// Why there is no key of a token that was shown its PIN: one try a start.
+    tried: BTreeMap<Source, String>,
     active: Option<Source>,
     /// The configuration, when it is plain and lies beside a sealed one, before which it counts.
     outranking: Option<PathBuf>,
@@ -226,6 +242,41 @@ pub fn board_key(file: &Path, owner: Option<(u32, u32)>) -> Result<Source, SealE
     Ok(Source::Board { file: file.to_owned(), serial: serial(Path::new("/")).is_some() })
 }
 
+/// Makes a key in a folder that the token of a PKCS#11 URI keeps, unless it is there, and gives its source once the token gave it out.
+///
+/// # Errors
+/// [`SealError::NoToken`], [`SealError::System`].
+pub fn token_key(folder: &Path, uri: &str, owner: Option<(u32, u32)>) -> Result<Source, SealError> {
+    let uri = uri::Uri::parse(uri).map_err(SealError::NoToken)?;
+    let file = folder.join(format!("seal-{}.token", short(&uri.text)));
+    let is_new = matches!(open_itself(&file), Err(error) if error.kind() == io::ErrorKind::NotFound);
+    if is_new {
+        token::make(&file, &uri, owner)?;
+    }
+    let source = Source::Token { file };
+    // As at a start.
+    if let (Err(error), Source::Token { file }) = (key_of(&source), &source) {
+        if is_new {
+            std::fs::remove_file(file)?;
+        }
+        return Err(error);
+    }
+    Ok(source)
+}
+
+/// Whether a file holds the PIN by which a source's token is opened: sealed with it, it would open nothing.
+pub fn is_its_pin(source: &Source, path: &Path) -> bool {
+    let Source::Token { file } = source else { return false };
+    let pin = token::pin_of(file).and_then(|pin| pin.canonicalize().ok());
+    pin.is_some() && pin == path.canonicalize().ok()
+}
+
+/// A name for what has no short one.
+fn short(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    data_encoding::HEXLOWER.encode(digest.as_ref().get(..4).unwrap_or_default())
+}
+
 fn split(content: &[u8]) -> Result<(&str, &[u8]), SealError> {
     let end = content.iter().take(LONGEST_HEAD + 1).position(|byte| *byte == b'\n').ok_or(SealError::Unknown)?;
     let head = content.get(..end).and_then(|head| std::str::from_utf8(head).ok()).ok_or(SealError::Unknown)?;
@@ -256,6 +307,17 @@ fn key_of(source: &Source) -> Result<Zeroizing<Vec<u8>>, SealError> {
     let key = match source {
         Source::Board { file, serial } => board(file, *serial, Path::new("/"))?,
         Source::Credential { file } => credential(file)?,
+        Source::Token { file } => {
+            if let Some(why) = known(|known| known.tried.get(source).cloned()) {
+                return Err(SealError::NoToken(why));
+            }
+            token::key(file).map_err(|failed| {
+                if failed.shown {
+                    known(|known| known.tried.insert(source.clone(), failed.why.clone()));
+                }
+                SealError::NoToken(failed.why)
+            })?
+        }
     };
     known(|known| known.keys.insert(source.clone(), key.clone()));
     Ok(key)

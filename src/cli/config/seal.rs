@@ -19,12 +19,23 @@ const LARGEST: u64 = 2 << 20;
 
 /// Seals the base file, the accepted configurations, certificates that came by command, and what is named besides; what is sealed
 /// with another key is sealed anew.
-pub(super) fn seal(config: &Path, credential: Option<PathBuf>, files: &[PathBuf]) -> Result<(), Failure> {
+pub(super) fn seal(
+    config: &Path,
+    credential: Option<PathBuf>,
+    token: Option<&str>,
+    files: &[PathBuf],
+) -> Result<(), Failure> {
     let store = store(config)?;
-    let source = source(&store, credential)?;
+    let source = source(&store, credential, token)?;
+    if let Some(pin) = files.iter().find(|file| seal::is_its_pin(&source, file)) {
+        return Err(Failure::usage(format!(
+            "{} holds the token's PIN: sealed with the token's key nothing could open it; leave it out (docs/locked.md)",
+            pin.display()
+        )));
+    }
     if let Source::Board { serial: false, .. } = source {
         note(
-            "this board shows no serial number: a copy of its whole disk opens on any board; use --credential (docs/locked.md)",
+            "this board shows no serial number: a copy of its whole disk opens on any board; use --credential or --pkcs11 (docs/locked.md)",
         );
     }
     let beside = config::sealed_beside(config);
@@ -106,17 +117,21 @@ fn store(config: &Path) -> Result<PathBuf, Failure> {
     Err(Failure::other(format!("there is no store in {} yet: start weir once", store.display())))
 }
 
-/// The key: the credential that is named, else the one that the configuration is sealed with, else the board's.
-fn source(store: &Path, credential: Option<PathBuf>) -> Result<Source, Failure> {
+/// The key: the credential or the token that is named, else the one that the configuration is sealed with, else the board's.
+fn source(store: &Path, credential: Option<PathBuf>, token: Option<&str>) -> Result<Source, Failure> {
     if let Some(file) = credential {
         return Ok(Source::Credential { file: absolute(&file)? });
     }
-    if let Some(source) = seal::active() {
+    if let (None, Some(source)) = (token, seal::active()) {
         return Ok(source);
     }
     let meta = fs::metadata(store).map_err(|error| failed(store, &error))?;
-    let key = absolute(store)?.join("seal.key");
-    seal::board_key(&key, Some((meta.uid(), meta.gid()))).map_err(|error| Failure::other(error.to_string()))
+    let (folder, owner) = (absolute(store)?, Some((meta.uid(), meta.gid())));
+    let made = match token {
+        Some(uri) => seal::token_key(&folder, uri, owner),
+        None => seal::board_key(&folder.join("seal.key"), owner),
+    };
+    made.map_err(|error| Failure::other(error.to_string()))
 }
 
 /// A file that is to be sealed or unsealed.
