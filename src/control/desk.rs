@@ -111,9 +111,11 @@ impl Desk {
     /// Decides about a text that came just now; `locked` says whether the gateway is.
     pub fn judge(&mut self, text: &[u8], origin: &Origin, now: &Stamp, locked: bool) -> Verdict {
         if !self.trust.knows(origin) {
+            let refused = |sentence| refused(None, origin, None, "a text", sentence);
             return match self.rates.take_of_strangers(Instant::now()) {
-                true => refused(None, origin, None, "a text", "a stranger"),
-                false => Verdict::Ignored,
+                Taken::One => refused("a stranger"),
+                Taken::None => refused("a stranger; too many came in a short time, and no more are written down"),
+                Taken::Silent => Verdict::Ignored,
             };
         }
         match self.rates.take(origin, Instant::now()) {

@@ -50,10 +50,10 @@ impl Rates {
         bucket.take(full, now)
     }
 
-    /// Whether a text of a stranger is still worth a line.
-    pub(super) fn take_of_strangers(&mut self, now: Instant) -> bool {
+    /// Takes one of what strangers say.
+    pub(super) fn take_of_strangers(&mut self, now: Instant) -> Taken {
         let full = f64::from(self.per_minute);
-        self.strangers.get_or_insert_with(|| Bucket::new(full, now)).take(full, now) == Taken::One
+        self.strangers.get_or_insert_with(|| Bucket::new(full, now)).take(full, now)
     }
 }
 

@@ -4,6 +4,7 @@
 //! SIM may have counted as wrong (it refused it, or nobody knows what it said) is not shown to that SIM again; only one that this very
 //! SIM took before is, since it can't be wrong. A SIM that is ready, however it became so, starts anew: its count of wrong ones did.
 
+use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -72,7 +73,6 @@ impl Memory {
 }
 
 /// What was read and remembered.
-#[derive(Debug)]
 pub(super) struct Trial {
     pin: Zeroizing<String>,
     path: PathBuf,
@@ -134,6 +134,13 @@ pub(super) async fn ready(folder: &Path, sim: Option<&str>) -> io::Result<()> {
         if left == all { Ok(()) } else { write(&path, &left) }
     })
     .await?
+}
+
+// It holds a secret.
+impl fmt::Debug for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trial").finish_non_exhaustive()
+    }
 }
 
 impl Trial {

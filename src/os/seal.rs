@@ -358,7 +358,9 @@ fn credential(file: &Path) -> Result<Zeroizing<Vec<u8>>, SealError> {
         None => {
             let mut program = Command::new("systemd-creds");
             let program = program.arg("decrypt").arg(format!("--name={CREDENTIAL}")).arg(file).arg("-");
-            let done = program.output().map_err(|error| SealError::NoCredential(format!("systemd-creds: {error}")))?;
+            let done = token::run(program, &[], token::LIMIT)
+                .map_err(|error| SealError::NoCredential(format!("systemd-creds: {error}")))?
+                .ok_or_else(|| SealError::NoCredential("systemd-creds gives no answer".to_owned()))?;
             if !done.status.success() {
                 let said = String::from_utf8_lossy(&done.stderr);
                 let said: String = said.lines().last().unwrap_or_default().chars().take(200).collect();

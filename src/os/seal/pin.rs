@@ -4,6 +4,7 @@
 //! start without more ado. Any other one is counted, durable, before it is shown: one that the token refused is not shown again,
 //! one whose answers are not known (a power cut, a token that hangs) not more than twice. Another PIN starts anew.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -37,7 +38,6 @@ struct Memory {
 }
 
 /// A PIN that may be shown once, now.
-#[derive(Debug)]
 pub(super) struct Trial {
     pub(super) pin: Zeroizing<String>,
     path: PathBuf,
@@ -107,6 +107,13 @@ fn read(file: &Path) -> Result<Zeroizing<String>, String> {
         return Err(format!("{} holds no PIN; write it as one line into it", file.display()));
     }
     Ok(Zeroizing::new(text.to_owned()))
+}
+
+// It holds a secret.
+impl fmt::Debug for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trial").finish_non_exhaustive()
+    }
 }
 
 impl Trial {

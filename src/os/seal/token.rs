@@ -31,7 +31,7 @@ const MAGIC: &str = "weir-token-1 ";
 /// What is signed begins so: a key that signs something else, too, never signs this for it.
 const SIGNED: &[u8] = b"weir opens its sealed files by a signature over this and what follows\n";
 /// How long the token may take: its PIN and one signature are a few seconds on a slow card.
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 /// A signature of RSA with 2048 bits, the shortest key that is taken.
 const SHORTEST: usize = 256;
 /// The environment by which the PIN is handed over.
@@ -179,7 +179,7 @@ fn trusted(module: &Path) -> Result<PathBuf, String> {
 }
 
 /// Runs a program to its end; `None`: it did not end in time, and was killed with all it started.
-fn run(program: &mut Command, input: &[u8], limit: Duration) -> io::Result<Option<Output>> {
+pub(super) fn run(program: &mut Command, input: &[u8], limit: Duration) -> io::Result<Option<Output>> {
     const MOST: u64 = 64 << 10;
     program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = program.spawn()?;
