@@ -12,6 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tracing::{error, info, warn};
 
+use self::base::{propose_base, running_text};
 use self::trial::Proof;
 use super::Evidence;
 use crate::config::change::{
@@ -22,7 +23,10 @@ use crate::config::{self, Loaded};
 use crate::model::Stamp;
 use crate::os::clock::Clock;
 
+mod base;
 pub mod order;
+#[cfg(test)]
+mod tests;
 pub(super) mod trial;
 mod trying;
 
@@ -92,6 +96,9 @@ struct Shared {
     /// What the running agent tells, and what its configuration was started for.
     live: Mutex<Option<(Evidence, Proof)>>,
 }
+
+/// Makes a new text of the current one.
+type Make = Box<dyn FnOnce(&str) -> Result<String, Refusal> + Send>;
 
 /// Changes the configuration; clones are the same.
 #[derive(Debug, Clone)]
@@ -193,8 +200,9 @@ impl Changer {
     /// # Errors
     /// As [`Changer::set`].
     pub async fn edit(&self, edits: &[Edit], who: Origin, why: &str, trying: Trying) -> Result<Started, Refusal> {
-        let text = edit::edited(&self.text(), edits)?;
-        self.apply(text, who, why, trying).await
+        let edits = edits.to_vec();
+        // Of what is current when its turn comes: another change, or the way back, may come before it.
+        self.make(Box::new(move |current| Ok(edit::edited(current, &edits)?)), who, why, trying).await
     }
 
     /// Takes a whole configuration's text.
@@ -202,17 +210,22 @@ impl Changer {
     /// # Errors
     /// As [`Changer::set`].
     pub async fn apply(&self, text: String, who: Origin, why: &str, trying: Trying) -> Result<Started, Refusal> {
+        self.make(Box::new(move |_| Ok(text)), who, why, trying).await
+    }
+
+    async fn make(&self, text: Make, who: Origin, why: &str, trying: Trying) -> Result<Started, Refusal> {
         let (changer, why) = (self.clone(), why.to_owned());
         // Who asked may go away meanwhile: what was written must be started all the same, or nobody judges it.
         let taking = tokio::spawn(async move { changer.take(text, who, why, trying).await });
         taking.await.map_err(|_| Refusal::Ending)?
     }
 
-    async fn take(&self, text: String, who: Origin, why: String, trying: Trying) -> Result<Started, Refusal> {
+    async fn take(&self, text: Make, who: Origin, why: String, trying: Trying) -> Result<Started, Refusal> {
         let (reached, answered) = self.proved();
         let result = self.with(move |history, now| {
             history.note(reached, &answered)?;
             let current = history.text(history.book().current())?;
+            let text = text(&current)?;
             let prepared = prepare(&current, &text, &who)?;
             let limit = trying.limit(&prepared.loaded.settings)?;
             // Also those that answered before the last start: a meter may be read once a day.
@@ -450,46 +463,6 @@ fn proposal(
 ) -> Proposal {
     let ports = prepared.ports.into_iter().filter(|port| answered.contains(port)).collect();
     Proposal { who, why, hash: prepared.hash, limit, ports, base: None }
-}
-
-/// Puts the base file on trial when it is another one than is known; a running trial ends.
-fn propose_base(history: &mut History, base: &str, now: &Stamp) -> Result<bool, Refusal> {
-    if history.knows(base) {
-        return Ok(false);
-    }
-    let active = history.text(history.book().active())?;
-    if active == base {
-        history.agree(base)?;
-        return Ok(false);
-    }
-    let who = Origin::file();
-    let prepared = prepare(&active, base, &who)?;
-    let limit = *prepared.loaded.settings.control.confirm;
-    let answered: Vec<String> = history.book().answered();
-    let base_hash = prepared.hash.clone();
-    let wanted = Proposal {
-        base: Some(base_hash),
-        ..proposal(prepared, (who, "the base file was edited".to_owned()), Some(limit), &answered)
-    };
-    let number = history.propose(base, wanted, Some("the base file was edited meanwhile"), now)?;
-    info!(number, "the base file was edited; it is on trial");
-    Ok(true)
-}
-
-/// The text that is to run; a damaged one costs what was changed since the base file, and is told.
-fn running_text(history: &mut History, base: &str) -> Result<String, Refusal> {
-    let damaged = match history.text(history.book().current()) {
-        Ok(text) => return Ok(text),
-        Err(refusal) => refusal,
-    };
-    error!(problem = %damaged, "the configuration that ran last can't be read");
-    if history.go_back("its text can't be read")?.is_some()
-        && let Ok(text) = history.text(history.book().current())
-    {
-        return Ok(text);
-    }
-    history.begin_anew(base)?;
-    Ok(base.to_owned())
 }
 
 fn tell_end(ended: Option<&(u64, String)>) {
