@@ -1,8 +1,8 @@
 //! A token's PIN: a wrong one is shown once, so that the token does not lock itself.
 //!
 //! Most tokens lock themselves after three wrong PINs. A PIN that the token took, from a file that nobody wrote since, is shown at each
-//! start without more ado. Any other one is counted, durable, before it is shown: one that the token refused is not shown again,
-//! one whose answers are not known (a power cut, a token that hangs) not more than twice. Another PIN starts anew.
+//! start without more ado, until the token refuses it. Any other one is counted, durable, before it is shown: one that the token refused is
+//! not shown again, one whose answers are not known (a power cut, a token that hangs) not more than twice. Another PIN starts anew.
 
 use std::fmt;
 use std::fs;
@@ -21,6 +21,8 @@ use crate::os::file::{open_itself, read_plain, state_of_secret, write_atomic_for
 const MOST_TRIALS: u8 = 2;
 /// The longest file of a PIN, as it lies on the disk.
 const LARGEST: u64 = 4096;
+/// Where systemd puts what it decrypts for the service.
+const HANDED_OVER: &str = "/run/credentials/weir.service";
 /// The longest PIN, in bytes.
 const LONGEST: usize = 255;
 
@@ -55,7 +57,7 @@ fn memory_of(folder: &Path, token: &str) -> PathBuf {
 pub(super) fn begin(file: &Path, folder: &Path, token: &str) -> Result<Trial, String> {
     // Taken first: a file that is written meanwhile is another one.
     let state = state_of_secret(file);
-    let pin = read(file)?;
+    let pin = read(file, folder)?;
     let path = memory_of(folder, token);
     let before = match read_plain(&path, LARGEST) {
         // One that is not legible was damaged by a person: written whole or not at all, it is not torn.
@@ -86,13 +88,27 @@ pub(super) fn begin(file: &Path, folder: &Path, token: &str) -> Result<Trial, St
 }
 
 /// The PIN alone: its file is for one user only, no link, and not sealed by what it opens.
-fn read(file: &Path) -> Result<Zeroizing<String>, String> {
+fn read(file: &Path, folder: &Path) -> Result<Zeroizing<String>, String> {
     let unreadable = |error: io::Error| format!("its PIN can't be read from {}: {error}", file.display());
     let opened = open_itself(file).map_err(unreadable)?;
-    let mode = opened.metadata().map_err(unreadable)?.mode() & 0o777;
-    // What systemd hands over has the service's access list in place of the group's bits.
-    if mode & 0o077 != 0 && !file.starts_with("/run/credentials") {
-        return Err(format!("others may read its PIN in {} (mode {mode:03o}); run chmod 600 on it", file.display()));
+    let about = opened.metadata().map_err(unreadable)?;
+    let mode = about.mode() & 0o777;
+    // What systemd hands over has the service's access list in place of owner and group's bits.
+    if !file.starts_with(HANDED_OVER) {
+        if mode & 0o077 != 0 {
+            return Err(format!(
+                "others may read its PIN in {} (mode {mode:03o}); run chmod 600 on it",
+                file.display()
+            ));
+        }
+        // Who owns the folder chose the file: root must not read for him what he may not.
+        if fs::metadata(folder).is_ok_and(|folder| folder.uid() != about.uid()) {
+            return Err(format!(
+                "its PIN in {} belongs to another user than {}; run chown on it",
+                file.display(),
+                folder.display()
+            ));
+        }
     }
     let mut content = Zeroizing::new(Vec::new());
     opened.take(LARGEST).read_to_end(&mut content).map_err(unreadable)?;
@@ -140,10 +156,8 @@ impl Trial {
 
     /// Nobody knows what the token made of it.
     pub(super) fn unclear(self) {
-        // One that was never taken is counted already.
-        if self.is_good() {
-            self.must_remember(&Memory { trials: 1, ..self.unknown() });
-        }
+        // One that was never taken is counted already; one that was good is so until the token refuses it: a reader that
+        // fails for a while must not keep a gateway from starting ever after.
     }
 
     /// The token did not see it.
@@ -243,10 +257,11 @@ mod tests {
         }
         assert_eq!(rig.kept(), kept, "nothing is written for a good one");
         assert!(!kept.contains(&mark("gateway", "1234")), "{kept}");
-        // One that was good has two trials left in all, too.
-        rig.begin().unwrap().unclear();
-        rig.begin().unwrap();
-        rig.begin().unwrap_err();
+        // A reader that fails for a while, over restarts, is not what keeps a gateway from starting.
+        for _ in 0..9 {
+            rig.begin().unwrap().unclear();
+        }
+        rig.begin().unwrap().taken();
     }
 
     #[test]
@@ -281,6 +296,11 @@ mod tests {
         for mode in [0o640, 0o604, 0o660] {
             fs::set_permissions(rig.file(), fs::Permissions::from_mode(mode)).unwrap();
             assert!(rig.begin().unwrap_err().contains("run chmod 600"));
+        }
+        fs::set_permissions(rig.file(), fs::Permissions::from_mode(0o600)).unwrap();
+        if rustix::process::geteuid().is_root() {
+            std::os::unix::fs::chown(rig.file(), Some(65_534), None).unwrap();
+            assert!(rig.begin().unwrap_err().contains("belongs to another user"));
         }
         fs::remove_file(rig.file()).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", rig.file()).unwrap();

@@ -114,9 +114,7 @@ fn read(file: &Path) -> Result<(Uri, Vec<u8>), String> {
 fn ask(uri: &Uri, salt: &[u8], file: &Path) -> Result<Zeroizing<Vec<u8>>, Failed> {
     let folder = file.parent().unwrap_or(Path::new("/"));
     let module = trusted(&uri.module).map_err(Failed::unshown)?;
-    let held = File::open(folder)
-        .and_then(|held| flock(&held, FlockOperation::LockExclusive).map(|()| held).map_err(Into::into));
-    let _held = held.map_err(|error| Failed::unshown(format!("{}: {error}", folder.display())))?;
+    let _held = alone(folder, 2 * LIMIT).map_err(|error| Failed::unshown(format!("{}: {error}", folder.display())))?;
     let trial = pin::begin(&uri.pin, folder, &uri.token).map_err(Failed::unshown)?;
     let mut program = Command::new(PROGRAM);
     program.arg(format!("--module={}", module.display())).arg(format!("--token-label={}", uri.token));
@@ -158,6 +156,19 @@ fn ask(uri: &Uri, salt: &[u8], file: &Path) -> Result<Zeroizing<Vec<u8>>, Failed
     }
 }
 
+/// Holds a folder, but does not wait for ever for who holds it: that may be anybody who may read it.
+fn alone(folder: &Path, limit: Duration) -> io::Result<File> {
+    const STEP: Duration = Duration::from_millis(100);
+    let held = File::open(folder)?;
+    for _ in 0..limit.as_millis() / STEP.as_millis() {
+        match flock(&held, FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(STEP),
+            done => return done.map(|()| held).map_err(Into::into),
+        }
+    }
+    Err(io::Error::other("another program has asked a token for too long; end it"))
+}
+
 /// The module itself, when only root, or who runs this, could have put it there: it runs with their rights.
 fn trusted(module: &Path) -> Result<PathBuf, String> {
     let absent = |error: io::Error| format!("its module {} is not there: {error}; install it", module.display());
@@ -178,9 +189,19 @@ fn trusted(module: &Path) -> Result<PathBuf, String> {
     Ok(itself)
 }
 
+/// The first of what a program says; the rest is read and forgotten, so that it may go on.
+fn said(by: Option<impl Read>) -> io::Result<Vec<u8>> {
+    const MOST: u64 = 64 << 10;
+    let mut bytes = Vec::new();
+    if let Some(mut by) = by {
+        by.by_ref().take(MOST).read_to_end(&mut bytes)?;
+        io::copy(&mut by, &mut io::sink())?;
+    }
+    Ok(bytes)
+}
+
 /// Runs a program to its end; `None`: it did not end in time, and was killed with all it started.
 pub(super) fn run(program: &mut Command, input: &[u8], limit: Duration) -> io::Result<Option<Output>> {
-    const MOST: u64 = 64 << 10;
     program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = program.spawn()?;
     let group = Pid::from_child(&child);
@@ -190,12 +211,14 @@ pub(super) fn run(program: &mut Command, input: &[u8], limit: Duration) -> io::R
     }
     let (tell, told) = mpsc::channel();
     std::thread::spawn(move || {
-        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-        let out = child.stdout.take().map(|out| out.take(MOST).read_to_end(&mut stdout));
-        let err = child.stderr.take().map(|err| err.take(MOST).read_to_end(&mut stderr));
+        // Both at once: a program that waits until somebody reads the one says no more on the other.
+        let err = child.stderr.take();
+        let err = std::thread::spawn(move || said(err));
+        let stdout = said(child.stdout.take());
+        let stderr = err.join().unwrap_or_else(|_| Ok(Vec::new()));
         let status = child.wait();
-        let read = [out, err].into_iter().flatten().collect::<io::Result<Vec<_>>>();
-        let _ = tell.send(read.and(status).map(|status| Output { status, stdout, stderr }));
+        let output = || Ok(Output { status: status?, stdout: stdout?, stderr: stderr? });
+        let _ = tell.send(output());
     });
     match told.recv_timeout(limit) {
         Ok(output) => output.map(Some),
@@ -280,6 +303,19 @@ mod tests {
         let done = run(Command::new("sh").args(["-c", "cat; echo why >&2; exit 3"]), b"x", LIMIT).unwrap().unwrap();
         assert_eq!((done.stdout.as_slice(), done.stderr.as_slice()), (&b"x"[..], &b"why\n"[..]));
         assert_eq!(done.status.code(), Some(3));
+        let chatty = "head -c 300000 /dev/zero >&2; head -c 300000 /dev/zero; echo >&2";
+        let done = run(Command::new("sh").args(["-c", chatty]), b"", LIMIT).unwrap().unwrap();
+        assert_eq!((done.stdout.len(), done.stderr.len()), (64 << 10, 64 << 10));
+    }
+
+    #[test]
+    fn who_holds_the_folder_for_ever_holds_nobody_up_for_ever() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = alone(folder.path(), LIMIT).unwrap();
+        let told = alone(folder.path(), Duration::from_millis(200)).unwrap_err();
+        assert!(told.to_string().contains("for too long"), "{told}");
+        drop(held);
+        alone(folder.path(), LIMIT).unwrap();
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! RFC 7512 has (`object`, `serial`, `slot-id` ...) is refused, since `pkcs11-tool` 0.23 signs with the first key it finds, whatever
 //! label it is asked for.
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 
 use data_encoding::HEXLOWER;
 
@@ -95,8 +95,10 @@ fn written(bytes: &[u8]) -> Option<String> {
     (!text.contains(char::is_control)).then(|| text.to_owned())
 }
 
+/// A path that says where it leads.
 fn absolute(bytes: &[u8]) -> Option<PathBuf> {
-    written(bytes).map(PathBuf::from).filter(|path| path.is_absolute())
+    let is_plain = |path: &PathBuf| path.is_absolute() && path.components().all(|part| part != Component::ParentDir);
+    written(bytes).map(PathBuf::from).filter(is_plain)
 }
 
 #[cfg(test)]
