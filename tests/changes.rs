@@ -21,7 +21,7 @@ mod token;
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -257,6 +257,29 @@ async fn a_configuration_that_kills_weir_is_given_up_after_three_starts() {
     let mut agent = site.run().await;
     agent.until_said(&["was given up", "number=2", "3 times"]).await;
     assert_eq!(agent.said(&["starting", "configuration=1"]).len(), 1);
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_change_that_comes_while_an_agent_starts_reaches_it() {
+    let site = Site::new().await;
+    let mut agent = site.run().await;
+    // As it is before the door is open: the agent has the book already, and nobody can ask it.
+    let (door, away) = (site.home.path("store/weir.sock"), site.home.path("store/away"));
+    fs::rename(&door, &away).unwrap();
+    let mut command = rig::weir();
+    command.arg("--config").arg(site.home.config()).args(["config", "set", "uplink.batch", "7", "--no-wait"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let opened = PathBuf::from(format!("/proc/{}/fd", child.id()));
+    let lock = site.home.path("store/config/lock");
+    let has_lock = || {
+        let files = fs::read_dir(&opened).into_iter().flatten().flatten();
+        files.filter_map(|file| fs::read_link(file.path()).ok()).any(|file| file == lock)
+    };
+    until("the command waits for the book", has_lock).await;
+    fs::rename(&away, &door).unwrap();
+    let told = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    assert!(told.status.success() && stderr(&told).contains("configuration 2 is on trial"), "{}", stderr(&told));
     agent.stop().await;
 }
 

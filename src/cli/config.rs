@@ -16,7 +16,7 @@ use crate::agent::change::Changer;
 use crate::agent::change::order::{Order, carry_out};
 use crate::agent::local::{Client, ClientError, user};
 use crate::config;
-use crate::config::change::{Origin, spoken, store_of};
+use crate::config::change::{Origin, Refusal, spoken, store_of};
 use crate::os::clock::Clock;
 use crate::setting::duration;
 
@@ -267,11 +267,20 @@ impl Place {
         let told = match self.running(order) {
             Err(ClientError::NotRunning(_)) => {
                 owned(&self.store)?;
-                let changer = Changer::open(&self.base, &self.store, Clock::system());
-                let told = self.offline(&changer.map_err(|e| Failure::other(e.to_string()))?, order)?;
-                let sentence = told.get("sentence").and_then(Json::as_str).unwrap_or_default();
-                print(&format!("{sentence}; no agent runs, so its time begins with the next start\n"));
-                return Ok(());
+                match Changer::open(&self.base, &self.store, Clock::system()) {
+                    Ok(changer) => {
+                        let told = self.offline(&changer, order)?;
+                        let sentence = told.get("sentence").and_then(Json::as_str).unwrap_or_default();
+                        print(&format!("{sentence}; no agent runs, so its time begins with the next start\n"));
+                        return Ok(());
+                    }
+                    // One that was just starting has it, and answers by now.
+                    Err(held @ Refusal::Held) => self.running(order).map_err(|error| match error {
+                        ClientError::NotRunning(_) => Failure::other(held.to_string()),
+                        error => Failure::other(error.to_string()),
+                    })?,
+                    Err(error) => return Err(Failure::other(error.to_string())),
+                }
             }
             told => told.map_err(|e| Failure::other(e.to_string()))?,
         };
