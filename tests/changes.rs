@@ -317,8 +317,8 @@ async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_
     let site = Site::new().await;
     let mut agent = site.run().await;
     agent.stop().await;
-    let (password, later, link) = (site.home.path("password"), site.home.path("later"), site.home.path("link"));
-    for file in [&password, &later] {
+    let [password, later, old, link] = ["password", "later", "old", "link"].map(|name| site.home.path(name));
+    for file in [&password, &later, &old] {
         fs::write(file, "hunter2\n").unwrap();
     }
     std::os::unix::fs::symlink(&later, &link).unwrap();
@@ -337,7 +337,7 @@ async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_
     let base = site.home.path("weir.toml.sealed");
     let all = [base.clone(), password.clone(), site.home.path("store/config/1.toml")];
     let name = |file: &std::path::Path| file.to_str().unwrap().to_owned();
-    assert!(weir(&["config", "seal", &name(&password)]).status.success());
+    assert!(weir(&["config", "seal", &name(&password), &name(&old)]).status.success());
     all.iter().for_each(|file| assert!(head(file).starts_with("weir-sealed-1 board"), "{}", head(file)));
     let credential = ["config", "seal", "--credential", "/etc/weir/seal.cred", &name(&password)];
     let sealed = weir(&credential);
@@ -349,6 +349,12 @@ async fn what_is_sealed_is_sealed_anew_with_a_credential_and_the_configurations_
     // Nothing is sealed before all can be read.
     let linked = weir(&["config", "seal", &name(&later), &name(&link)]);
     assert!(!linked.status.success() && stderr(&linked).contains("it is a link; name the file itself"), "{linked:?}");
+    assert_eq!(fs::read_to_string(&later).unwrap(), "hunter2\n");
+    // And before all that has another key is opened.
+    let (key, aside) = (site.home.path("store/seal.key"), site.home.path("key"));
+    fs::rename(&key, &aside).unwrap();
+    let closed = weir(&["config", "seal", &name(&later), &name(&old)]);
+    assert!(!closed.status.success() && stderr(&closed).contains("seal.key"), "{closed:?}");
     assert_eq!(fs::read_to_string(&later).unwrap(), "hunter2\n");
     assert!(weir(&["config", "seal", &name(&later)]).status.success());
     assert_eq!(head(&later), by_credential);

@@ -23,7 +23,7 @@ use crate::os::file::{read_small, write_atomic};
 use crate::os::machine;
 use crate::setting::Identity;
 use crate::store::Store;
-use crate::uplink::Health;
+use crate::uplink::{Connect, Health};
 
 /// So often it is looked whether something happened.
 const LOOK: Duration = Duration::from_secs(5);
@@ -179,6 +179,8 @@ struct Alerts {
     rules: Vec<Rule>,
     modem: Handle,
     evidence: Evidence,
+    /// Sessions are wanted only while frames wait.
+    on_demand: bool,
     store: Store,
     place: PathBuf,
     identity: Identity,
@@ -192,6 +194,7 @@ pub(super) fn start(agent: &mut Agent, settings: &Settings, identity: &Identity)
     let Some(modem) = agent.evidence.modem.clone().filter(|_| !rules.is_empty()) else { return };
     let (evidence, store, identity) = (agent.evidence.clone(), agent.store.clone(), identity.clone());
     let (place, file) = (settings.store.path.clone(), settings.store.path.join(SESSIONS).join("alerts"));
+    let on_demand = settings.uplink.connect == Connect::OnDemand;
     agent.inputs.start("alerts", move || {
         let memory = read_small(&file, 64 << 10).ok().and_then(|text| serde_json::from_slice::<Memory>(&text).ok());
         let memory = memory.unwrap_or_default();
@@ -204,6 +207,7 @@ pub(super) fn start(agent: &mut Agent, settings: &Settings, identity: &Identity)
             rules: rules.iter().enumerate().map(rule).collect(),
             modem: modem.clone(),
             evidence: evidence.clone(),
+            on_demand,
             store: store.clone(),
             place: place.clone(),
             identity: identity.clone(),
@@ -251,14 +255,13 @@ impl Alerts {
 
     fn seen(&self) -> Seen {
         let evidence = &self.evidence;
-        let uplink = evidence.uplink();
         let reason = evidence.runs.reason();
         let refuses = || machine::refuses(&self.place).map(str::to_owned);
         let full = || {
             let (free, total) = machine::disk(&self.place)?;
             (free < total / NEARLY_FULL).then(|| format!("the disk is nearly full: {} MB left", free / 1_000_000))
         };
-        let (connected, last_error) = session(&uplink);
+        let (connected, last_error) = session(&evidence.brokers(), self.on_demand);
         Seen {
             start: (reason != Reason::Configuration).then(|| reason.word()),
             connected,
@@ -335,12 +338,20 @@ impl Alerts {
     }
 }
 
-/// Whether brokers are as they should be, and else why not. A session that ended because everything is delivered is no failure, and what
-/// an earlier one failed with is no reason now.
-fn session(uplink: &Health) -> (bool, Option<String>) {
-    let fails = uplink.failures > 0;
-    let connected = uplink.connected_since.is_some() || (uplink.sessions > 0 && !fails);
-    (connected, uplink.last_error.clone().filter(|_| fails))
+/// Whether brokers are as they should be, and else why not. On demand one that took all in its last session is enough, whatever another
+/// fails with, and before the first attempt none is wanted.
+fn session(brokers: &[Health], on_demand: bool) -> (bool, Option<String>) {
+    let rests = |health: &Health| health.sessions > 0 && health.failures == 0;
+    let untried = |health: &Health| health.sessions == 0 && health.failures == 0;
+    let wants_none = if on_demand {
+        brokers.iter().any(rests) || (!brokers.is_empty() && brokers.iter().all(untried))
+    } else {
+        rests(&Health::overall(brokers))
+    };
+    let connected = wants_none || brokers.iter().any(|health| health.connected_since.is_some());
+    // What an earlier session failed with is no reason now.
+    let failing = brokers.iter().find(|health| health.failures > 0);
+    (connected, failing.and_then(|health| health.last_error.clone()))
 }
 
 fn standing(changer: &Changer) -> String {
@@ -370,6 +381,7 @@ fn filled(alert: &Alert, (id, imei): (&str, &str), detail: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Timestamp;
 
     const AFTER: Duration = Duration::from_mins(15);
 
@@ -416,11 +428,40 @@ mod tests {
         assert_eq!(reason.look("offline", Duration::ZERO, &none, now), Found::Nothing);
         let known = Seen { last_error: Some("refused".into()), ..Seen::default() };
         assert_eq!(news(&reason.look("offline", Duration::ZERO, &known, now)), "refused");
-        // Of the uplink's figures only those of now count.
-        let earlier = Health { last_error: Some("refused".into()), sessions: 1, ..Health::default() };
-        assert_eq!(session(&earlier), (true, None), "everything is delivered");
-        assert_eq!(session(&Health { failures: 1, ..earlier }), (false, Some("refused".into())));
-        assert_eq!(session(&Health::default()), (false, None), "nothing was tried yet");
+    }
+
+    #[test]
+    fn on_demand_a_broker_that_took_all_is_enough_and_nothing_tried_is_nothing_missed() {
+        let broker = |sessions, failures| Health { sessions, failures, ..Health::default() };
+        let error = |health, why: &str| Health { last_error: Some(why.into()), ..health };
+        let up = Health { connected_since: Some(Timestamp::from_millis(9)), ..broker(1, 0) };
+        let (good, bad) = (error(broker(4, 0), "earlier"), error(broker(2, 7), "refused"));
+        let is = |brokers: &[Health]| session(brokers, true);
+        assert_eq!(is(std::slice::from_ref(&good)), (true, None), "everything is delivered");
+        assert_eq!(is(&[error(broker(0, 3), "gone")]), (false, Some("gone".into())), "never reached");
+        assert_eq!(is(std::slice::from_ref(&bad)), (false, Some("refused".into())), "it broke, and does not come back");
+        // The preferred one is away, and the second takes all; or each gets all.
+        assert!(is(&[bad.clone(), good.clone()]).0 && is(&[good.clone(), bad.clone()]).0);
+        assert!(is(&[bad.clone(), up.clone()]).0);
+        assert!(!is(&[bad.clone(), broker(0, 0)]).0, "the second was not tried");
+        assert_eq!(is(&[error(broker(3, 1), "lost"), bad.clone()]), (false, Some("lost".into())));
+        assert!(is(&[broker(0, 0), broker(0, 0)]).0, "nothing waited yet");
+        assert!(!is(&[]).0, "there is no uplink yet");
+    }
+
+    #[test]
+    fn a_session_that_is_always_wanted_is_missed_when_there_is_none() {
+        let broker = |sessions, failures| Health { sessions, failures, ..Health::default() };
+        let bad = Health { last_error: Some("refused".into()), ..broker(2, 7) };
+        let up = Health { connected_since: Some(Timestamp::from_millis(9)), ..broker(1, 0) };
+        let is = |brokers: &[Health]| session(brokers, false);
+        assert!(!is(&[broker(0, 0)]).0, "none was reached yet");
+        assert!(is(&[bad.clone(), up]).0);
+        assert!(is(&[broker(1, 0)]).0, "it is made anew");
+        assert_eq!(is(std::slice::from_ref(&bad)), (false, Some("refused".into())));
+        // Whatever the other was like before.
+        let earlier = Health { last_error: Some("earlier".into()), ..broker(4, 0) };
+        assert_eq!(is(&[earlier, bad]), (false, Some("refused".into())));
     }
 
     #[test]

@@ -42,16 +42,19 @@ pub(super) fn seal(
     let (_held, mut all) = all(&store, files)?;
     // The last one: what weir writes is sealed as this is.
     all.extend((!config.exists()).then(|| Place::of(&beside)));
-    // All is read before anything is written: what is refused leaves all as it was.
+    // All is read, and opened, before anything is written: what is refused leaves all as it was.
     let base = if config.exists() { Some(Place::of(config).found()?) } else { None };
-    let all = all.into_iter().map(|place| Ok((place.found()?, place))).collect::<Result<Vec<_>, Failure>>()?;
-    let mut anew = false;
-    for (found, place) in all {
+    let mut due = Vec::new();
+    for place in all {
+        let found = place.found()?;
         let before = place.told(seal::sealed_with(&found.content))?;
-        if before.as_ref() == Some(&source) {
-            continue;
+        if before.as_ref() != Some(&source) {
+            let plain = place.told(before.map(|_| seal::open(&found.content)).transpose())?;
+            due.push((found, plain, place));
         }
-        let plain = place.told(before.as_ref().map(|_| seal::open(&found.content)).transpose())?;
+    }
+    let mut anew = false;
+    for (found, plain, place) in due {
         place.write(&found, &place.told(seal::seal(&source, plain.as_ref().unwrap_or(&found.content)))?)?;
         print(&format!(
             "sealed {}{}\n",
